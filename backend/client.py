@@ -1,0 +1,216 @@
+"""The typed client of `/api/v1`, used by the dashboard and by notebooks.
+
+A `Call` says what to ask and what comes back; `Client` (blocking) and `AsyncClient` send it:
+
+    with Client("http://127.0.0.1:8050") as client:
+        page = client.send(calls.neurons(1, sort="-total_effect", limit=10))
+"""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from backend import schemas
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Params = dict[str, Any]
+
+API_PREFIX = "/api/v1"
+
+
+class ApiError(Exception):
+    """The service refused or failed: `problem` says what is wrong and what to do."""
+
+    def __init__(self, problem: schemas.Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One request, and the model that its answer is read into."""
+
+    method: str
+    path: str
+    answer: type[Answer]
+    params: Params = field(default_factory=dict)
+    body: BaseModel | None = None
+
+
+class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
+    """Every request that the service understands."""
+
+    @staticmethod
+    def health() -> Call[schemas.Health]:
+        return Call("GET", "/health", schemas.Health)
+
+    @staticmethod
+    def glossary() -> Call[schemas.Glossary]:
+        return Call("GET", "/glossary", schemas.Glossary)
+
+    @staticmethod
+    def models() -> Call[schemas.ModelList]:
+        return Call("GET", "/models", schemas.ModelList)
+
+    @staticmethod
+    def runs(model: str) -> Call[schemas.RunList]:
+        """The runs of a model, newest first."""
+        return Call("GET", f"/models/{model}/runs", schemas.RunList)
+
+    @staticmethod
+    def run(run: int) -> Call[schemas.RunSummary]:
+        return Call("GET", f"/runs/{run}", schemas.RunSummary)
+
+    @staticmethod
+    def neurons(
+        run: int,
+        *,
+        sort: str = "-total_effect",
+        limit: int = 100,
+        cursor: str | None = None,
+        neuron_class: str | None = None,
+        where: list[str] | None = None,
+        columns: list[str] | None = None,
+    ) -> Call[schemas.NeuronPage]:
+        """A page of neurons. `sort`: a metric, `-` first for descending; `where`: `metric>=number` terms, all hold."""
+        params = {
+            "sort": sort,
+            "limit": limit,
+            "cursor": cursor,
+            "class": neuron_class,
+            "where": where,
+            "columns": columns,
+        }
+        return Call("GET", f"/runs/{run}/neurons", schemas.NeuronPage, _given(params))
+
+    @staticmethod
+    def columns(run: int, names: list[str]) -> Call[schemas.NeuronColumns]:
+        """The named metrics of all neurons of a run, by column."""
+        return Call("GET", f"/runs/{run}/columns", schemas.NeuronColumns, {"name": names})
+
+    @staticmethod
+    def neuron(run: int, neuron: str) -> Call[schemas.NeuronDetail]:
+        return Call("GET", f"/runs/{run}/neurons/{neuron}", schemas.NeuronDetail)
+
+    @staticmethod
+    def histogram(run: int, neuron: str) -> Call[schemas.Histogram]:
+        return Call("GET", f"/runs/{run}/neurons/{neuron}/histogram", schemas.Histogram)
+
+    @staticmethod
+    def contexts(run: int, neuron: str) -> Call[schemas.ContextList]:
+        return Call("GET", f"/runs/{run}/neurons/{neuron}/contexts", schemas.ContextList)
+
+    @staticmethod
+    def effects(run: int, neuron: str) -> Call[schemas.TokenEffects]:
+        return Call("GET", f"/runs/{run}/neurons/{neuron}/effects", schemas.TokenEffects)
+
+    @staticmethod
+    def logits(run: int, neuron: str) -> Call[schemas.NeuronLogits]:
+        return Call("GET", f"/runs/{run}/neurons/{neuron}/logits", schemas.NeuronLogits)
+
+    @staticmethod
+    def spectrum(run: int, neuron: str | None = None) -> Call[schemas.Spectrum]:
+        return Call("GET", f"/runs/{run}/spectrum", schemas.Spectrum, _given({"neuron": neuron}))
+
+    @staticmethod
+    def trace_text(model: str, text: str) -> Call[schemas.TextTrace]:
+        """Run the model over a text once; its id serves later calls. The same text has the same id."""
+        return Call("POST", f"/models/{model}/texts", schemas.TextTrace, body=schemas.TextRequest(text=text))
+
+    @staticmethod
+    def text(text_id: str) -> Call[schemas.TextTrace]:
+        """A traced text again; 404 once the service has forgotten it."""
+        return Call("GET", f"/texts/{text_id}", schemas.TextTrace)
+
+    @staticmethod
+    def activations(text_id: str, neurons: list[str]) -> Call[schemas.ActivationList]:
+        body = schemas.ActivationRequest(neurons=neurons)
+        return Call("POST", f"/texts/{text_id}/activations", schemas.ActivationList, body=body)
+
+    @staticmethod
+    def ablate(text_id: str, request: schemas.AblateRequest) -> Call[schemas.Ablation]:
+        return Call("POST", f"/texts/{text_id}/ablate", schemas.Ablation, body=request)
+
+
+def _given(params: Params) -> Params:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _request(call: Call[Any]) -> dict[str, Any]:
+    request: dict[str, Any] = {"method": call.method, "url": API_PREFIX + call.path, "params": call.params}
+    if call.body is not None:
+        request["content"] = call.body.model_dump_json()
+        request["headers"] = {"content-type": "application/json"}
+    return request
+
+
+def _read(call: Call[Answer], response: httpx.Response) -> Answer:
+    if response.is_success:
+        return call.answer.model_validate_json(response.content)
+    try:
+        problem = schemas.Problem.model_validate_json(response.content)
+    except ValueError:
+        title, text = response.reason_phrase or "Error", response.text[:500]
+        problem = schemas.Problem(title=title, status=response.status_code, detail=text or title)
+    raise ApiError(problem)
+
+
+def _unreachable(call: Call[Any], error: httpx.HTTPError) -> ApiError:
+    detail = f"{call.method} {API_PREFIX}{call.path} got no answer ({type(error).__name__}). Is the service running?"
+    return ApiError(schemas.Problem(title="No answer", status=503, detail=detail))
+
+
+class Client:
+    """A blocking client, for notebooks and scripts."""
+
+    def __init__(self, base_url: str = "http://127.0.0.1:8050", *, timeout: float = 120) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+
+    def send(self, call: Call[Answer]) -> Answer:
+        """The answer to a call.
+
+        Raises:
+            ApiError: the service refused, failed, or could not be reached.
+        """
+        try:
+            return _read(call, self._http.request(**_request(call)))
+        except httpx.HTTPError as error:
+            raise _unreachable(call, error) from error
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """The same without blocking. `service`: an ASGI application to ask in this process instead of over a socket."""
+
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8050", *, service: Any | None = None, timeout: float = 120
+    ) -> None:
+        transport = httpx.ASGITransport(app=service) if service is not None else None
+        self._http = httpx.AsyncClient(base_url=base_url, transport=transport, timeout=timeout)
+
+    async def send(self, call: Call[Answer]) -> Answer:
+        """The answer to a call.
+
+        Raises:
+            ApiError: the service refused, failed, or could not be reached.
+        """
+        try:
+            return _read(call, await self._http.request(**_request(call)))
+        except httpx.HTTPError as error:
+            raise _unreachable(call, error) from error
+
+    async def close(self) -> None:
+        await self._http.aclose()

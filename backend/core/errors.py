@@ -1,0 +1,47 @@
+"""What can go wrong in the science, as small exceptions that carry their data.
+
+Every message says what is wrong, where, and what to do; the service and the command line show it as it is.
+"""
+
+
+class CalibroscopeError(Exception):
+    """Base of all errors that a user can do something about."""
+
+
+class BadNeuron(CalibroscopeError):
+    """A neuron's name that cannot be read, or that the model does not have."""
+
+
+class BadIntervention(CalibroscopeError):
+    """An intervention whose value is missing, needless or not finite."""
+
+
+class BadText(CalibroscopeError):
+    """A text that cannot be analysed: empty, too long, or too short after tokenisation."""
+
+
+class SourceError(CalibroscopeError):
+    """Weights or text that cannot be found, fetched or trusted."""
+
+
+class ChecksumMismatch(SourceError):
+    """A fetched file whose SHA-256 is not the expected one."""
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        self.expected, self.found = expected, found
+        super().__init__(
+            f"{what} has SHA-256 {found[:12]}… instead of {expected[:12]}…: the download is damaged or not the file "
+            "this version was made for. It was not used; run the command again to fetch it anew."
+        )
+
+
+class UnsupportedModel(CalibroscopeError):
+    """A model whose architecture the closed forms do not cover."""
+
+
+class SelfCheckFailed(CalibroscopeError):
+    """The processed model does not compute what the original computes."""
+
+
+class ModelTooLarge(CalibroscopeError):
+    """The model or the work on it does not fit in memory."""

@@ -1,0 +1,102 @@
+"""Every quantity Calibroscope measures: its name in code, columns, API and pages, its unit and its definition.
+
+Pure data, imported by every layer, so that a name is written and defined in one place. Definitions follow
+"Confidence Regulation Neurons in Language Models" (arXiv 2406.16254); `equation` names the paper's equation.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["weights", "activations", "effects"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One scalar measured for every neuron."""
+
+    name: str
+    label: str
+    unit: str
+    """Printed after the value; empty for a pure number."""
+    stage: Stage
+    """The stage of a run that fills it."""
+    sentence: str
+    equation: str = ""
+    has_se: bool = False
+    """Whether a standard error is stored beside it, as `<name>_se`."""
+    scale: Literal["linear", "log"] = "linear"
+    """The axis on which it is usually read."""
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("weight_norm", "Weight norm ‖w_out‖", "", "weights",
+           "Length of the neuron's output weights after weight processing."),
+    Metric("logit_var", "Logit variance", "", "weights",
+           "Variance over the vocabulary of the cosine between w_out and each token's unembedding direction: "
+           "low when the neuron promotes no token in particular.", "Eq. 3", scale="log"),
+    Metric("null_fraction", "Null-space fraction ρ", "", "weights",
+           "Share of w_out's length that lies in the unembedding's effective null space, its bottom-k right "
+           "singular directions: 1 means that the logits barely see the neuron.", "§3.4"),
+    Metric("mean_activation", "Mean activation", "", "activations",
+           "Mean of the neuron's activation over all positions of the sample: the value that mean ablation sets.",
+           "Eq. 4", has_se=True),
+    Metric("std_activation", "Activation s.d.", "", "activations",
+           "Standard deviation of the activation over all positions of the sample."),
+    Metric("min_activation", "Lowest activation", "", "activations", "Lowest activation seen in the sample."),
+    Metric("max_activation", "Highest activation", "", "activations", "Highest activation seen in the sample."),
+    Metric("skew_activation", "Activation skewness", "", "activations",
+           "Third standardised moment of the activation: positive when rare high activations make a long right tail."),
+    Metric("kurtosis_activation", "Activation kurtosis", "", "activations",
+           "Fourth standardised moment of the activation (3 for a normal distribution): high when the neuron is "
+           "quiet on most tokens and loud on a few."),
+    Metric("fraction_positive", "Share of positive activations", "", "activations",
+           "Share of positions where the activation is above 0."),
+    Metric("total_effect", "Total effect TE", "nats", "effects",
+           "Mean over tokens of |change of loss| when the neuron is set to its mean and the final norm is recomputed.",
+           "Eq. 5", has_se=True, scale="log"),
+    Metric("direct_effect_ln", "Direct effect DE_LN", "nats", "effects",
+           "The same mean with the final norm's scale held at its un-ablated value: the part of the effect that "
+           "reaches the logits directly.", "Eq. 6", has_se=True, scale="log"),
+    Metric("ln_mediated", "LayerNorm-mediated share 1 − DE_LN/TE", "", "effects",
+           "Share of the total effect that disappears when the final norm's scale is held fixed. 1 means that the "
+           "neuron acts only through the norm; it can be negative.", "§3.4", has_se=True),
+    Metric("delta_loss", "Change of loss", "nats", "effects",
+           "Mean signed change of loss under mean ablation, after − before.", has_se=True),
+    Metric("delta_entropy", "Change of entropy", "nats", "effects",
+           "Mean signed change of the prediction's entropy under mean ablation, after − before: negative when the "
+           "neuron holds confidence down.", has_se=True),
+    Metric("abs_delta_entropy", "|Change of entropy|", "nats", "effects",
+           "Mean absolute change of the prediction's entropy under mean ablation.", "Fig. 1", has_se=True, scale="log"),
+    Metric("delta_reciprocal_rank", "|Change of reciprocal rank|", "", "effects",
+           "Mean absolute change of 1/rank of the correct token (rank counted from 1) under mean ablation.",
+           "Fig. 1", has_se=True, scale="log"),
+    Metric("prediction_change", "Changed predictions", "", "effects",
+           "Share of tokens whose most probable next token changes under mean ablation.", "Fig. 1", has_se=True),
+)  # fmt: skip
+
+METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+METRIC_COLUMNS: tuple[str, ...] = tuple(
+    column for metric in METRICS for column in ((metric.name, f"{metric.name}_se") if metric.has_se else (metric.name,))
+)
+"""Every stored scalar column of a neuron, standard errors included, in the order of METRICS."""
+
+NeuronClass = Literal["entropy", "token_frequency", "prediction", "plain"]
+
+CLASS_LABELS: dict[NeuronClass, str] = {
+    "entropy": "Entropy neuron",
+    "token_frequency": "Token-frequency neuron",
+    "prediction": "Prediction neuron",
+    "plain": "Plain neuron",
+}
+
+TERMS: dict[str, str] = {
+    "nat": "Unit of information with natural logarithms: 1 nat = 1.44 bits.",
+    "loss": "Negative log-probability that the model gave to the token that actually came next, in nats.",
+    "entropy": "How spread out the model's next-token distribution is, in nats: 0 when it is certain.",
+    "rank": "Place of the correct token when all tokens are sorted by probability, from 1.",
+    "mean ablation": "Setting a neuron's activation to its mean over a reference sample, on every token.",
+    "frozen norm": "Computing the ablated logits with the final norm's scale of the un-ablated run: what is left "
+    "is the direct effect.",
+    "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
+}
