@@ -71,11 +71,13 @@ def explain(
     mediated = told("ln_mediated", "LayerNorm-mediated share", ".2f")
     effect = told("total_effect", "total effect", ".4f")
     if neuron_class == "entropy":
-        return f"It writes into the unembedding's null space and acts through the final norm: {rho}, {variance}, {mediated}, {effect} nats."
+        numbers = f"{rho}, {variance}, {mediated}, {effect} nats"
+        return f"It writes into the unembedding's null space and acts through the final norm: {numbers}."
     if neuron_class == "prediction":
         return f"It moves the logits of particular tokens: {variance}; {rho}, {mediated}."
     if neuron_class == "token_frequency":
-        return f"It shifts the prediction along the unigram direction: {told('freq_mediated', 'frequency-mediated share', '.2f')}."
+        share = told("freq_mediated", "frequency-mediated share", ".2f")
+        return f"It shifts the prediction along the unigram direction: {share}."
     return f"No class stands out: {rho}, {variance}, {mediated}, {effect} nats."
 
 

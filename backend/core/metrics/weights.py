@@ -1,0 +1,80 @@
+"""What the weights alone say about a neuron: its norm, how few logits it moves, how deep it is in the null space.
+
+W_out is [n_neurons, d_model] and W_U [d_model, d_vocab], both after weight processing (Appendix C). Everything is
+computed in float64: null directions are told from small singular values, which float32 blurs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TOKENS_AT_ONCE = 8_192
+
+
+@dataclass(frozen=True)
+class UnembeddingSpectrum:
+    """W_Uᵀ = U Σ Vᵀ (§3.3): how strongly the unembedding reads each direction of the residual stream."""
+
+    singular_values: Tensor
+    """[d_model], largest first."""
+    directions: Tensor
+    """[d_model, d_model]: column k is the right singular direction of singular value k, in residual space."""
+
+    def null_directions(self, null_dim: int) -> Tensor:
+        """V0, the `null_dim` directions that the unembedding reads least, [d_model, null_dim]."""
+        return self.directions[:, self.directions.shape[1] - null_dim :]
+
+
+def default_null_dim(d_model: int) -> int:
+    """k ≈ 1 % of d_model, as the paper takes for LLaMA-2 7B (40 of 4096); at least 1."""
+    return max(1, round(0.01 * d_model))
+
+
+def unembedding_spectrum(W_U: Tensor) -> UnembeddingSpectrum:
+    """Singular values and right singular directions of W_U [d_model, d_vocab], in float64 on the CPU."""
+    # The triangular factor of W_Uᵀ has the same Σ and V and is only [d_model, d_model]; unlike W_U·W_Uᵀ it does not
+    # square the singular values, so the smallest keep their digits.
+    triangular = torch.linalg.qr(W_U.T.to("cpu", torch.float64), mode="r").R
+    _, singular_values, Vh = torch.linalg.svd(triangular)
+    return UnembeddingSpectrum(singular_values, Vh.T.contiguous())
+
+
+def weight_norm(W_out: Tensor) -> Tensor:
+    """‖w_out‖ of every neuron, [n_neurons]."""
+    return _norms(W_out.to(torch.float64))
+
+
+def logit_var(W_out: Tensor, W_U: Tensor) -> Tensor:
+    """Eq. 3: variance over the vocabulary of cos(w_out, W_U[:, v]), [n_neurons]; NaN for a neuron with no weights.
+
+    The sums run over slabs of the vocabulary, so that [n_neurons, d_vocab] in float64 never exists. A token whose
+    unembedding is zero has no direction; its cosine counts as 0.
+    """
+    directions = torch.nn.functional.normalize(W_out.to(torch.float64), dim=1, eps=0.0)
+    total = torch.zeros(len(W_out), dtype=torch.float64, device=W_out.device)
+    squares = torch.zeros_like(total)
+    for slab in torch.split(W_U, _TOKENS_AT_ONCE, dim=1):
+        columns = slab.to(torch.float64)
+        cosines = directions @ (columns / _norms(columns.T).clamp_min(1e-300))
+        total += cosines.sum(dim=1)
+        squares += cosines.square().sum(dim=1)
+    d_vocab = W_U.shape[1]
+    return (squares - total.square() / d_vocab) / (d_vocab - 1)
+
+
+def null_fraction(W_out: Tensor, V0: Tensor) -> Tensor:
+    """ρ = ‖V0ᵀ w_out‖ / ‖w_out‖ (§3.4), [n_neurons]; NaN for a neuron with no weights."""
+    rows = W_out.to("cpu", torch.float64)
+    return _norms(rows @ V0) / _norms(rows)
+
+
+def direction_cosines(W_out: Tensor, spectrum: UnembeddingSpectrum) -> Tensor:
+    """|cos| of every neuron's w_out with every right singular direction (Figure 2d), [n_neurons, d_model]."""
+    rows = W_out.to("cpu", torch.float64)
+    return ((rows @ spectrum.directions) / _norms(rows)[:, None]).abs()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms

