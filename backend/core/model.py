@@ -83,6 +83,11 @@ class AnalysisModel:
         return None if self.tokenizer.bos_token_id is None else int(self.tokenizer.bos_token_id)
 
     @property
+    def eos(self) -> int | None:
+        """The token that ends a document, or None where the tokenizer defines none."""
+        return None if self.tokenizer.eos_token_id is None else int(self.tokenizer.eos_token_id)
+
+    @property
     def uncounted(self) -> frozenset[int]:
         """BOS, EOS and padding: positions at which, or before which, no effect is measured."""
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)

@@ -1,0 +1,124 @@
+"""From what the core computed to what the wire says."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend import schemas
+from backend.core.interventions import Intervention
+from backend.core.neurons import NeuronId
+from backend.core.text import State, last_layer_index
+from backend.live.engine import LiveAblation, LiveText
+
+
+def text_trace(text: LiveText) -> schemas.TextTrace:
+    """The answer to tracing a text."""
+    traced = text.traced
+    return schemas.TextTrace(
+        id=text.id,
+        model=text.model.slug,
+        tokens=[text.strings[token] for token in traced.tokens],
+        token_ids=traced.tokens,
+        values=_values(traced.before),
+        predictions=_predictions(traced.before, text.strings),
+        totals=_totals(traced.before),
+        truncated=traced.truncated,
+    )
+
+
+def ablation(
+    text: LiveText, interventions: Sequence[Intervention], ablated: LiveAblation, reference: str
+) -> schemas.Ablation:
+    """The answer to intervening on a text; `reference` tells where the mean came from."""
+    before, result = text.traced.before, ablated.result
+    names = [str(intervention.neuron) for intervention in interventions]
+    return schemas.Ablation(
+        text=text.id,
+        reference=reference,
+        activations_before=_by_name(names, result.activations_before),
+        activations_after=_by_name(names, result.activations_after),
+        before=_values(before),
+        before_totals=_totals(before),
+        total=_ablated(before, result.total, ablated.strings),
+        frozen=_ablated(before, result.frozen, ablated.strings),
+        ln_mediated=_ln_mediated(before, result.total, result.frozen),
+    )
+
+
+def _ablated(before: State, after: State, strings: Mapping[int, str]) -> schemas.AblatedState:
+    changed = (before.top_tokens[:, 0] != after.top_tokens[:, 0]).double().mean()
+    return schemas.AblatedState(
+        values=_values(after),
+        predictions=_predictions(after, strings),
+        totals=_totals(after),
+        changed_predictions=float(changed),
+    )
+
+
+def _by_name(names: Sequence[str], activations: Tensor) -> dict[str, list[float]]:
+    return dict(zip(names, activations.T.tolist(), strict=True))
+
+
+def _values(state: State) -> schemas.TokenValues:
+    return schemas.TokenValues(
+        loss=[value if math.isfinite(value) else None for value in state.loss.tolist()],
+        entropy=state.entropy.tolist(),
+        rank=[value or None for value in state.rank.tolist()],
+        norm_scale=state.scale.tolist(),
+    )
+
+
+def _predictions(state: State, strings: Mapping[int, str]) -> list[list[schemas.Prediction]]:
+    rows = zip(state.top_tokens.tolist(), state.top_probabilities.clamp(0, 1).tolist(), strict=True)
+    return [
+        [
+            schemas.Prediction(token_id=token, token=strings[token], probability=probability)
+            for token, probability in zip(tokens, probabilities, strict=True)
+        ]
+        for tokens, probabilities in rows
+    ]
+
+
+def _totals(state: State) -> schemas.Totals:
+    losses = state.loss[:-1].double()
+    if len(losses) == 0:  # one token: nothing was predicted that could be checked
+        return schemas.Totals(mean_loss=None, mean_entropy=float(state.entropy.mean()), perplexity=None)
+    mean = float(losses.mean())
+    perplexity = float(np.exp(min(mean, 700.0)))
+    return schemas.Totals(mean_loss=mean, mean_entropy=float(state.entropy[:-1].double().mean()), perplexity=perplexity)
+
+
+def _ln_mediated(before: State, total: State, frozen: State) -> float | None:
+    effect = (total.loss - before.loss)[:-1].double().abs().mean()
+    direct = (frozen.loss - before.loss)[:-1].double().abs().mean()
+    share = float(1 - direct / effect)
+    return share if math.isfinite(share) else None
+
+
+def activations(
+    text: LiveText, neurons: Sequence[NeuronId], means: NDArray[np.float64] | None
+) -> schemas.ActivationList:
+    """The answer to reading neurons on a text.
+
+    Raises:
+        BadNeuron: a neuron that the model's last layer does not have.
+    """
+    values = text.traced.activations
+    for neuron in neurons:
+        last_layer_index(neuron, text.layer, values.shape[1])
+    strips = [
+        schemas.ActivationStrip(
+            neuron=str(neuron),
+            activations=values[:, neuron.index].tolist(),
+            reference_mean=None if means is None else _finite(float(means[neuron.index])),
+        )
+        for neuron in neurons
+    ]
+    return schemas.ActivationList(strips=strips)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

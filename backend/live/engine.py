@@ -1,0 +1,195 @@
+"""Loaded models and traced texts in memory, and the one queue that leads to them.
+
+A model uses all cores for one request; two at once would both be slower and need twice the memory. So requests wait in
+line, and past a limit they are turned away at once with a word on when to come back.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+
+from backend.core.errors import CalibroscopeError
+from backend.core.interventions import Intervention
+from backend.core.model import AnalysisModel
+from backend.core.sources import find_model
+from backend.core.text import State, TextAblation, TracedText, ablate_text, trace_text
+
+Result = TypeVar("Result")
+log = structlog.get_logger(__name__)
+
+
+class EngineBusy(CalibroscopeError):
+    """Too many requests wait for the model already."""
+
+    def __init__(self, waiting: int) -> None:
+        self.retry_after = 2
+        super().__init__(f"{waiting} requests wait for the model already. Try again in a few seconds.")
+
+
+class TextForgotten(CalibroscopeError):
+    """A text id that was never given out, or whose text has made room for newer ones."""
+
+    def __init__(self, text_id: str) -> None:
+        super().__init__(f"There is no traced text {text_id[:40]!r} any more: send the text again.")
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """Which model a request is about: its slug in addresses, and the source it is loaded from."""
+
+    slug: str
+    source: str
+
+
+@dataclass(frozen=True)
+class LiveText:
+    """A traced text, with what is needed to show and to ablate it."""
+
+    id: str
+    model: LiveModel
+    layer: int
+    """Whose activations `traced` holds."""
+    traced: TracedText
+    strings: dict[int, str]
+    """By token id: of the text's tokens and of its predictions."""
+
+
+@dataclass(frozen=True)
+class LiveAblation:
+    """A text under interventions, and the strings of the tokens it predicts."""
+
+    result: TextAblation
+    strings: dict[int, str]
+
+
+class LiveEngine:
+    """Serves texts and interventions on them, one at a time."""
+
+    def __init__(
+        self, cache: Path, *, device: str = "auto", models: int = 1, texts_mb: int = 1024, queue_limit: int = 8
+    ) -> None:
+        """models: how many stay loaded; texts_mb: memory for traced texts; queue_limit: requests that may wait."""
+        self._cache, self._device = cache, device
+        self._models: OrderedDict[str, AnalysisModel] = OrderedDict()
+        self._texts: OrderedDict[str, LiveText] = OrderedDict()
+        self._most_models, self._most_bytes, self._queue_limit = models, texts_mb << 20, queue_limit
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, the running one included."""
+        return self._waiting
+
+    @property
+    def loaded(self) -> list[str]:
+        """Sources of the models in memory."""
+        return list(self._models)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def trace(self, model: LiveModel, text: str, max_tokens: int) -> LiveText:
+        """Run the model over a text, or find it traced already.
+
+        Raises:
+            EngineBusy, CalibroscopeError: as the queue, the source and the model raise them.
+        """
+        text_id = _text_id(model, text, max_tokens)
+        return self._in_turn(lambda: self._traced(text_id, model, text, max_tokens))
+
+    def text(self, text_id: str) -> LiveText:
+        """A traced text.
+
+        Raises:
+            TextForgotten: it is not in memory.
+        """
+        with self._lock:
+            found = self._texts.get(text_id)
+            if found is None:
+                raise TextForgotten(text_id)
+            self._texts.move_to_end(text_id)
+            return found
+
+    def ablate(
+        self, text: LiveText, interventions: Sequence[Intervention], means: NDArray[np.float64] | None
+    ) -> LiveAblation:
+        """A text under interventions; `means` [d_mlp] or None as in `core.text.ablate_text`."""
+
+        def work() -> LiveAblation:
+            loaded = self._loaded(text.model)
+            result = ablate_text(loaded, text.traced, interventions, means)
+            return LiveAblation(result, _strings(loaded, [], result.total, result.frozen))
+
+        return self._in_turn(work)
+
+    def _in_turn(self, work: Callable[[], Result]) -> Result:
+        with self._lock:
+            if self._waiting >= self._queue_limit:
+                raise EngineBusy(self._waiting)
+            self._waiting += 1
+        try:
+            return self._thread.submit(_without_gradients, work).result()
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _traced(self, text_id: str, model: LiveModel, text: str, max_tokens: int) -> LiveText:
+        with self._lock:
+            if text_id in self._texts:
+                self._texts.move_to_end(text_id)
+                return self._texts[text_id]
+        loaded = self._loaded(model)
+        traced = trace_text(loaded, text, max_tokens)
+        strings = _strings(loaded, traced.tokens, traced.before)
+        live = LiveText(text_id, model, loaded.last_layer, traced, strings)
+        with self._lock:
+            self._texts[text_id] = live
+            while len(self._texts) > 1 and sum(map(_bytes, self._texts.values())) > self._most_bytes:
+                self._texts.popitem(last=False)
+        return live
+
+    def _loaded(self, model: LiveModel) -> AnalysisModel:
+        if model.source in self._models:
+            self._models.move_to_end(model.source)
+            return self._models[model.source]
+        while len(self._models) >= self._most_models:
+            self._models.popitem(last=False)
+        log.info("loading model", source=model.source)
+        files = find_model(model.source, self._cache, lambda line: log.info(line))
+        self._models[model.source] = AnalysisModel.load(files, self._device)
+        return self._models[model.source]
+
+
+def _without_gradients(work: Callable[[], Result]) -> Result:
+    with torch.inference_mode():
+        return work()
+
+
+def _strings(model: AnalysisModel, tokens: list[int], *states: State) -> dict[int, str]:
+    # A tokenizer is not safe to use from several threads, so strings are made where the model is used.
+    ids = sorted(set(tokens).union(*(state.top_tokens.unique().tolist() for state in states)))
+    return dict(zip(ids, model.token_strings(ids), strict=True))
+
+
+def _bytes(text: LiveText) -> int:
+    traced = text.traced
+    tensors = (traced.centred, traced.activations, traced.logits)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _text_id(model: LiveModel, text: str, max_tokens: int) -> str:
+    digest = hashlib.sha256(f"{model.slug}\0{model.source}\0{max_tokens}\0".encode())
+    digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:24]

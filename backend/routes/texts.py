@@ -1,0 +1,56 @@
+"""A person's own text: trace it once, read activations, intervene on neurons."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+
+from backend import schemas
+from backend.core.interventions import Intervention
+from backend.core.neurons import NeuronId
+from backend.live import answers
+from backend.live.engine import LiveEngine, LiveModel, LiveText
+from backend.routes.deps import AtlasDep
+
+router = APIRouter(tags=["texts"])
+
+
+def _engine(request: Request) -> LiveEngine:
+    return request.app.state.engine
+
+
+EngineDep = Annotated[LiveEngine, Depends(_engine)]
+
+
+def _text(engine: EngineDep, text_id: Annotated[str, Path(max_length=64)]) -> LiveText:
+    return engine.text(text_id)
+
+
+TextDep = Annotated[LiveText, Depends(_text)]
+
+
+@router.post("/models/{model}/texts")
+def trace_text(model: str, body: schemas.TextRequest, atlas: AtlasDep, engine: EngineDep) -> schemas.TextTrace:
+    """Run the model over a text once; the id in the answer serves later calls. The same text has the same id."""
+    source = atlas.model(model).source
+    return answers.text_trace(engine.trace(LiveModel(model, source), body.text, schemas.MAX_TEXT_TOKENS))
+
+
+@router.get("/texts/{text_id}")
+def read_text(text: TextDep) -> schemas.TextTrace:
+    """A traced text again."""
+    return answers.text_trace(text)
+
+
+@router.post("/texts/{text_id}/activations")
+def read_activations(text: TextDep, body: schemas.ActivationRequest, atlas: AtlasDep) -> schemas.ActivationList:
+    """Activations of last-layer neurons on every token of a text."""
+    means, _ = atlas.reference_means(text.model.slug, None)
+    return answers.activations(text, [NeuronId.parse(name) for name in body.neurons], means)
+
+
+@router.post("/texts/{text_id}/ablate")
+def ablate(text: TextDep, body: schemas.AblateRequest, atlas: AtlasDep, engine: EngineDep) -> schemas.Ablation:
+    """What interventions on last-layer neurons do to every token, with the final norm recomputed and frozen."""
+    interventions = [Intervention(NeuronId.parse(i.neuron), i.kind, i.value) for i in body.interventions]
+    means, reference = atlas.reference_means(text.model.slug, body.run)
+    return answers.ablation(text, interventions, engine.ablate(text, interventions, means), reference)

@@ -1,0 +1,43 @@
+"""What a run is asked to do."""
+
+from dataclasses import asdict, dataclass
+
+from precompute.corpus import DEFAULT_CORPUS
+
+SHARD_SEQUENCES = 4
+"""Sequences whose activations are one shard."""
+SHARD_TOKENS = 64
+"""Counted positions whose effects are one shard: the work that a killed run loses at most."""
+WINDOW = 64
+"""Tokens of a context."""
+HISTOGRAM_BINS = 64
+LOGIT_TOKENS = 20
+"""Most raised and most lowered tokens that are kept for a neuron."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result besides the model and the text themselves."""
+
+    model: str
+    dataset: str = DEFAULT_CORPUS
+    sequences: int = 100
+    seq_len: int = 256
+    seed: int = 0
+    null_dim: int | None = None
+    """k of null_fraction; None for 1 % of d_model."""
+    split: str = "train"
+    field: str = "text"
+
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise ValueError("--sequences must be at least 1.")
+        if self.seq_len < 8:
+            raise ValueError("--seq-len must be at least 8: positions before the fourth do not count.")
+        if self.null_dim is not None and self.null_dim < 1:
+            raise ValueError("--null-dim must be at least 1.")
+
+    def as_dict(self) -> dict[str, str | int | float | bool | None]:
+        """For the atlas; the shard sizes are part of it because shards are numbered by them."""
+        shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
+        return {**asdict(self), **shards}

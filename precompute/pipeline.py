@@ -1,0 +1,341 @@
+"""The stages of a run: weights → activations → contexts → effects, in shards that commit whole or not at all.
+
+Every stage publishes what it knows, so that an unfinished run is worth looking at: weight metrics within seconds, then
+activations and contexts, then effects whose standard errors shrink as shards arrive. A killed run resumes where it
+stopped; running a finished one again changes nothing.
+"""
+
+import platform
+from functools import reduce
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, SampledPositions
+from backend.atlas.store import Atlas
+from backend.core.classes import classify
+from backend.core.metrics import weights
+from backend.core.metrics.effects import Effects, EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.statistics import Moments
+from backend.core.model import AnalysisModel
+from backend.core.sources import ModelFiles, find_model
+from precompute import contexts
+from precompute.config import HISTOGRAM_BINS, LOGIT_TOKENS, SHARD_TOKENS, RunConfig
+from precompute.corpus import open_corpus, pack, tokens_hash
+from precompute.progress import Reporter
+from precompute.sample import Sample, TracedShard, Traces
+from precompute.sample import SampledPositions as GatheredPositions
+
+Columns = dict[str, NDArray[np.float64]]
+
+_MOST_SAMPLED_VALUES = 4_000_000
+"""Bound on neurons × positions whose per-token effects are kept."""
+
+
+def run(config: RunConfig, atlas: Atlas, cache: Path, scratch: Path, reporter: Reporter, device: str = "auto") -> int:
+    """Carry out a run, or what is left of it, and return its id in the atlas.
+
+    Args:
+        cache: where fetched models and corpora are kept.
+        scratch: a folder for what an unfinished run must remember; its part of it is deleted when the run finishes.
+
+    Raises:
+        CalibroscopeError: with a sentence that says what to do; the run is marked as failed and resumes when run again.
+    """
+    files = find_model(config.model, cache, reporter.say)
+    reporter.say(f"Loading {files.name} …")
+    model = AnalysisModel.load(files, device)
+    corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
+    tokens = pack(corpus, model, config.sequences, config.seq_len, config.seed)
+    if len(tokens) < config.sequences:
+        reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
+    sample = Sample.of(tokens, model.uncounted, config.seed)
+    record = atlas.begin_run(_plan(config, files, model, sample, corpus.name))
+    if record.status == "finished":
+        reporter.say(f"Run {record.id} is finished already: nothing to do.")
+        return record.id
+    work = Run(record.id, config, atlas, model, sample, scratch / f"run-{record.id}", reporter)
+    try:
+        work.carry_out()
+    except Exception as error:
+        atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
+        raise
+    return record.id
+
+
+def _plan(config: RunConfig, files: ModelFiles, model: AnalysisModel, sample: Sample, corpus: str) -> RunPlan:
+    described = ModelRecord(
+        slug=files.slug,
+        name=files.name,
+        family=model.family,
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        d_mlp=model.d_mlp,
+        d_vocab=model.d_vocab,
+        norm=model.norm,
+        source=config.model,
+    )
+    packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
+    return RunPlan(
+        model=described,
+        layer=model.last_layer,
+        corpus=corpus,
+        corpus_hash=tokens_hash(sample.tokens),
+        weights_hash=files.weights_hash(),
+        sequences=len(sample.tokens),
+        seq_len=config.seq_len,
+        seed=config.seed,
+        null_dim=min(config.null_dim or weights.default_null_dim(model.d_model), model.d_model),
+        tokens_total=len(sample.order),
+        config=config.as_dict(),
+        versions={"python": platform.python_version()} | {name: version(name) for name in packages},
+    )
+
+
+class Run:
+    """One run being carried out: the stages, in order."""
+
+    def __init__(
+        self,
+        run_id: int,
+        config: RunConfig,
+        atlas: Atlas,
+        model: AnalysisModel,
+        sample: Sample,
+        scratch: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.id, self.config, self.atlas, self.model = run_id, config, atlas, model
+        self.sample, self.reporter = sample, reporter
+        self.traces = Traces(model, sample, scratch)
+        self.columns: Columns = {}
+
+    def carry_out(self) -> None:
+        with torch.no_grad():
+            self.weights()
+            means = self.activations()
+            self.contexts()
+            self.effects(means)
+        self.atlas.finish_run(self.id)
+        self.traces.remove()
+
+    def weights(self) -> None:
+        """Weight metrics, spectrum, and the tokens that each neuron raises and lowers; a second's work, always redone
+        because the classes of later stages need the columns."""
+        readout, layer = self.model.readout, self.model.last_layer
+        self.reporter.stage("Weights", 1, 0, "")
+        spectrum = weights.unembedding_spectrum(readout.W_U)
+        null_dim = self.atlas.run(self.id).null_dim
+        self.columns = {
+            "weight_norm": weights.weight_norm(readout.W_out).cpu().numpy(),
+            "logit_var": weights.logit_var(readout.W_out, readout.W_U).cpu().numpy(),
+            "null_fraction": weights.null_fraction(readout.W_out, spectrum.null_directions(null_dim)).numpy(),
+        }
+        if 0 not in self.atlas.shards_done(self.id, "weights"):
+            cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
+            top, bottom = _extreme_logits(self.model)
+            vocabulary = self.model.token_strings(list(range(self.model.d_vocab)))
+            with self.atlas.writing() as writer:
+                writer.put_vocabulary(self.atlas.run(self.id).model, vocabulary)
+                writer.put_spectrum(self.id, spectrum.singular_values.numpy(), cosines)
+                writer.put_logits(self.id, *top, *bottom)
+                writer.set_neurons(self.id, layer, self.columns, classify(self.columns), 0)
+                writer.add_shard(self.id, "weights", 0, {})
+                writer.update_run(self.id, stage="activations", progress=0.02)
+        self.reporter.advance(1)
+
+    def activations(self) -> NDArray[np.float64]:
+        """Moments of every neuron's activation over all positions; returns the reference means, [d_mlp]."""
+        shards = self.sample.shards
+        done = self.atlas.shards_done(self.id, "activations")
+        self.reporter.stage("Activations", len(shards), len(done), "shards")
+        for index in range(len(shards)):
+            if index in done:
+                continue
+            shard = self.traces[index]
+            moments = Moments.of(shard.activations.flatten(0, 1).double().numpy())
+            with self.atlas.writing() as writer:
+                writer.add_shard(self.id, "activations", index, moments.to_arrays())
+                writer.update_run(
+                    self.id,
+                    stage="activations",
+                    progress=0.02 + 0.13 * (index + 1) / len(shards),
+                    tokens_sampled=min(index + 1, len(shards)) * shard.loss[0].numel() * len(shard.loss),
+                )
+            self.reporter.advance(1)
+        parts = [Moments.from_arrays(arrays) for _, arrays in self.atlas.shards(self.id, "activations")]
+        moments = reduce(Moments.merged, parts)
+        self.columns |= moments.columns()
+        with self.atlas.writing() as writer:
+            writer.set_neurons(self.id, self.model.last_layer, moments.columns())
+            writer.update_run(self.id, tokens_sampled=int(moments.count))
+        return moments.mean
+
+    def contexts(self) -> None:
+        """Histograms, and the contexts that show each neuron, in one transaction."""
+        if 0 in self.atlas.shards_done(self.id, "contexts"):
+            return
+        self.reporter.stage("Contexts", 1, 0, "")
+        shards = [self.traces[index] for index in range(len(self.sample.shards))]
+        activations = torch.cat([shard.activations for shard in shards]).numpy()
+        shown = ~np.isin(self.sample.tokens, list(self.model.uncounted))
+        places = contexts.windows(self.sample.tokens)
+        edges, counts = _histograms(activations.reshape(-1, activations.shape[-1]))
+        with self.atlas.writing() as writer:
+            writer.put_histograms(self.id, edges, counts)
+            ids = writer.put_contexts(self.id, self._context_records(places, shards))
+            writer.put_traces(self.id, contexts.choose(activations, shown, places, ids, self.config.seed))
+            writer.add_shard(self.id, "contexts", 0, {})
+            writer.update_run(self.id, stage="effects", progress=0.2)
+        self.reporter.advance(1)
+
+    def _context_records(self, places: list[tuple[int, slice]], shards: list[TracedShard]) -> list[ContextRecord]:
+        loss, entropy, rank = (
+            torch.cat([getattr(shard, name) for shard in shards]).numpy() for name in ("loss", "entropy", "rank")
+        )
+        last = self.config.seq_len - 1
+        records = []
+        for sequence, positions in places:
+            ids = self.sample.tokens[sequence, positions].tolist()
+            cut = slice(positions.start, min(positions.stop, last))  # the last token of a sequence has no target
+            records.append(
+                ContextRecord(
+                    token_ids=ids,
+                    tokens=self.model.token_strings(ids),
+                    loss=loss[sequence, cut],
+                    entropy=entropy[sequence, positions],
+                    rank=rank[sequence, cut],
+                )
+            )
+        return records
+
+    def effects(self, means: NDArray[np.float64]) -> None:
+        """Mean ablation of every neuron at every counted position, a shard of shuffled positions at a time."""
+        order = self.sample.order
+        places = [order[start : start + SHARD_TOKENS] for start in range(0, len(order), SHARD_TOKENS)]
+        done = self.atlas.shards_done(self.id, "effects")
+        self.reporter.stage("Effects", len(order), sum(len(places[index]) for index in done), "tokens")
+        parts = dict(self.atlas.shards(self.id, "effects"))
+        sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
+        gathered = GatheredPositions(self.sample, self.traces)
+        targets = torch.from_numpy(means).float().to(self.model.device)
+        A = self.model.readout.direct_logits()
+        sampled = _SampledEffects(self, parts)
+        for index, chosen in enumerate(places):
+            if index in done:
+                continue
+            residual, activations, following = gathered.at(chosen, self.model.device)
+            effects = ablation_effects(self.model.readout, TokenBatch(residual, activations, following), targets, A)
+            sums.append(EffectSums.of(effects))
+            self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
+            self.reporter.advance(len(chosen))
+
+    def _commit_effects(
+        self, index: int, shards: int, sums: list[EffectSums], effects: Effects, sampled: "_SampledEffects | None"
+    ) -> None:
+        whole = reduce(EffectSums.plus, sums)
+        columns = whole.columns()
+        self.columns |= columns
+        arrays = sums[-1].to_arrays() | (sampled.arrays_of(index) if sampled else {})
+        with self.atlas.writing() as writer:
+            writer.add_shard(self.id, "effects", index, arrays)
+            writer.set_neurons(self.id, self.model.last_layer, columns, classify(self.columns), whole.count)
+            if sampled:
+                writer.put_positions(self.id, sampled.positions())
+                writer.put_token_effects(self.id, sampled.effects())
+            writer.update_run(
+                self.id,
+                stage="effects",
+                progress=0.2 + 0.8 * len(sums) / shards,
+                tokens_counted=whole.count,
+                mean_loss=whole.before_loss / whole.count,
+                mean_entropy=whole.before_entropy / whole.count,
+            )
+
+
+class _SampledEffects:
+    """Per-token effects of the first shards, for box plots and scatters: shuffled order makes them a fair sample."""
+
+    _EFFECTS = ("activation", "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen")
+    _BEFORE = ("places", "loss_before", "entropy_before", "rank_before")
+
+    def __init__(self, work: Run, parts: dict[int, dict[str, NDArray[np.float64]]]) -> None:
+        self._work = work
+        wanted = min(512, max(SHARD_TOKENS, _MOST_SAMPLED_VALUES // work.model.d_mlp))
+        self._shards = wanted // SHARD_TOKENS
+        prefix = "sampled."
+        self._kept = {
+            index: {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            for index, arrays in sorted(parts.items())
+            if index < self._shards
+        }
+
+    def add(
+        self, index: int, places: NDArray[np.int64], activations: torch.Tensor, effects: Effects
+    ) -> "_SampledEffects | None":
+        """Keep a shard; None when its index is past those that are kept."""
+        if index >= self._shards:
+            return None
+        tensors = {name: getattr(effects, name) for name in self._EFFECTS if name != "activation"}
+        tensors |= {
+            "activation": activations,
+            "loss_before": effects.before_loss,
+            "entropy_before": effects.before_entropy,
+            "rank_before": effects.before_rank,
+        }
+        self._kept[index] = {"places": places} | {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return self
+
+    def arrays_of(self, index: int) -> dict[str, NDArray[np.float64]]:
+        return {f"sampled.{name}": array for name, array in self._kept[index].items()}
+
+    def _joined(self, name: str) -> NDArray[np.float64]:
+        return np.concatenate([self._kept[index][name] for index in sorted(self._kept)])
+
+    def positions(self) -> SampledPositions:
+        tokens, places = self._work.sample.tokens.ravel(), self._joined("places").astype(np.int64)
+        return SampledPositions(
+            tokens=self._work.model.token_strings(tokens[places].tolist()),
+            targets=self._work.model.token_strings(tokens[places + 1].tolist()),
+            loss_before=self._joined("loss_before"),
+            entropy_before=self._joined("entropy_before"),
+            rank_before=self._joined("rank_before").astype(np.int64),
+        )
+
+    def effects(self) -> dict[str, NDArray[np.float32]]:
+        """By name, [n_neurons, positions]."""
+        return {name: np.ascontiguousarray(self._joined(name).T, dtype=np.float32) for name in self._EFFECTS}
+
+
+def _only_sums(arrays: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    return {name: array for name, array in arrays.items() if not name.startswith("sampled.")}
+
+
+def _extreme_logits(model: AnalysisModel) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
+    """(ids, values) of the tokens that each neuron's direct path raises most, and lowers most; each [d_mlp, k]."""
+    parts = []
+    for start in range(0, model.d_mlp, 128):
+        direct = model.readout.direct_logits(slice(start, start + 128))
+        k = min(LOGIT_TOKENS, direct.shape[1])
+        parts.append((direct.topk(k, dim=1), direct.topk(k, dim=1, largest=False)))
+    top, bottom = zip(*parts, strict=True)
+
+    def joined(extremes: tuple) -> tuple[NDArray, NDArray]:
+        ids = torch.cat([extreme.indices for extreme in extremes]).cpu().numpy()
+        return ids, torch.cat([extreme.values for extreme in extremes]).cpu().numpy()
+
+    return joined(top), joined(bottom)
+
+
+def _histograms(activations: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Edges [n_neurons, bins + 1] and counts [n_neurons, bins] over a neuron's own range, of [positions, n_neurons]."""
+    low, high = activations.min(axis=0).astype(np.float64), activations.max(axis=0).astype(np.float64)
+    high = np.where(high > low, high, low + 1e-6)
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1, axis=1)
+    bins = np.clip(((activations - low) / (high - low) * HISTOGRAM_BINS).astype(np.int64), 0, HISTOGRAM_BINS - 1)
+    offsets = np.arange(activations.shape[1]) * HISTOGRAM_BINS
+    counts = np.bincount((bins + offsets).ravel(), minlength=HISTOGRAM_BINS * activations.shape[1])
+    return edges, counts.reshape(activations.shape[1], HISTOGRAM_BINS)

@@ -1,0 +1,121 @@
+"""The sample of a run: its tokens, and what the model computed on them.
+
+Traces are kept on disk beside the atlas while the run is unfinished, one safetensors file a shard, so that a killed
+run does not run the model again; a file that is missing is made again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from backend.core.metrics.distributions import distribution
+from backend.core.model import AnalysisModel
+from precompute.config import SHARD_SEQUENCES
+from precompute.corpus import Tokens, counted_positions
+
+_ROWS_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Token sequences and the order in which their counted positions are measured."""
+
+    tokens: Tokens
+    """[sequences, seq_len]"""
+    order: NDArray[np.int64]
+    """Flat indices of the counted positions, shuffled: a prefix of it is a fair sample of the whole, so that the
+    effects of an unfinished run are unbiased and their standard errors mean what they say."""
+
+    @classmethod
+    def of(cls, tokens: Tokens, uncounted: frozenset[int], seed: int) -> "Sample":
+        counted = np.flatnonzero(counted_positions(tokens, uncounted))
+        return cls(tokens, np.random.default_rng(seed).permutation(counted))
+
+    @property
+    def shards(self) -> list[slice]:
+        """The sequences of every activation shard."""
+        count = len(self.tokens)
+        return [slice(start, min(start + SHARD_SEQUENCES, count)) for start in range(0, count, SHARD_SEQUENCES)]
+
+
+@dataclass(frozen=True)
+class TracedShard:
+    """A shard's sequences through the model; the leading axes are [sequence, position]."""
+
+    residual: Tensor
+    activations: Tensor
+    loss: Tensor
+    """Of the token that follows; 0 at the last position, where none does."""
+    entropy: Tensor
+    rank: Tensor
+
+
+class Traces:
+    """Traced shards by index, computed once and kept under `folder`."""
+
+    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path) -> None:
+        self._model, self._sample, self._folder = model, sample, folder
+
+    def __getitem__(self, index: int) -> TracedShard:
+        path = self._folder / f"trace-{index:05d}.safetensors"
+        if path.exists():
+            return TracedShard(**load_file(path))
+        shard = self._compute(self._sample.shards[index])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in vars(shard).items()}, unfinished)
+        unfinished.replace(path)
+        return shard
+
+    def _compute(self, sequences: slice) -> TracedShard:
+        tokens = torch.from_numpy(self._sample.tokens[sequences])
+        trace = self._model.trace(tokens)
+        targets = torch.cat([tokens[:, 1:], tokens[:, -1:]], dim=1).to(trace.residual.device)
+        loss, entropy, rank = self._predictions(trace.residual.flatten(0, 1), targets.flatten())
+        loss = loss.reshape(tokens.shape)
+        loss[:, -1] = 0
+        return TracedShard(
+            trace.residual.cpu(),
+            trace.activations.cpu(),
+            loss,
+            entropy.reshape(tokens.shape),
+            rank.reshape(tokens.shape),
+        )
+
+    def _predictions(self, residual: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        readout = self._model.readout
+        parts = []
+        for x, target in zip(residual.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
+            centred = readout.centred(x)
+            parts.append(distribution(readout.logits(centred, readout.scale(centred)), target))
+        loss, entropy, rank = (
+            torch.cat([getattr(p, name) for p in parts]).cpu() for name in ("loss", "entropy", "rank")
+        )
+        return loss, entropy, rank
+
+    def remove(self) -> None:
+        """Delete the files of a finished run."""
+        for path in self._folder.glob("trace-*"):
+            path.unlink(missing_ok=True)
+        if self._folder.exists():
+            self._folder.rmdir()
+
+
+class SampledPositions:
+    """Residuals and activations of all positions of the sample, gathered by flat index."""
+
+    def __init__(self, sample: Sample, traces: Traces) -> None:
+        self._tokens = torch.from_numpy(sample.tokens).flatten()
+        shards = [traces[index] for index in range(len(sample.shards))]
+        self.residual = torch.cat([shard.residual.flatten(0, 1) for shard in shards])
+        self.activations = torch.cat([shard.activations.flatten(0, 1) for shard in shards])
+
+    def at(self, places: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Residual [n, d_model], activations [n, d_mlp] and next tokens [n] at flat indices."""
+        index = torch.from_numpy(places)
+        return self.residual[index].to(device), self.activations[index].to(device), self._tokens[index + 1].to(device)
