@@ -6,7 +6,7 @@ from precompute.corpus import DEFAULT_CORPUS
 
 SHARD_SEQUENCES = 4
 """Sequences whose activations are one shard."""
-SHARD_TOKENS = 64
+SHARD_TOKENS = 256
 """Counted positions whose effects are one shard: the work that a killed run loses at most."""
 WINDOW = 64
 """Tokens of a context."""

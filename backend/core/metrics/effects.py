@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from backend.core.metrics.kernels import PairStatistics, pair_statistics
+from backend.core.metrics import kernels, series
+from backend.core.metrics.kernels import Before, PairStatistics, Problem
 from backend.core.metrics.statistics import Array, mean_and_error, ratio_error
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
@@ -104,28 +104,23 @@ def ablation_effects(readout: Readout, batch: TokenBatch, targets: Tensor, A: Te
     deltas = targets - batch.activations
     c = deltas / scale[:, None]
     r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-    after = pair_statistics(logits, batch.targets, c, r, A, readout.b_U)
-    return _differences(_before(logits, batch.targets), after)
+    problem = Problem(logits, batch.targets, c, r, A, readout.b_U)
+    before = Before.of(problem)
+    every_pair = series.every_pair if readout.b_U is None else kernels.every_pair
+    return _effects(before, every_pair(problem, before))
 
 
-def _before(logits: Tensor, targets: Tensor) -> PairStatistics:
-    """The same statistics without an ablation, [tokens, 1], by the same kernel so that rounding cancels."""
-    zero = torch.zeros(len(logits), 1, device=logits.device)
-    nothing = torch.zeros(1, logits.shape[1], device=logits.device)
-    return pair_statistics(logits, targets, zero, zero + 1, nothing, None)
-
-
-def _differences(before: PairStatistics, after: PairStatistics) -> Effects:
+def _effects(before: Before, pairs: PairStatistics) -> Effects:
     return Effects(
-        before_loss=before.loss[:, 0],
-        before_entropy=before.entropy[:, 0],
-        before_rank=before.rank[:, 0],
-        delta_loss=after.loss - before.loss,
-        delta_loss_frozen=after.loss_frozen - before.loss,
-        delta_entropy=after.entropy - before.entropy,
-        delta_entropy_frozen=after.entropy_frozen - before.entropy,
-        delta_reciprocal_rank=1 / after.rank.double() - 1 / before.rank.double(),
-        changed=after.changed,
+        before_loss=before.loss,
+        before_entropy=before.entropy,
+        before_rank=before.rank,
+        delta_loss=pairs.delta_loss,
+        delta_loss_frozen=pairs.delta_loss_frozen,
+        delta_entropy=pairs.delta_entropy,
+        delta_entropy_frozen=pairs.delta_entropy_frozen,
+        delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
+        changed=pairs.changed,
     )
 
 

@@ -5,107 +5,128 @@ With A = W_out·W_U [n_neurons, d_vocab], L the logits, c = δ/s and r = s/s′ 
     frozen norm:      y = L + c·A_i
     norm recomputed:  y = r·(L − b_U + c·A_i) + b_U
 
-so no unembedding is redone for a neuron. `pair_statistics` is the plain torch kernel, exact on any device.
+so no unembedding is redone for a neuron. `every_pair` is the plain kernel, exact on any device; `series.py` gives the
+same numbers faster and leaves to `chosen_pairs` those that it cannot certify.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from backend.core.metrics.distributions import count_above, normalise
+from backend.core.metrics.distributions import count_above, distribution, normalise
 
 _SLAB_BYTES = {"cpu": 3 << 20, "cuda": 1 << 30}
 """Size of one slab of ablated logits: on a CPU it should stay in cache between the passes over it."""
 
 
 @dataclass(frozen=True)
-class PairStatistics:
-    """What ablating neuron i does to the prediction at token t; every tensor is [tokens, n_neurons], after ablation."""
+class Problem:
+    """Tokens and the neurons ablated on them, one at a time."""
 
-    loss: Tensor
-    loss_frozen: Tensor
-    entropy: Tensor
-    entropy_frozen: Tensor
-    rank: Tensor
-    changed: Tensor
-    """Whether some token now beats the token that was most probable before (norm recomputed)."""
-
-
-def pair_statistics(
-    logits: Tensor, targets: Tensor, c: Tensor, r: Tensor, A: Tensor, b_U: Tensor | None
-) -> PairStatistics:
-    """Statistics of every (token, neuron) pair.
-
-    Args:
-        logits: L, [tokens, d_vocab].
-        targets: the correct next tokens, [tokens].
-        c: δ/s, [tokens, n_neurons].
-        r: s/s′, [tokens, n_neurons].
-        A: W_out·W_U, [n_neurons, d_vocab].
-        b_U: the unembedding's bias, [d_vocab], or None where it is zero.
-    """
-    tokens, n_neurons = c.shape
-    out = _empty(tokens, n_neurons, c.device)
-    slab = max(1, _SLAB_BYTES[c.device.type] // (4 * A.shape[1]))
-    y, scratch = torch.empty(2, min(slab, n_neurons), A.shape[1], device=c.device)
-    tops = logits.argmax(dim=1)
-    for t in range(tokens):
-        token = _Token(logits[t], int(targets[t]), int(tops[t]), b_U)
-        for start in range(0, n_neurons, slab):
-            part = slice(start, min(start + slab, n_neurons))
-            rows = part.stop - start
-            _fill(out, (t, part), token, c[t, part, None], r[t, part, None], A[part], y[:rows], scratch[:rows])
-    return out
+    logits: Tensor
+    """L, [tokens, d_vocab]"""
+    targets: Tensor
+    """The correct next tokens, [tokens]."""
+    c: Tensor
+    """δ/s, [tokens, n_neurons]"""
+    r: Tensor
+    """s/s′, [tokens, n_neurons]"""
+    A: Tensor
+    """W_out·W_U, [n_neurons, d_vocab]"""
+    b_U: Tensor | None
+    """The unembedding's bias, [d_vocab], or None where it is zero."""
 
 
 @dataclass(frozen=True)
-class _Token:
-    logits: Tensor
-    target: int
-    top: int
-    b_U: Tensor | None
+class Before:
+    """The predictions without ablation, each [tokens]."""
+
+    loss: Tensor
+    entropy: Tensor
+    rank: Tensor
+    top: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Before":
+        rows = distribution(problem.logits, problem.targets)
+        return cls(rows.loss, rows.entropy, rows.rank, rows.top)
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """What ablating neuron i changes at token t, after − before; every tensor is [tokens, n_neurons]."""
+
+    delta_loss: Tensor
+    delta_loss_frozen: Tensor
+    delta_entropy: Tensor
+    delta_entropy_frozen: Tensor
+    rank: Tensor
+    """The correct token's rank after ablation, norm recomputed; integer from 1."""
+    changed: Tensor
+    """Whether some token now beats the token that was most probable before (norm recomputed)."""
+
+    @classmethod
+    def empty(cls, tokens: int, n_neurons: int, device: torch.device) -> "PairStatistics":
+        kinds = {"rank": torch.int64, "changed": torch.bool}
+        return cls(
+            **{f.name: torch.empty(tokens, n_neurons, dtype=kinds.get(f.name), device=device) for f in fields(cls)}
+        )
+
+
+def every_pair(problem: Problem, before: Before) -> PairStatistics:
+    """All pairs, row by row."""
+    tokens, n_neurons = problem.c.shape
+    out = PairStatistics.empty(tokens, n_neurons, problem.c.device)
+    everyone = torch.arange(n_neurons, device=problem.c.device)
+    for t in range(tokens):
+        chosen_pairs(problem, before, t, everyone, out)
+    return out
+
+
+def chosen_pairs(problem: Problem, before: Before, t: int, neurons: Tensor, out: PairStatistics) -> None:
+    """Fill `out[t, neurons]`; neurons is a sorted index, [n_chosen]."""
+    slab = max(1, _SLAB_BYTES[problem.A.device.type] // (4 * problem.A.shape[1]))
+    scratch = torch.empty(2, min(slab, len(neurons)), problem.A.shape[1], device=problem.A.device)
+    for part in torch.split(neurons, slab):
+        _fill(problem, before, t, part, out, scratch[0, : len(part)], scratch[1, : len(part)])
 
 
 def _fill(
-    out: PairStatistics,
-    place: tuple[int, slice],
-    token: _Token,
-    c: Tensor,
-    r: Tensor,
-    A: Tensor,
-    y: Tensor,
-    scratch: Tensor,
+    problem: Problem, before: Before, t: int, neurons: Tensor, out: PairStatistics, y: Tensor, scratch: Tensor
 ) -> None:
     """One token, one slab of neurons. `y` and `scratch` are [neurons, d_vocab] and overwritten."""
-    b_U, target, top = token.b_U, token.target, token.top
-    torch.addcmul(token.logits, c, A, out=y)
+    b_U, target, top = problem.b_U, int(problem.targets[t]), int(before.top[t])
+    c, r = problem.c[t, neurons, None], problem.r[t, neurons, None]
+    torch.addcmul(problem.logits[t], c, problem.A[neurons], out=y)
     highest, correct = y.amax(dim=1, keepdim=True), y[:, target, None].clone()
     if b_U is None:
         # r > 0 keeps the order of the logits, so ranks and the argmax are those of the frozen logits.
-        out.rank[place] = count_above(y, correct, scratch) + 1
-        out.changed[place] = (highest > y[:, top, None]).squeeze(1)
+        out.rank[t, neurons] = count_above(y, correct, scratch) + 1
+        out.changed[t, neurons] = (highest > y[:, top, None]).squeeze(1)
     frozen = normalise(y.sub_(highest), scratch)
-    out.loss_frozen[place] = frozen.log_partition + (highest - correct).squeeze(1)
-    out.entropy_frozen[place] = frozen.entropy
+    out.delta_loss_frozen[t, neurons] = frozen.log_partition + (highest - correct).squeeze(1) - before.loss[t]
+    out.delta_entropy_frozen[t, neurons] = frozen.entropy - before.entropy[t]
     if b_U is None:
         y *= r
         highest, correct = r * highest, r * correct
     else:
         torch.sub(y, b_U - highest, out=y).mul_(r).add_(b_U)
         highest, correct = y.amax(dim=1, keepdim=True), y[:, target, None].clone()
-        out.rank[place] = count_above(y, correct, scratch) + 1
-        out.changed[place] = (highest > y[:, top, None]).squeeze(1)
+        out.rank[t, neurons] = count_above(y, correct, scratch) + 1
+        out.changed[t, neurons] = (highest > y[:, top, None]).squeeze(1)
         y -= highest
     total = normalise(y, scratch)
-    out.loss[place] = total.log_partition + (highest - correct).squeeze(1)
-    out.entropy[place] = total.entropy
+    out.delta_loss[t, neurons] = total.log_partition + (highest - correct).squeeze(1) - before.loss[t]
+    out.delta_entropy[t, neurons] = total.entropy - before.entropy[t]
 
 
-def _empty(tokens: int, n_neurons: int, device: torch.device) -> PairStatistics:
-    def floats() -> Tensor:
-        return torch.empty(tokens, n_neurons, device=device)
-
-    rank = torch.empty(tokens, n_neurons, dtype=torch.int64, device=device)
-    changed = torch.empty(tokens, n_neurons, dtype=torch.bool, device=device)
-    return PairStatistics(floats(), floats(), floats(), floats(), rank, changed)
+def ranks_after(problem: Problem, before: Before, t: int, neurons: Tensor, out: PairStatistics) -> None:
+    """Fill only rank and changed of `out[t, neurons]`, for b_U = 0: a third of the passes of `chosen_pairs`."""
+    slab = max(1, _SLAB_BYTES[problem.A.device.type] // (4 * problem.A.shape[1]))
+    target, top = int(problem.targets[t]), int(before.top[t])
+    for part in torch.split(neurons, slab):
+        y = torch.addcmul(problem.logits[t], problem.c[t, part, None], problem.A[part])
+        out.changed[t, part] = y.amax(dim=1) > y[:, top]
+        correct = y[:, target, None].clone()
+        out.rank[t, part] = count_above(y, correct, y) + 1

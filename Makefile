@@ -1,0 +1,53 @@
+# Calibroscope. `make demo` and `make test` need only Python 3.11 or newer and make; they do the rest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8050
+DEMO   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint format bench setup browser clean help
+
+help:
+	@echo "make demo    analyse the packaged model and open the dashboard (HOST=$(HOST) PORT=$(PORT))"
+	@echo "make test    lint, types and all tests"
+	@echo "make lint    ruff and mypy        make format  ruff format"
+	@echo "make setup   the virtual environment in $(VENV)"
+
+demo: setup
+	$(BIN)/calibroscope demo --host $(HOST) --port $(PORT) $(DEMO)
+
+test: setup browser lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Calibroscope needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Could not make $(VENV): on Debian and Ubuntu, apt-get install python3-venv first."; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+# The browser tests need a Chromium: named by CHROMIUM, on PATH, or installed here where that is possible.
+browser:
+	@sh tests/browser/install_chromium.sh
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,207 @@
+"""The `calibroscope` command: demo, precompute, serve, export, models.
+
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend.core.errors import CalibroscopeError
+from backend.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="See how a language model regulates its own confidence.",
+)
+
+DEMO_SEQUENCES = 60
+
+
+class Format(StrEnum):
+    csv = "csv"
+    parquet = "parquet"
+    json = "json"
+
+
+Model = Annotated[
+    str, typer.Option(help="A packaged model, a Hugging Face name, a model folder, or a .gguf file (see `models`).")
+]
+Dataset = Annotated[
+    str, typer.Option(help="A packaged corpus, a .txt, .jsonl or .parquet file, or a Hugging Face dataset.")
+]
+Sequences = Annotated[int, typer.Option(min=1, help="Sequences to sample from the corpus.")]
+SeqLen = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
+Seed = Annotated[int, typer.Option(help="Which sequences are drawn, and in which order positions are measured.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. [default: 8050]")]
+
+
+@app.command()
+def demo(
+    model: Model = "smollm2-135m",
+    dataset: Dataset = "lee-news",
+    sequences: Sequences = DEMO_SEQUENCES,
+    seq_len: SeqLen = 256,
+    device: Device = "auto",
+    atlas: AtlasFile = None,
+    host: Host = None,
+    port: Port = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Analyse a model and watch it happen: opens the dashboard at once and fills it while the analysis runs."""
+    settings = _settings(atlas=atlas, host=host, port=port, device=device)
+    _require_free_port(settings)
+    command = [sys.executable, "-m", "app.cli", "precompute", "--model", model, "--dataset", dataset]
+    command += ["--sequences", str(sequences), "--seq-len", str(seq_len), "--device", device]
+    command += ["--out", str(settings.atlas)]
+    with _beside(command):
+        _serve(settings, _open_page if browser else None)
+
+
+@app.command()
+def precompute(
+    model: Model,
+    dataset: Dataset = "lee-news",
+    sequences: Sequences = 100,
+    seq_len: SeqLen = 256,
+    seed: Seed = 0,
+    null_dim: Annotated[
+        int | None, typer.Option(min=1, help="Dimensions of the null space. [default: 1 % of d_model]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")] = "train",
+    field: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    device: Device = "auto",
+    out: AtlasFile = None,
+) -> None:
+    """Measure every last-layer neuron of a model; interrupted, it resumes where it stopped."""
+    from backend.atlas.store import Atlas
+    from precompute.config import RunConfig
+    from precompute.pipeline import run
+    from precompute.progress import reporting
+
+    settings = _settings(atlas=out, device=device)
+    config = RunConfig(model, dataset, sequences, seq_len, seed, null_dim, split, field)
+    with Atlas.open(settings.atlas) as atlas, reporting() as reporter:
+        done = run(config, atlas, settings.cache_dir, settings.cache_dir / "work", reporter, device)
+        reporter.say(f"Run {done} is finished, in {settings.atlas}.")
+
+
+@app.command()
+def serve(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = "auto") -> None:
+    """Serve the dashboard and the API on one port."""
+    settings = _settings(atlas=atlas, host=host, port=port, device=device)
+    _require_free_port(settings)
+    _serve(settings, None)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    atlas: AtlasFile = None,
+    format: Annotated[Format, typer.Option(help="csv, parquet or json.")] = Format.csv,
+    run: Annotated[int | None, typer.Option(help="The run to export. [default: the newest]")] = None,
+) -> None:
+    """Write one row a neuron, with every metric and its standard error."""
+    from backend.atlas.export import export_run
+    from backend.atlas.store import Atlas
+
+    with Atlas.open(_settings(atlas=atlas).atlas, read_only=True) as opened:
+        chosen = opened.newest_run() if run is None else run
+        export_run(opened, chosen, format.value, out)
+    typer.echo(f"Run {chosen} written to {out}.")
+
+
+@app.command()
+def models() -> None:
+    """List the models and corpora that need no hub."""
+    from backend.core.sources import PACKAGED_MODELS
+    from precompute.corpus import PACKAGED_CORPORA
+
+    for title, packaged in (("Models", PACKAGED_MODELS), ("Corpora", PACKAGED_CORPORA)):
+        typer.echo(f"{title}:")
+        for name, file in packaged.items():
+            typer.echo(f"  {name:<14} {file.megabytes:>4} MB  {file.licence}")
+    typer.echo("Also: a Hugging Face name, a model folder with safetensors, a .gguf file.")
+
+
+def main() -> None:
+    """Run the command line; an error that a person can act on ends with its sentence, not with a traceback."""
+    try:
+        app()
+    except CalibroscopeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+def _settings(**given: object) -> Settings:
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _require_free_port(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise CalibroscopeError(
+                f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}). Is a dashboard running there "
+                "already? Choose another port: --port 8051, or make demo PORT=8051."
+            ) from error
+
+
+def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None:
+    import uvicorn
+
+    from app.dashboard import create_dashboard
+    from backend.client import AsyncClient
+    from backend.live.engine import LiveEngine
+    from backend.service import create_service
+
+    engine = LiveEngine(settings.cache_dir, device=settings.device)
+    service = create_service(settings, engine=engine)
+    create_dashboard(AsyncClient(service=service), service)
+    address = f"http://{settings.host}:{settings.port}/"
+    typer.echo(f"Calibroscope is at {address} (stop with Ctrl-C)")
+    if when_ready is not None:
+        timer = threading.Timer(1.5, when_ready, [address])
+        timer.daemon = True
+        timer.start()
+    uvicorn.run(service, host=settings.host, port=settings.port, log_level="warning")
+    engine.close()
+
+
+def _open_page(address: str) -> None:
+    # Without a screen, webbrowser would start a text browser in this terminal.
+    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_screen:
+        webbrowser.open(address)
+
+
+@contextmanager
+def _beside(command: list[str]) -> Iterator[None]:
+    """Run a command beside the body, and stop it with the body; what it has finished is kept, the rest resumes."""
+    child = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait(timeout=30)
+
+
+if __name__ == "__main__":
+    main()
