@@ -1,0 +1,137 @@
+"""What goes into the atlas and comes out of it, as plain data."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Config = dict[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model; `source` is the name that finds it again."""
+
+    slug: str
+    name: str
+    family: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    d_vocab: int
+    norm: str
+    source: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run to begin. Two plans with the same fingerprint are the same run."""
+
+    model: ModelRecord
+    layer: int
+    corpus: str
+    corpus_hash: str
+    weights_hash: str
+    sequences: int
+    seq_len: int
+    seed: int
+    null_dim: int
+    tokens_total: int
+    config: Config
+    versions: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the result; versions only describe."""
+        decisive = {name: value for name, value in asdict(self).items() if name != "versions"}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as the atlas has it."""
+
+    id: int
+    model: str
+    """The model's slug."""
+    layer: int
+    corpus: str
+    status: str
+    """running, finished, failed or interrupted."""
+    stage: str
+    progress: float
+    message: str | None
+    sequences: int
+    seq_len: int
+    seed: int
+    null_dim: int
+    tokens_sampled: int
+    tokens_counted: int
+    tokens_total: int
+    mean_loss: float | None
+    mean_entropy: float | None
+    created_at: datetime
+    finished_at: datetime | None
+    revision: int
+    """Grows with everything that is published."""
+    weights_hash: str
+    config: Config
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ContextRecord:
+    """A window of the sample; `loss` and `rank` are one shorter where it ends a sequence, whose last has no target."""
+
+    token_ids: list[int]
+    tokens: list[str]
+    loss: Array
+    entropy: Array
+    rank: Array
+
+
+@dataclass(frozen=True)
+class TraceRecord:
+    """One neuron on one context."""
+
+    index: int
+    context_id: int
+    bucket: str
+    activations: Array
+    peak: float
+    peak_position: int
+
+
+@dataclass(frozen=True)
+class ShownContext:
+    """A context as it shows one neuron."""
+
+    id: int
+    context: ContextRecord
+    trace: TraceRecord
+
+
+@dataclass(frozen=True)
+class SampledPositions:
+    """The positions whose per-token effects are kept; all aligned."""
+
+    tokens: list[str]
+    targets: list[str]
+    loss_before: Array
+    entropy_before: Array
+    rank_before: Array
+
+
+@dataclass(frozen=True)
+class NeuronRecord:
+    """A neuron and the metrics that were asked for; None where not measured."""
+
+    layer: int
+    index: int
+    neuron_class: str
+    effect_tokens: int
+    metrics: dict[str, float | None]

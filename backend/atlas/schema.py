@@ -1,0 +1,188 @@
+"""The atlas's tables. Everything hangs off a run; portable between SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from numpy.typing import NDArray
+from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from backend.atlas.arrays import Array, NamedArrays
+from backend.glossary import METRIC_COLUMNS
+
+Numbers = NDArray[Any]
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, always UTC and always aware; SQLite forgets the zone, so it is put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _run() -> Mapped[int]:
+    return mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+
+
+class ModelRow(Base):
+    __tablename__ = "models"
+    slug: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    family: Mapped[str] = mapped_column(Text)
+    n_layers: Mapped[int]
+    d_model: Mapped[int]
+    d_mlp: Mapped[int]
+    d_vocab: Mapped[int]
+    norm: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(Text)
+    vocabulary: Mapped[list[str] | None] = mapped_column(JSON, deferred=True)
+
+
+class RunRow(Base):
+    __tablename__ = "runs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(ForeignKey("models.slug"))
+    fingerprint: Mapped[str] = mapped_column(Text, unique=True)
+    layer: Mapped[int]
+    corpus: Mapped[str] = mapped_column(Text)
+    corpus_hash: Mapped[str] = mapped_column(Text)
+    weights_hash: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    stage: Mapped[str] = mapped_column(Text)
+    progress: Mapped[float] = mapped_column(Float)
+    message: Mapped[str | None] = mapped_column(Text)
+    sequences: Mapped[int]
+    seq_len: Mapped[int]
+    seed: Mapped[int]
+    null_dim: Mapped[int]
+    tokens_sampled: Mapped[int]
+    tokens_counted: Mapped[int]
+    tokens_total: Mapped[int]
+    mean_loss: Mapped[float | None] = mapped_column(Float)
+    mean_entropy: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    heartbeat: Mapped[datetime] = mapped_column(Moment)
+    finished_at: Mapped[datetime | None] = mapped_column(Moment)
+    revision: Mapped[int]
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    versions: Mapped[dict[str, str]] = mapped_column(JSON)
+
+
+class NeuronRow(Base):
+    """One row a neuron: its class and every scalar metric of the glossary, NULL where not measured."""
+
+    __tablename__ = "neurons"
+    run: Mapped[int] = _run()
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    neuron_class: Mapped[str] = mapped_column(Text, default="plain")
+    effect_tokens: Mapped[int] = mapped_column(default=0)
+
+
+for _name in METRIC_COLUMNS:
+    setattr(NeuronRow, _name, mapped_column(_name, Float, nullable=True))
+
+
+class ShardRow(Base):
+    """A finished piece of a stage: its sums, from which the published columns follow."""
+
+    __tablename__ = "shards"
+    run: Mapped[int] = _run()
+    stage: Mapped[str] = mapped_column(Text, primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    arrays: Mapped[dict[str, Numbers]] = mapped_column(NamedArrays)
+
+
+class SpectrumRow(Base):
+    __tablename__ = "spectra"
+    run: Mapped[int] = _run()
+    singular_values: Mapped[Numbers] = mapped_column(Array)
+
+
+class DirectionRow(Base):
+    """What the weights say of one neuron: its cosines with the spectrum, and the tokens its direct path moves most."""
+
+    __tablename__ = "directions"
+    run: Mapped[int] = _run()
+    index: Mapped[int] = mapped_column(primary_key=True)
+    cosines: Mapped[Numbers | None] = mapped_column(Array)
+    top_ids: Mapped[Numbers | None] = mapped_column(Array)
+    top_values: Mapped[Numbers | None] = mapped_column(Array)
+    bottom_ids: Mapped[Numbers | None] = mapped_column(Array)
+    bottom_values: Mapped[Numbers | None] = mapped_column(Array)
+
+
+class HistogramRow(Base):
+    __tablename__ = "histograms"
+    run: Mapped[int] = _run()
+    index: Mapped[int] = mapped_column(primary_key=True)
+    edges: Mapped[Numbers] = mapped_column(Array)
+    counts: Mapped[Numbers] = mapped_column(Array)
+
+
+class ContextRow(Base):
+    __tablename__ = "contexts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    token_ids: Mapped[Numbers] = mapped_column(Array)
+    tokens: Mapped[list[str]] = mapped_column(JSON)
+    loss: Mapped[Numbers] = mapped_column(Array)
+    entropy: Mapped[Numbers] = mapped_column(Array)
+    rank: Mapped[Numbers] = mapped_column(Array)
+
+
+class TraceRow(Base):
+    """A neuron on a context."""
+
+    __tablename__ = "traces"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    index: Mapped[int]
+    context: Mapped[int] = mapped_column(ForeignKey("contexts.id", ondelete="CASCADE"))
+    bucket: Mapped[str] = mapped_column(Text)
+    activations: Mapped[Numbers] = mapped_column(Array)
+    peak: Mapped[float] = mapped_column(Float)
+    peak_position: Mapped[int]
+    __table_args__ = (
+        Index("ix_traces_run_index", "run", "index"),
+        UniqueConstraint("run", "index", "context", name="uq_traces_run_index_context"),
+    )
+
+
+class PositionsRow(Base):
+    """The sampled positions of a run, shared by all neurons."""
+
+    __tablename__ = "sampled_positions"
+    run: Mapped[int] = _run()
+    tokens: Mapped[list[str]] = mapped_column(JSON)
+    targets: Mapped[list[str]] = mapped_column(JSON)
+    loss_before: Mapped[Numbers] = mapped_column(Array)
+    entropy_before: Mapped[Numbers] = mapped_column(Array)
+    rank_before: Mapped[Numbers] = mapped_column(Array)
+
+
+class TokenEffectsRow(Base):
+    """One neuron's effects at the sampled positions."""
+
+    __tablename__ = "token_effects"
+    run: Mapped[int] = _run()
+    index: Mapped[int] = mapped_column(primary_key=True)
+    arrays: Mapped[dict[str, Numbers]] = mapped_column(NamedArrays)

@@ -1,0 +1,304 @@
+"""`Atlas`: the only door to the database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Executable, Select, func, select
+from sqlalchemy.orm import Session, undefer
+
+from backend.atlas.connect import atlas_url, connect
+from backend.atlas.query import NeuronQuery
+from backend.atlas.records import (
+    Array,
+    ContextRecord,
+    ModelRecord,
+    NeuronRecord,
+    RunPlan,
+    RunRecord,
+    SampledPositions,
+    ShownContext,
+    TraceRecord,
+)
+from backend.atlas.schema import (
+    ContextRow,
+    DirectionRow,
+    HistogramRow,
+    ModelRow,
+    NeuronRow,
+    PositionsRow,
+    RunRow,
+    ShardRow,
+    SpectrumRow,
+    TokenEffectsRow,
+    TraceRow,
+)
+from backend.atlas.writer import Writer
+from backend.core.errors import CalibroscopeError
+
+_SILENCE = timedelta(minutes=2)
+"""A running run that has not been heard of for this long counts as interrupted."""
+_MODEL_FIELDS = tuple(ModelRecord.__dataclass_fields__)
+_RUN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "status")
+
+
+class NotInAtlas(CalibroscopeError):
+    """The atlas has no such model, run or neuron, or not that part of it yet."""
+
+
+class Atlas:
+    """An open atlas. Make one with `Atlas.open`; use it as a context manager, or `close` it."""
+
+    def __init__(self, location: str | Path, *, read_only: bool) -> None:
+        url = atlas_url(location)
+        self._engine = connect(url, read_only=read_only)
+
+    @classmethod
+    def open(cls, location: str | Path, *, read_only: bool = False) -> Self:
+        """Open the atlas at a path or database URL; a writable one is created and brought up to date.
+
+        Raises:
+            AtlasMissing, AtlasUnusable: with a sentence that says what to do.
+        """
+        return cls(location, read_only=read_only)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """One transaction: everything that the writer is told is there afterwards, or nothing."""
+        with Session(self._engine) as session, session.begin():
+            yield Writer(session)
+
+    def begin_run(self, plan: RunPlan) -> RunRecord:
+        """The run of a plan: a new one, or the one with the same fingerprint, set to running unless it is finished."""
+        with Session(self._engine) as session, session.begin():
+            session.merge(ModelRow(**vars(plan.model)))
+            row = session.scalar(select(RunRow).where(RunRow.fingerprint == plan.fingerprint))
+            if row is None:
+                row = _new_run(plan)
+                session.add(row)
+            elif row.status != "finished":
+                row.status, row.message, row.heartbeat = "running", None, datetime.now(UTC)
+            session.flush()
+            return _run_record(row)
+
+    def finish_run(self, run: int) -> None:
+        """Make a run final; from now on nothing of it can change."""
+        self._end(run, status="finished", stage="done", progress=1.0, finished_at=datetime.now(UTC))
+
+    def fail_run(self, run: int, message: str) -> None:
+        """Mark a run as failed, with what happened; beginning it again resumes it."""
+        self._end(run, status="failed", message=message[:2000])
+
+    def _end(self, run: int, **fields: Any) -> None:
+        with self.writing() as writer:
+            writer.update_run(run, **fields)
+
+    def shards_done(self, run: int, stage: str) -> set[int]:
+        """The indices of a stage's finished shards."""
+        return set(self._all(select(ShardRow.index).where(ShardRow.run == run, ShardRow.stage == stage)))
+
+    def shards(self, run: int, stage: str) -> Iterator[tuple[int, dict[str, Array]]]:
+        """A stage's finished shards by index, in order."""
+        wanted = select(ShardRow).where(ShardRow.run == run, ShardRow.stage == stage).order_by(ShardRow.index)
+        with Session(self._engine) as session:
+            for row in session.scalars(wanted):
+                yield row.index, row.arrays
+
+    def models(self) -> list[ModelRecord]:
+        """All models, by name."""
+        return [_model_record(row) for row in self._all(select(ModelRow).order_by(ModelRow.name))]
+
+    def model(self, slug: str) -> ModelRecord:
+        """
+        Raises:
+            NotInAtlas: no such model.
+        """
+        row = self._one(select(ModelRow).where(ModelRow.slug == slug))
+        if row is None:
+            raise NotInAtlas(f"The atlas has no model {slug[:80]!r}: see /api/v1/models for those it has.")
+        return _model_record(row)
+
+    def runs(self, slug: str) -> list[RunRecord]:
+        """A model's runs, newest first."""
+        return [
+            _run_record(row) for row in self._all(select(RunRow).where(RunRow.model == slug).order_by(RunRow.id.desc()))
+        ]
+
+    def run(self, run: int) -> RunRecord:
+        """
+        Raises:
+            NotInAtlas: no such run.
+        """
+        row = self._one(select(RunRow).where(RunRow.id == run))
+        if row is None:
+            raise NotInAtlas(f"The atlas has no run {run}: see /api/v1/models for its models and their runs.")
+        return _run_record(row)
+
+    def newest_run(self, slug: str | None = None) -> int | None:
+        """The run to show first: the newest finished one, else the newest; of one model, or of all."""
+        wanted = select(RunRow.id).order_by((RunRow.status == "finished").desc(), RunRow.id.desc()).limit(1)
+        found = self._all(wanted if slug is None else wanted.where(RunRow.model == slug))
+        return found[0] if found else None
+
+    def neurons(self, run: int, query: NeuronQuery) -> tuple[list[NeuronRecord], int]:
+        """One page of a run's neurons, and how many match in all."""
+        matching = query.filtered(select(NeuronRow).where(NeuronRow.run == run))
+        total = self._all(select(func.count()).select_from(matching.subquery()))[0]
+        return [_neuron_record(row, query.columns) for row in self._all(query.page(matching))], total
+
+    def columns(self, run: int, names: list[str]) -> dict[str, NDArray[np.float64]]:
+        """Metrics of all neurons by name, NaN where not measured; and `index` and `effect_tokens`. In index order."""
+        wanted = [NeuronRow.index, NeuronRow.effect_tokens, *(getattr(NeuronRow, name) for name in names)]
+        rows = self._rows(select(*wanted).where(NeuronRow.run == run).order_by(NeuronRow.index))
+        table = np.array([tuple(row) for row in rows], dtype=np.float64).reshape(len(rows), len(wanted))
+        return dict(zip(["index", "effect_tokens", *names], table.T, strict=True))
+
+    def classes(self, run: int) -> list[str]:
+        """The class of every neuron, in index order."""
+        return self._all(select(NeuronRow.neuron_class).where(NeuronRow.run == run).order_by(NeuronRow.index))
+
+    def neuron(self, run: int, index: int, names: list[str]) -> NeuronRecord | None:
+        row = self._one(select(NeuronRow).where(NeuronRow.run == run, NeuronRow.index == index))
+        return None if row is None else _neuron_record(row, names)
+
+    def histogram(self, run: int, index: int) -> tuple[Array, Array] | None:
+        """Edges and counts of a neuron's activations, or None while they are not measured."""
+        row = self._one(select(HistogramRow).where(HistogramRow.run == run, HistogramRow.index == index))
+        return None if row is None else (row.edges, row.counts)
+
+    def contexts(self, run: int, index: int) -> list[ShownContext]:
+        """The contexts that show a neuron, loudest first within each bucket."""
+        wanted = (
+            select(TraceRow, ContextRow)
+            .join(ContextRow, ContextRow.id == TraceRow.context)
+            .where(TraceRow.run == run, TraceRow.index == index)
+            .order_by(TraceRow.id)
+        )
+        return [_shown(trace, context) for trace, context in self._rows(wanted)]
+
+    def positions(self, run: int) -> SampledPositions | None:
+        """The positions whose per-token effects are kept, or None while there are none."""
+        row = self._one(select(PositionsRow).where(PositionsRow.run == run))
+        if row is None:
+            return None
+        return SampledPositions(row.tokens, row.targets, row.loss_before, row.entropy_before, row.rank_before)
+
+    def token_effects(self, run: int, indices: list[int]) -> list[dict[str, Array]]:
+        """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""
+        chosen = TokenEffectsRow.index.in_(indices)
+        wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run, chosen)
+        return self._all(wanted.order_by(TokenEffectsRow.index))
+
+    def logits(self, run: int, index: int) -> tuple[Array, Array, Array, Array] | None:
+        """Top ids and values, bottom ids and values of a neuron's direct path."""
+        row = self._one(select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index))
+        if row is None or row.top_ids is None:
+            return None
+        return row.top_ids, row.top_values, row.bottom_ids, row.bottom_values
+
+    def spectrum(self, run: int) -> Array | None:
+        """Singular values of W_U, largest first."""
+        row = self._one(select(SpectrumRow).where(SpectrumRow.run == run))
+        return None if row is None else row.singular_values
+
+    def cosines(self, run: int, index: int) -> Array | None:
+        """|cos| of a neuron's w_out with every singular direction."""
+        row = self._one(select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index))
+        return None if row is None else row.cosines
+
+    def vocabulary(self, slug: str) -> list[str]:
+        """A model's token strings, by id; empty while they are not stored."""
+        row = self._one(select(ModelRow).where(ModelRow.slug == slug).options(undefer(ModelRow.vocabulary)))
+        return [] if row is None or row.vocabulary is None else row.vocabulary
+
+    def reference_means(self, slug: str, run: int | None) -> tuple[NDArray[np.float64] | None, str]:
+        """The mean activation of every last-layer neuron, [d_mlp], and where it comes from; None where no run of the
+        model has measured it.
+
+        Args:
+            run: the run to take it from; None takes the one that pages show first.
+
+        Raises:
+            NotInAtlas: the run does not exist, belongs to another model, or has not measured activations yet.
+        """
+        chosen = self.newest_run(slug) if run is None else run
+        if chosen is not None:
+            record = self.run(chosen)
+            if record.model != slug:
+                raise NotInAtlas(f"Run {chosen} is of the model {record.model!r}, not of {slug!r}.")
+            means = self.columns(chosen, ["mean_activation"])["mean_activation"]
+            if len(means) and np.isfinite(means).all():
+                return means, f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {chosen})"
+            if run is not None:
+                raise NotInAtlas(f"Run {run} has not measured mean activations yet: wait, or leave `run` out.")
+        return None, "mean over this text: no run has measured the model's activations yet"
+
+    def _all(self, wanted: Select[Any]) -> list[Any]:
+        with Session(self._engine) as session:
+            return list(session.scalars(wanted))
+
+    def _one(self, wanted: Select[Any]) -> Any:
+        with Session(self._engine) as session:
+            return session.scalar(wanted)
+
+    def _rows(self, wanted: Executable) -> list[Any]:
+        with Session(self._engine) as session:
+            return list(session.execute(wanted))
+
+
+def _new_run(plan: RunPlan) -> RunRow:
+    planned = {name: value for name, value in vars(plan).items() if name != "model"}
+    now = datetime.now(UTC)
+    return RunRow(
+        **planned,
+        model=plan.model.slug,
+        fingerprint=plan.fingerprint,
+        status="running",
+        stage="queued",
+        progress=0.0,
+        tokens_sampled=0,
+        tokens_counted=0,
+        created_at=now,
+        heartbeat=now,
+        revision=0,
+    )
+
+
+def _model_record(row: ModelRow) -> ModelRecord:
+    return ModelRecord(**{name: getattr(row, name) for name in _MODEL_FIELDS})
+
+
+def _run_record(row: RunRow) -> RunRecord:
+    silent = row.status == "running" and datetime.now(UTC) - row.heartbeat > _SILENCE
+    fields = {name: getattr(row, name) for name in _RUN_FIELDS}
+    return RunRecord(**fields, status="interrupted" if silent else row.status)
+
+
+def _neuron_record(row: NeuronRow, names: list[str]) -> NeuronRecord:
+    metrics = {name: getattr(row, name) for name in names}
+    return NeuronRecord(row.layer, row.index, row.neuron_class, row.effect_tokens, metrics)
+
+
+def _shown(trace: TraceRow, context: ContextRow) -> ShownContext:
+    ids = context.token_ids.tolist()
+    return ShownContext(
+        id=context.id,
+        context=ContextRecord(ids, context.tokens, context.loss, context.entropy, context.rank),
+        trace=TraceRecord(trace.index, context.id, trace.bucket, trace.activations, trace.peak, trace.peak_position),
+    )

@@ -1,0 +1,41 @@
+"""Every setting: name, default, sentence. From the environment (`CALIBROSCOPE_PORT=9000`) or from flags."""
+
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """Configuration of the service and the command line; made where it is needed and handed in."""
+
+    model_config = SettingsConfigDict(env_prefix="CALIBROSCOPE_", populate_by_name=True, extra="forbid")
+
+    atlas: str = Field(
+        "atlas.db",
+        validation_alias=AliasChoices("atlas", "CALIBROSCOPE_ATLAS", "DATABASE_URL"),
+        description="The atlas: the path of a SQLite file, or a database URL.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; others than this machine's need care.")
+    port: int = Field(8050, ge=1, le=65535, description="Port of the dashboard and the API.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names that browsers may call the service by, besides this machine's own; empty allows any "
+        "name when listening beyond this machine.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("calibroscope"),
+        description="Where fetched models and corpora are kept.",
+    )
+    device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
+    models_in_memory: int = Field(1, ge=1, le=16, description="Models that stay loaded for live texts.")
+    texts_mb: int = Field(1024, ge=64, le=262_144, description="Memory for traced texts, in MB; the oldest make room.")
+    queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return self.host in LOOPBACK
