@@ -2,23 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path
 
 from backend import schemas
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
 from backend.live import answers
-from backend.live.engine import LiveEngine, LiveModel, LiveText
-from backend.routes.deps import AtlasDep
+from backend.live.engine import LiveModel, LiveText
+from backend.routes.deps import AtlasDep, EngineDep
 
 router = APIRouter(tags=["texts"])
-
-
-def _engine(request: Request) -> LiveEngine:
-    return request.app.state.engine
-
-
-EngineDep = Annotated[LiveEngine, Depends(_engine)]
 
 
 def _text(engine: EngineDep, text_id: Annotated[str, Path(max_length=64)]) -> LiveText:

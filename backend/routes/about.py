@@ -1,0 +1,25 @@
+"""Whether the service is well, and what its words mean."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter
+
+from backend import schemas
+from backend.routes import answers
+from backend.routes.deps import EngineDep
+
+router = APIRouter(tags=["about"])
+
+
+@router.get("/health")
+def health(engine: EngineDep) -> schemas.Health:
+    """Answers while the service runs; says which models are in memory and how many requests wait for them."""
+    return schemas.Health(
+        status="ok", version=version("calibroscope"), models_loaded=engine.loaded, queue=engine.waiting
+    )
+
+
+@router.get("/glossary")
+def glossary() -> schemas.Glossary:
+    """Every metric's name, unit and definition, and the terms used in them."""
+    return answers.glossary()

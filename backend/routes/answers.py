@@ -1,0 +1,210 @@
+"""From the atlas's records to what the wire says."""
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend import schemas
+from backend.atlas.export import Format, run_table, write_table
+from backend.atlas.query import NeuronQuery, require_metric
+from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext
+from backend.atlas.store import Atlas, NotInAtlas
+from backend.core.classes import explain
+from backend.core.neurons import NeuronId
+from backend.glossary import METRIC_COLUMNS, METRICS
+
+_BACKGROUND_NEURONS = 100
+_BACKGROUND_VALUES = 4_000
+
+
+def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
+    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source")}
+    runs = atlas.runs(record.slug)
+    return schemas.ModelSummary(id=record.slug, n_runs=len(runs), latest_run=atlas.newest_run(record.slug), **described)
+
+
+def run(record: RunRecord) -> schemas.RunSummary:
+    return schemas.RunSummary(**{name: value for name, value in vars(record).items() if name != "revision"})
+
+
+def row(record: NeuronRecord) -> schemas.NeuronRow:
+    return schemas.NeuronRow(
+        neuron=f"{record.layer}.{record.index}",
+        layer=record.layer,
+        index=record.index,
+        neuron_class=record.neuron_class,
+        effect_tokens=record.effect_tokens,
+        metrics={name: _finite(value) for name, value in record.metrics.items()},
+    )
+
+
+def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.NeuronPage:
+    found, total = atlas.neurons(record.id, query)
+    return schemas.NeuronPage(rows=[row(neuron) for neuron in found], total=total, next_cursor=query.next_cursor(total))
+
+
+def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.NeuronColumns:
+    for name in names:
+        require_metric("name", name)
+    found = atlas.columns(record.id, list(dict.fromkeys(names)))
+    index, tokens = found.pop("index").astype(int), found.pop("effect_tokens")
+    return schemas.NeuronColumns(
+        neuron=[f"{record.layer}.{i}" for i in index],
+        neuron_class=atlas.classes(record.id),
+        columns={name: _finite_list(column) for name, column in found.items()},
+        effect_tokens=int(tokens.max()) if len(tokens) else 0,
+        revision=str(record.revision),
+    )
+
+
+def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
+    found = _measured(atlas, record, chosen)
+    everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
+    percentiles = {metric.name: _percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
+    answered = row(found)
+    return schemas.NeuronDetail(
+        run=run(record),
+        row=answered,
+        percentiles=percentiles,
+        class_reason=explain(answered.neuron_class, answered.metrics, percentiles),
+        previous=f"{chosen.layer}.{chosen.index - 1}" if chosen.index > 0 else None,
+        next=f"{chosen.layer}.{chosen.index + 1}" if chosen.index + 1 < len(everyone["index"]) else None,
+    )
+
+
+def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Histogram:
+    found = atlas.histogram(record.id, chosen.index)
+    if found is None:
+        raise _not_yet(record, "activation histograms")
+    edges, counts = found
+    mean = _measured(atlas, record, chosen).metrics["mean_activation"]
+    return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=_finite(mean))
+
+
+def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
+    found = atlas.contexts(record.id, chosen.index)
+    if not found:
+        raise _not_yet(record, "contexts")
+    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown) for shown in found])
+
+
+def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
+    positions, own = atlas.positions(record.id), atlas.token_effects(record.id, [chosen.index])
+    if positions is None or not own:
+        raise _not_yet(record, "per-token effects")
+    total, frozen = _background(atlas, record)
+    arrays = {name: array.tolist() for name, array in own[0].items()}
+    return schemas.TokenEffects(
+        neuron=str(chosen),
+        tokens=positions.tokens,
+        targets=positions.targets,
+        loss_before=positions.loss_before.tolist(),
+        entropy_before=positions.entropy_before.tolist(),
+        rank_before=positions.rank_before.tolist(),
+        background_total=total,
+        background_frozen=frozen,
+        **arrays,
+    )
+
+
+def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronLogits:
+    found, vocabulary = atlas.logits(record.id, chosen.index), atlas.vocabulary(record.model)
+    if found is None or not vocabulary:
+        raise _not_yet(record, "direct logits")
+
+    def weights(ids: NDArray[np.int32], values: NDArray[np.float32]) -> list[schemas.TokenWeight]:
+        pairs = zip(ids.tolist(), values.tolist(), strict=True)
+        return [schemas.TokenWeight(token_id=i, token=vocabulary[i], value=value) for i, value in pairs]
+
+    top_ids, top_values, bottom_ids, bottom_values = found
+    return schemas.NeuronLogits(
+        neuron=str(chosen), top=weights(top_ids, top_values), bottom=weights(bottom_ids, bottom_values)
+    )
+
+
+def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spectrum:
+    values = atlas.spectrum(record.id)
+    if values is None:
+        raise _not_yet(record, "the spectrum")
+    cosines = None
+    if name is not None:
+        chosen = NeuronId.parse(name)
+        found = atlas.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
+        if found is None:
+            raise NotInAtlas(f"Run {record.id} has no neuron {chosen}: it measures layer {record.layer}.")
+        cosines = np.nan_to_num(found.astype(np.float64)).tolist()
+    return schemas.Spectrum(singular_values=values.tolist(), null_dim=record.null_dim, neuron=name, cosines=cosines)
+
+
+def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
+    sink = io.BytesIO()
+    write_table(run_table(atlas, record.id), format, sink)
+    return sink.getvalue()
+
+
+def glossary() -> schemas.Glossary:
+    from backend.glossary import TERMS
+
+    definitions = [
+        schemas.MetricDefinition(name=m.name, label=m.label, unit=m.unit, sentence=m.sentence, equation=m.equation)
+        for m in METRICS
+    ]
+    return schemas.Glossary(metrics=definitions, terms=TERMS)
+
+
+def _measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
+    found = atlas.neuron(record.id, chosen.index, list(METRIC_COLUMNS))
+    if found is None:
+        raise _not_yet(record, "its neurons")
+    return found
+
+
+def _not_yet(record: RunRecord, what: str) -> NotInAtlas:
+    advice = "Wait for it" if record.status == "running" else "Run it again to resume it"
+    return NotInAtlas(f"Run {record.id} has not measured {what} yet (it is {record.status}). {advice}.")
+
+
+def _strip(shown: ShownContext) -> schemas.ContextStrip:
+    context, trace = shown.context, shown.trace
+    missing = [None] * (len(context.tokens) - len(context.loss))
+    return schemas.ContextStrip(
+        id=shown.id,
+        bucket=trace.bucket,
+        tokens=context.tokens,
+        token_ids=context.token_ids,
+        activations=trace.activations.tolist(),
+        loss=_finite_list(context.loss) + missing,
+        entropy=_finite_list(context.entropy),
+        rank=context.rank.tolist() + missing,
+        peak=trace.peak,
+        peak_position=trace.peak_position,
+    )
+
+
+def _background(atlas: Atlas, record: RunRecord) -> tuple[list[float], list[float]]:
+    """|Δloss| of random neurons, total and frozen, at some of the sampled positions; the same for the whole run."""
+    count = atlas.model(record.model).d_mlp
+    rng = np.random.default_rng(record.id)
+    chosen = rng.choice(count, size=min(_BACKGROUND_NEURONS, count), replace=False)
+    arrays = atlas.token_effects(record.id, chosen.tolist())
+    total = np.abs(np.concatenate([array["delta_loss"] for array in arrays]))
+    frozen = np.abs(np.concatenate([array["delta_loss_frozen"] for array in arrays]))
+    kept = rng.choice(len(total), size=min(_BACKGROUND_VALUES, len(total)), replace=False)
+    return total[kept].tolist(), frozen[kept].tolist()
+
+
+def _percentile(everyone: NDArray[np.float64], value: float | None) -> float | None:
+    measured = everyone[np.isfinite(everyone)]
+    if value is None or not len(measured):
+        return None
+    return float(100 * np.mean(measured <= value))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _finite_list(column: NDArray[np.floating]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in column.tolist()]

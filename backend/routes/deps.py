@@ -1,0 +1,82 @@
+"""What routes are handed: the atlas, the live engine, a neuron's name."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from backend.atlas.connect import AtlasMissing
+from backend.atlas.records import RunRecord
+from backend.atlas.store import Atlas, NotInAtlas
+from backend.core.errors import BadNeuron
+from backend.core.neurons import NeuronId
+from backend.live.engine import LiveEngine
+from backend.settings import Settings
+
+
+class AtlasReader:
+    """Opens the atlas for reading when it is first asked for: it may be written only after the service has started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._location, self._open = settings.atlas, None
+
+    def get(self) -> Atlas:
+        """
+        Raises:
+            AtlasMissing, AtlasUnusable: there is nothing to read.
+        """
+        if self._open is None:
+            self._open = Atlas.open(self._location, read_only=True)
+        return self._open
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+
+def _atlas(request: Request) -> Atlas:
+    return request.app.state.atlas.get()
+
+
+def _atlas_if_there(request: Request) -> Atlas | None:
+    try:
+        return _atlas(request)
+    except AtlasMissing:
+        return None
+
+
+def _engine(request: Request) -> LiveEngine:
+    return request.app.state.engine
+
+
+AtlasDep = Annotated[Atlas, Depends(_atlas)]
+MaybeAtlasDep = Annotated[Atlas | None, Depends(_atlas_if_there)]
+EngineDep = Annotated[LiveEngine, Depends(_engine)]
+
+
+def _run(atlas: AtlasDep, run: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> RunRecord:
+    return atlas.run(run)
+
+
+RunDep = Annotated[RunRecord, Depends(_run)]
+
+
+def _neuron(atlas: AtlasDep, run: RunDep, neuron: Annotated[str, Path(max_length=40, examples=["29.830"])]) -> NeuronId:
+    """A neuron that the run has measured.
+
+    Raises:
+        BadNeuron: malformed; NotInAtlas: the run does not have it.
+    """
+    parsed = NeuronId.parse(neuron)
+    model = atlas.model(run.model)
+    if parsed.layer != run.layer:
+        raise NotInAtlas(
+            f"Run {run.id} has no neuron {parsed}: it measures layer {run.layer}, neurons {run.layer}.0 to "
+            f"{run.layer}.{model.d_mlp - 1}."
+        )
+    try:
+        return parsed.within(model.n_layers, model.d_mlp)
+    except BadNeuron as error:
+        raise NotInAtlas(str(error)) from error
+
+
+NeuronDep = Annotated[NeuronId, Depends(_neuron)]

@@ -1,0 +1,29 @@
+"""Which models and runs the atlas has."""
+
+from fastapi import APIRouter
+
+from backend import schemas
+from backend.routes import answers
+from backend.routes.deps import AtlasDep, MaybeAtlasDep, RunDep
+
+router = APIRouter(tags=["models and runs"])
+
+
+@router.get("/models")
+def list_models(atlas: MaybeAtlasDep) -> schemas.ModelList:
+    """All models of the atlas; none while there is no atlas yet."""
+    if atlas is None:
+        return schemas.ModelList(models=[])
+    return schemas.ModelList(models=[answers.model(atlas, record) for record in atlas.models()])
+
+
+@router.get("/models/{model}/runs")
+def list_runs(model: str, atlas: AtlasDep) -> schemas.RunList:
+    """A model's runs, newest first."""
+    return schemas.RunList(runs=[answers.run(record) for record in atlas.runs(atlas.model(model).slug)])
+
+
+@router.get("/runs/{run}")
+def read_run(run: RunDep) -> schemas.RunSummary:
+    """A run: what it measures, and how far it is."""
+    return answers.run(run)

@@ -1,0 +1,86 @@
+"""The neurons of a run, and all that is known of one."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from backend import schemas
+from backend.atlas.export import MEDIA_TYPES
+from backend.atlas.query import NeuronQuery
+from backend.routes import answers
+from backend.routes.deps import AtlasDep, NeuronDep, RunDep
+
+router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
+
+Names = Annotated[list[str] | None, Query(max_length=100)]
+
+
+@router.get("/neurons")
+def list_neurons(
+    run: RunDep,
+    atlas: AtlasDep,
+    sort: Annotated[str, Query(max_length=60, description="A metric, `-` first for descending.")] = "-total_effect",
+    where: Annotated[list[str] | None, Query(max_length=20, examples=[["null_fraction>=0.5"]])] = None,
+    neuron_class: Annotated[str | None, Query(alias="class", max_length=40)] = None,
+    columns: Names = None,
+    limit: Annotated[int, Query(ge=1, le=schemas.MAX_PAGE)] = 100,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+) -> schemas.NeuronPage:
+    """A page of neurons; filters all hold; unmeasured values sort last."""
+    query = NeuronQuery.parse(
+        columns=columns, sort=sort, where=where or [], neuron_class=neuron_class, limit=limit, cursor=cursor
+    )
+    return answers.neuron_page(atlas, run, query)
+
+
+@router.get("/columns")
+def read_columns(
+    run: RunDep, atlas: AtlasDep, name: Annotated[list[str], Query(min_length=1, max_length=40)]
+) -> schemas.NeuronColumns:
+    """The named metrics of all neurons, by column: what a scatter needs."""
+    return answers.columns(atlas, run, name)
+
+
+@router.get("/neurons/{neuron}")
+def read_neuron(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.NeuronDetail:
+    """All metrics of a neuron, their percentiles within the run, and why it has its class."""
+    return answers.neuron(atlas, run, neuron)
+
+
+@router.get("/neurons/{neuron}/histogram")
+def read_histogram(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.Histogram:
+    """How often the neuron had which activation in the sample."""
+    return answers.histogram(atlas, run, neuron)
+
+
+@router.get("/neurons/{neuron}/contexts")
+def read_contexts(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.ContextList:
+    """Contexts of the sample that show the neuron: the loudest, the typical, the quietest."""
+    return answers.contexts(atlas, run, neuron)
+
+
+@router.get("/neurons/{neuron}/effects")
+def read_effects(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.TokenEffects:
+    """Per-token effects of mean-ablating the neuron, at the run's sampled positions."""
+    return answers.effects(atlas, run, neuron)
+
+
+@router.get("/neurons/{neuron}/logits")
+def read_logits(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.NeuronLogits:
+    """The tokens whose logits the neuron's direct path raises and lowers most."""
+    return answers.logits(atlas, run, neuron)
+
+
+@router.get("/spectrum")
+def read_spectrum(
+    run: RunDep, atlas: AtlasDep, neuron: Annotated[str | None, Query(max_length=40)] = None
+) -> schemas.Spectrum:
+    """Singular values of the unembedding; with `neuron`, also its cosines with the singular directions."""
+    return answers.spectrum(atlas, run, neuron)
+
+
+@router.get("/export.{format}", response_class=Response)
+def export(run: RunDep, atlas: AtlasDep, format: Literal["csv", "parquet", "json"]) -> Response:
+    """One row a neuron, with every metric, as a file."""
+    headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.{format}"'}
+    return Response(answers.exported(atlas, run, format), media_type=MEDIA_TYPES[format], headers=headers)

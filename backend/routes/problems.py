@@ -1,0 +1,79 @@
+"""Every error as an RFC 9457 problem document: one shape, one place."""
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from backend.atlas.connect import AtlasMissing, AtlasUnusable
+from backend.atlas.query import BadQuery
+from backend.atlas.store import NotInAtlas
+from backend.core import errors
+from backend.live.engine import EngineBusy, TextForgotten
+from backend.schemas import Problem
+
+log = structlog.get_logger(__name__)
+
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (NotInAtlas, 404, "Not in the atlas"),
+    (TextForgotten, 404, "Text not in memory"),
+    (AtlasMissing, 404, "No atlas yet"),
+    (AtlasUnusable, 503, "The atlas cannot be read"),
+    (EngineBusy, 503, "Busy"),
+    (BadQuery, 422, "Bad query"),
+    (errors.BadNeuron, 422, "Bad neuron"),
+    (errors.BadIntervention, 422, "Bad intervention"),
+    (errors.BadText, 422, "Bad text"),
+    (errors.CalibroscopeError, 503, "The model cannot be used"),
+)
+_LONGEST_FIELD = 200
+
+RESPONSES: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in ((404, "There is no such thing"), (422, "The request is malformed"), (503, "Not now"))
+}
+
+
+def install(service: FastAPI) -> None:
+    """Answer every error of the service's API with a problem document."""
+    service.add_exception_handler(errors.CalibroscopeError, _known)
+    service.add_exception_handler(RequestValidationError, _invalid)
+    service.add_exception_handler(HTTPException, _http)
+    service.add_exception_handler(Exception, _unexpected)
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type="application/problem+json")
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
+    problem = Problem(title=title, status=status, detail=str(error), field=getattr(error, "field", None))
+    return _answer(problem, headers)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    field = ".".join(place[1:])[:_LONGEST_FIELD] or place[0]
+    where = {"body": "the request's body", "query": "the address", "path": "the address"}.get(place[0], place[0])
+    detail = f"{field} in {where}: {first['msg']}. See /api/docs for what is understood."
+    return _answer(Problem(title="The request is malformed", status=422, detail=detail, field=field))
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"There is nothing at {request.url.path[:_LONGEST_FIELD]}: see /api/docs for what there is."
+    headers = dict(error.headers) if error.headers else None
+    return _answer(Problem(title=str(error.detail), status=error.status_code, detail=detail), headers)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error", path=request.url.path, exc_info=error)
+    detail = "The service met an error that it did not expect; its log has the details. The request can be repeated."
+    return _answer(Problem(title="Internal error", status=500, detail=detail))

@@ -1,0 +1,61 @@
+"""`create_service`: the HTTP API, `/api/v1`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from backend.live.engine import LiveEngine
+from backend.routes import about, docs, models, neurons, problems, texts
+from backend.routes.deps import AtlasReader
+from backend.settings import LOOPBACK, Settings
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
+    """The API over the atlas that the settings name and the live engine. The atlas need not exist yet."""
+    reader = AtlasReader(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        reader.close()
+
+    service = FastAPI(
+        title="Calibroscope",
+        version=version("calibroscope"),
+        description="How a language model regulates its own confidence: neurons, their effects, and live ablations.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    service.state.atlas, service.state.engine = reader, engine
+    service.add_middleware(GZipMiddleware, minimum_size=2_000)
+    if hosts := _hosts(settings):
+        service.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    problems.install(service)
+    api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
+    for room in (about, models, neurons, texts):
+        api.include_router(room.router)
+    service.include_router(api)
+    service.include_router(docs.router)
+    # Registered before the dashboard's own catch-all, which would answer a mistyped address with a page.
+    service.add_api_route("/api/{rest:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
+    return service
+
+
+def _hosts(settings: Settings) -> list[str]:
+    """Names that the service answers to. A page elsewhere that resolves its own name to this machine gets nothing."""
+    if settings.is_local:
+        return [*LOOPBACK, "[::1]", "testserver", *settings.allowed_hosts]
+    return settings.allowed_hosts and [*settings.allowed_hosts, settings.host]
+
+
+def _nothing_here(request: Request) -> None:
+    raise HTTPException(404, "Not found")
