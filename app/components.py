@@ -1,0 +1,168 @@
+"""What all pages are made of: the token strip, chips, metric cards, and what to show when there is nothing to show."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+from dash.development.base_component import Component
+from plotly.colors import sample_colorscale
+
+from app.figures.theme import CHANGE_SCALE, CLASS_COLOURS, GRAPH_CONFIG, MAGNITUDE_SCALE
+from app.format import number, signed
+from app.text import visible
+from backend.glossary import CLASS_LABELS, METRIC, NeuronClass
+
+_SHADES = 33
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Tokens, and one value for each that colours it. None leaves a token uncoloured."""
+
+    title: str
+    tokens: Sequence[str]
+    values: Sequence[float | None]
+    unit: str = ""
+    kind: Literal["magnitude", "change"] = "magnitude"
+    details: Sequence[str] | None = None
+    """More of each token, for its tooltip."""
+    clickable: bool = False
+    marked: int | None = None
+
+
+def token_strip(strip: Strip) -> html.Div:
+    """The shared view of tokens: coloured by value, legend above, whitespace visible, everything in a tooltip.
+
+    Magnitudes run through cividis from the smallest to the largest value, changes through blue, white and orange with
+    0 in the middle. Extremes beyond the 1st and 99th percentile share the end colours.
+    """
+    low, high = _range(strip)
+    shades = _shades(strip.kind)
+    pieces = [_token(strip, place, low, high, shades) for place in range(len(strip.tokens))]
+    role = {"role": "listbox", "aria-label": f"{strip.title}, {len(pieces)} tokens"} if strip.clickable else {}
+    return html.Div(
+        [
+            html.Div(
+                [html.Span(strip.title, className="strip-title"), _legend(strip, low, high)], className="strip-head"
+            ),
+            html.Div(pieces, className="strip clickable" if strip.clickable else "strip", **role),
+        ],
+        className="strip-box",
+    )
+
+
+def _range(strip: Strip) -> tuple[float, float]:
+    found = sorted(value for value in strip.values if value is not None and math.isfinite(value))
+    if not found:
+        return 0.0, 1.0
+    low, high = found[int(0.01 * (len(found) - 1))], found[math.ceil(0.99 * (len(found) - 1))]
+    if strip.kind == "change":
+        reach = max(abs(low), abs(high), 1e-6)
+        return -reach, reach
+    return (low, high) if high > low else (low, low + 1e-6)
+
+
+def _shades(kind: str) -> list[tuple[int, int, int]]:
+    scale = CHANGE_SCALE if kind == "change" else MAGNITUDE_SCALE
+    places = [place / (_SHADES - 1) for place in range(_SHADES)]
+    return [_rgb(colour) for colour in sample_colorscale(scale, places)]
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = (round(float(part)) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    return red, green, blue
+
+
+def _token(strip: Strip, place: int, low: float, high: float, shades: list[tuple[int, int, int]]) -> html.Span:
+    token, value = strip.tokens[place], strip.values[place]
+    shown = signed(value, strip.unit) if strip.kind == "change" else number(value, strip.unit)
+    lines = [f"{visible(token)}  (position {place})", f"{strip.title}: {shown}"]
+    if strip.details is not None:
+        lines.append(strip.details[place])
+    style: dict[str, str] = {}
+    if value is not None and math.isfinite(value):
+        share = min(1.0, max(0.0, (value - low) / (high - low)))
+        red, green, blue = shades[round(share * (_SHADES - 1))]
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+        style = {"backgroundColor": f"rgb({red},{green},{blue})", "color": "#111" if bright else "#fff"}
+    extra: dict[str, Any] = {}
+    if strip.clickable:
+        chosen = place == strip.marked
+        extra = {
+            "data-token": str(place),
+            "role": "option",
+            "tabIndex": 0 if place == (strip.marked or 0) else -1,
+            "aria-selected": "true" if chosen else "false",
+        }
+    name = "tok marked" if place == strip.marked else "tok"
+    piece = html.Span(visible(token), className=name, style=style, title="\n".join(lines), **extra)
+    return html.Span([piece, html.Br()]) if token.endswith("\n") else piece
+
+
+def _legend(strip: Strip, low: float, high: float) -> html.Span:
+    ends = (signed(low), signed(high)) if strip.kind == "change" else (number(low), number(high))
+    return html.Span(
+        [
+            html.Span(ends[0]),
+            html.Span(className=f"legend-bar {strip.kind}"),
+            html.Span(f"{ends[1]} {strip.unit}".strip()),
+        ],
+        className="legend",
+    )
+
+
+def class_chip(neuron_class: NeuronClass) -> html.Span:
+    """A neuron's class, in its colour."""
+    dot = html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[neuron_class]})
+    return html.Span([dot, CLASS_LABELS[neuron_class]], className="chip")
+
+
+def metric_card(name: str, value: float | None, error: float | None, percentile: float | None) -> html.Div:
+    """One metric with its error, its place among the run's neurons, and its definition a hover away."""
+    metric = METRIC[name]
+    definition = f"{metric.sentence} ({metric.equation})" if metric.equation else metric.sentence
+    place = [] if percentile is None else [_percentile_bar(percentile)]
+    label = dmc.Tooltip(
+        html.Span(metric.label, className="card-label", tabIndex=0),
+        label=definition,
+        multiline=True,
+        w=300,
+        withArrow=True,
+        events={"hover": True, "focus": True, "touch": True},
+    )
+    return html.Div(
+        [label, html.Div(number(value, metric.unit, error), className="card-value"), *place], className="card"
+    )
+
+
+def _percentile_bar(percentile: float) -> html.Div:
+    bar = html.Div(className="percentile-fill", style={"width": f"{percentile:.1f}%"})
+    return html.Div(
+        [html.Div(bar, className="percentile"), html.Span(f"percentile {percentile:.1f}", className="quiet")],
+        className="percentile-row",
+    )
+
+
+def panel(title: str, *children: Component | str, note: str | None = None) -> html.Section:
+    """A titled part of a page."""
+    quiet = [] if note is None else [html.P(note, className="quiet")]
+    return html.Section([html.H2(title), *quiet, *children], className="panel")
+
+
+def graph(figure: Any, **options: Any) -> dcc.Graph:
+    """A figure in the house configuration."""
+    return dcc.Graph(figure=figure, config=GRAPH_CONFIG, **options)
+
+
+def empty(title: str, sentence: str, command: str | None = None) -> html.Div:
+    """Nothing to show, why, and what to do about it."""
+    code = [] if command is None else [html.Pre(command)]
+    return html.Div([html.H2(title), html.P(sentence), *code], className="state")
+
+
+def failure(sentence: str) -> html.Div:
+    """An error of the service, in its own words."""
+    return html.Div([html.Strong("This did not work. "), sentence], className="state error", role="alert")

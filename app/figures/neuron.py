@@ -1,0 +1,89 @@
+"""The figures of one neuron's page."""
+
+import plotly.graph_objects as go
+
+from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, blank
+from app.text import label
+from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
+
+_SMALL = {"l": 56, "r": 12, "t": 12, "b": 44}
+_BEHIND = "#9aa0a6"
+
+
+def effect_boxes(effects: TokenEffects) -> go.Figure:
+    """Figure 2c: per-token |change of loss|, total against direct, for this neuron and for 100 random ones."""
+    groups = (
+        ("Total effect", TOTAL_COLOUR, effects.delta_loss, effects.background_total),
+        ("Direct effect (norm frozen)", DIRECT_COLOUR, effects.delta_loss_frozen, effects.background_frozen),
+    )
+    figure = blank(boxmode="group", margin=_SMALL, height=300)
+    for name, colour, own, others in groups:
+        places = ["this neuron"] * len(own) + ["100 random neurons"] * len(others)
+        values = [abs(value) for value in own] + others
+        figure.add_trace(
+            go.Box(x=places, y=values, name=name, marker={"color": colour}, boxpoints=False, line={"width": 1.5})
+        )
+    figure.update_yaxes(title="|change of loss| (nats)", rangemode="tozero")
+    return figure
+
+
+def histogram(data: Histogram) -> go.Figure:
+    """How often the neuron had which activation; the line is the mean that ablation sets."""
+    centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
+    widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
+    figure = blank(margin=_SMALL, height=300, bargap=0, showlegend=False)
+    hover = "activation %{x:.3g}<br>%{y:,} positions<extra></extra>"
+    figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
+    if data.mean is not None:
+        figure.add_vline(x=data.mean, line={"color": TOTAL_COLOUR, "width": 2}, annotation_text="mean")
+    figure.update_xaxes(title="activation")
+    figure.update_yaxes(title="positions (log)", type="log")
+    return figure
+
+
+def spectrum(data: Spectrum) -> go.Figure:
+    """Figure 2d: the unembedding's singular values, and the neuron's |cosine| with each direction."""
+    places = list(range(len(data.singular_values)))
+    figure = blank(margin={**_SMALL, "r": 56}, height=300)
+    figure.add_trace(
+        go.Scatter(x=places, y=data.singular_values, name="singular value of W_U", line={"color": _BEHIND, "width": 2})
+    )
+    if data.cosines is not None:
+        figure.add_trace(
+            go.Scatter(
+                x=places,
+                y=data.cosines,
+                name=f"|cos| of {data.neuron}",
+                yaxis="y2",
+                line={"color": CLASS_COLOURS["entropy"], "width": 1.5},
+            )
+        )
+    start = len(places) - data.null_dim - 0.5
+    figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "side": "right", "title": "|cosine|", "range": [0, 1], "showgrid": False}
+    )
+    figure.update_xaxes(title=f"singular direction (the last {data.null_dim} are the null space)")
+    figure.update_yaxes(title="singular value (log)", type="log", selector={"anchor": "x"})
+    return figure
+
+
+def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
+    """The tokens that the neuron's direct path raises and lowers most."""
+    shown = [*data.top[:count], *reversed(data.bottom[:count])][::-1]
+    figure = blank(margin={**_SMALL, "l": 12}, height=60 + 19 * len(shown), showlegend=False, bargap=0.25)
+    colours = [CLASS_COLOURS["entropy"] if token.value > 0 else CLASS_COLOURS["prediction"] for token in shown]
+    figure.add_trace(
+        go.Bar(
+            x=[token.value for token in shown],
+            y=list(range(len(shown))),
+            orientation="h",
+            marker={"color": colours},
+            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+            customdata=[label(token.token) for token in shown],
+        )
+    )
+    labels = [label(token.token) for token in shown]
+    figure.update_yaxes(tickvals=list(range(len(shown))), ticktext=labels, ticks="", showline=False)
+    figure.update_xaxes(title="logit per unit of activation, before the norm")
+    return figure

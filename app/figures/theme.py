@@ -1,0 +1,52 @@
+"""What all figures share: colours that mean one thing everywhere, quiet axes, and room for the data.
+
+Text and grid take their colour from the stylesheet, so that a figure follows the light or dark page without being
+drawn again.
+"""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from backend.glossary import METRIC, NeuronClass
+
+CLASS_COLOURS: dict[NeuronClass, str] = {
+    "entropy": "#D55E00",
+    "token_frequency": "#009E73",
+    "prediction": "#0072B2",
+    "plain": "#9aa0a6",
+}
+TOTAL_COLOUR, DIRECT_COLOUR = "#D55E00", "#6f7f95"
+MAGNITUDE_SCALE = "Cividis"
+CHANGE_SCALE = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f7f7f7"], [0.75, "#fdb863"], [1.0, "#b35806"]]
+
+GRAPH_CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "calibroscope"},
+}
+
+
+def blank(**layout: Any) -> go.Figure:
+    """An empty figure in the house style."""
+    figure = go.Figure()
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 64, "r": 16, "t": 16, "b": 52},
+        hoverlabel={"bgcolor": "#22262b", "font": {"color": "#f2f3f5", "size": 13}, "align": "left"},
+        legend={"orientation": "h", "y": 1.06, "x": 0, "yanchor": "bottom"},
+    )
+    figure.update_layout(**layout)
+    axis = {"showline": True, "ticks": "outside", "ticklen": 4, "zeroline": False, "automargin": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def axis_title(metric: str) -> str:
+    """A metric's label with its unit."""
+    described = METRIC[metric]
+    return f"{described.label} ({described.unit})" if described.unit else described.label

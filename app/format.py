@@ -1,0 +1,40 @@
+"""Numbers for people: a sensible count of digits, the error beside the value, the unit behind it."""
+
+import math
+
+
+def number(value: float | None, unit: str = "", error: float | None = None) -> str:
+    """`0.026 ± 0.002 nats`; an em dash for a value that is not measured."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    behind = f" {unit}" if unit else ""
+    if error is None or not math.isfinite(error) or error <= 0:
+        return _plain(value) + behind
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    if digits > 6:
+        return f"{value:.2e} ± {error:.0e}{behind}".replace("-", "−")
+    return f"{value:.{digits}f} ± {error:.{digits}f}{behind}".replace("-", "−")
+
+
+def signed(value: float | None, unit: str = "") -> str:
+    """With its sign, as a change: `+0.012 nats`."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    return f"{sign}{_plain(abs(value))}{f' {unit}' if unit else ''}"
+
+
+def percent(share: float | None) -> str:
+    """`2.4 %`"""
+    return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
+
+
+def _plain(value: float) -> str:
+    size = abs(value)
+    if size != 0 and (size < 1e-3 or size >= 1e6):
+        text = f"{value:.2e}"
+    elif size >= 100:
+        text = f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
+    else:
+        text = f"{value:.3f}" if size < 10 else f"{value:.2f}"
+    return text.replace("-", "−")
