@@ -49,8 +49,8 @@ PRESETS: tuple[Preset, ...] = (
         "Figure 1 · entropy and prediction",
         View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_log=True, y_log=True),
         "Neurons high up change how sure the model is; neurons far right change which token it prefers. Look for "
-        "bright points at the upper left edge: they move confidence without moving the prediction, and they do it through the "
-        "final norm.",
+        "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
+        "the final norm.",
     ),
     Preset(
         "figure-2a",

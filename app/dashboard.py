@@ -1,0 +1,57 @@
+"""`create_dashboard`: the pages, on the same port as the API."""
+
+from pathlib import Path
+
+import dash_mantine_components as dmc
+from dash import Dash, dcc, html, page_container
+from fastapi import FastAPI
+
+from app.pages import atlas, lab, missing, neuron
+from backend.client import AsyncClient
+
+STATIC = Path(__file__).resolve().parent.parent / "static"
+
+
+def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
+    """The dashboard, mounted on the service's application; it sees nothing but what `client` answers."""
+    app = Dash(
+        "calibroscope",
+        server=server,
+        use_pages=True,
+        pages_folder="",
+        assets_folder=str(STATIC),
+        title="Calibroscope",
+        update_title=None,
+        suppress_callback_exceptions=True,
+        serve_locally=True,
+        use_async=True,
+    )
+    for page in (atlas, neuron, lab):
+        page.register(app, client)
+    missing.register(app)
+    app.layout = _shell
+    return app
+
+
+def _shell() -> dmc.MantineProvider:
+    """The frame around every page; Mantine keeps the choice of light or dark in the browser."""
+    header = html.Header(
+        [
+            html.A("Skip to the content", href="#content", className="skip-link"),
+            dcc.Link("Calibroscope", href="/", className="brand"),
+            html.Nav(
+                [dcc.Link("Atlas", href="/"), dcc.Link("Text lab", href="/lab"), html.A("API", href="/api/docs")],
+                **{"aria-label": "Pages"},
+            ),
+            html.Span(className="grow"),
+            dmc.ColorSchemeToggle(
+                lightIcon=html.Span("☀"), darkIcon=html.Span("☾"), variant="subtle", size="lg",
+                **{"aria-label": "Light or dark"},
+            ),
+        ],
+        className="site-header",
+    )  # fmt: skip
+    theme = {"primaryColor": "gray", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
+    return dmc.MantineProvider(
+        [header, html.Main(page_container, id="content")], theme=theme, defaultColorScheme="auto"
+    )

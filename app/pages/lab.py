@@ -1,0 +1,218 @@
+"""`/lab`: a person's own text. See loss, entropy and activations; intervene on neurons; see what moves, and how."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
+from dash.development.base_component import Component
+
+from app.components import failure, graph, panel
+from app.examples import EXAMPLES
+from app.figures.lab import prediction_bars
+from app.pages import lab_views as views
+from backend.client import ApiError, AsyncClient, calls
+from backend.schemas import (
+    MAX_TEXT_CHARS,
+    AblateRequest,
+    Ablation,
+    InterventionRequest,
+    TextTrace,
+)
+
+MODEL, TEXT, EXAMPLE, ANALYSE, MESSAGE = "lab-model", "lab-text", "lab-example", "lab-analyse", "lab-message"
+TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
+NEURON, ADD, ROWS, CHOSEN, RESULT = "lab-neuron", "lab-add", "lab-rows", "lab-chosen", "lab-result"
+KIND, VALUE, REMOVE, MODELS = "lab-kind", "lab-value", "lab-remove", "lab-models"
+_FIRST_NEURONS: dict[str, str] = {}
+
+
+def register(app: Dash, client: AsyncClient) -> None:
+    """The page and its callbacks."""
+    register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout)
+    _register_inputs(app, client)
+    _register_views(app, client)
+
+
+def _register_inputs(app: Dash, client: AsyncClient) -> None:
+    @app.callback(Output(MODEL, "data"), Output(MODEL, "value"), Output(NEURON, "value"),
+                  Input(MODELS, "n_intervals"), State(MODEL, "value"), State(NEURON, "value"))  # fmt: skip
+    async def offer_models(_: int | None, model: str | None, neuron: str | None) -> tuple[Any, Any, Any]:
+        try:
+            models = (await client.send(calls.models())).models
+            chosen = next((m for m in models if m.id == model), models[0] if models else None)
+            if chosen is None:
+                return [], None, no_update
+            options = [{"value": m.id, "label": m.name} for m in models]
+            return options, chosen.id, neuron or await _suggested(client, chosen.latest_run)
+        except ApiError:
+            return no_update, no_update, no_update
+
+    @app.callback(Output(TEXT, "value"), Input(EXAMPLE, "value"), prevent_initial_call=True)
+    async def take_example(name: str | None) -> Any:
+        return EXAMPLES.get(name or "", no_update)
+
+    @app.callback(
+        Output(CHOSEN, "data"), Output(NEURON, "error"),
+        Input(ADD, "n_clicks"), Input(NEURON, "n_submit"),
+        Input({"type": REMOVE, "neuron": ALL}, "n_clicks"),
+        Input({"type": KIND, "neuron": ALL}, "value"), Input({"type": VALUE, "neuron": ALL}, "value"),
+        State({"type": KIND, "neuron": ALL}, "id"), State(NEURON, "value"), State(CHOSEN, "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    async def choose(
+        _: Any, __: Any, removed: list[int | None], kinds: list[str], values: list[float | None],
+        ids: list[dict[str, str]], typed: str | None, chosen: list[dict[str, Any]],
+    ) -> tuple[Any, Any]:  # fmt: skip
+        by = ctx.triggered_id
+        if by in (ADD, NEURON):
+            return views.added(chosen, typed)
+        if isinstance(by, dict) and by["type"] == REMOVE:
+            if not any(removed):
+                return no_update, no_update
+            return [row for row in chosen if row["neuron"] != by["neuron"]], None
+        changed = views.edited(chosen, ids, kinds, values)
+        return (changed, None) if changed != chosen else (no_update, no_update)
+
+    @app.callback(Output(ROWS, "children"), Input(CHOSEN, "data"), State(ROWS, "children"))
+    async def show_rows(chosen: list[dict[str, Any]], _: Any) -> list[Component]:
+        return [views.intervention_row(row) for row in chosen]
+
+
+def _register_views(app: Dash, client: AsyncClient) -> None:
+    @app.callback(
+        Output(TRACE, "data"), Output(MESSAGE, "children"), Output(TOKEN, "data"),
+        Input(ANALYSE, "n_clicks"), State(TEXT, "value"), State(MODEL, "value"),
+        running=[(Output(ANALYSE, "loading"), True, False)], prevent_initial_call=True,
+    )  # fmt: skip
+    async def analyse(_: int | None, text: str | None, model: str | None) -> tuple[Any, Any, Any]:
+        problem = views.refusal(text, model)
+        if problem is not None:
+            return no_update, failure(problem), no_update
+        try:
+            trace = await client.send(calls.trace_text(str(model), str(text)))
+        except ApiError as error:
+            return no_update, failure(error.problem.detail), no_update
+        cut = f"Only the first {len(trace.tokens)} tokens are shown." if trace.truncated else None
+        return {"text": text, "trace": trace.model_dump()}, cut, None
+
+    @app.callback(
+        Output(ABLATION, "data"), Output(RESULT, "children"),
+        Input(TRACE, "data"), Input(CHOSEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def intervene(held: dict[str, Any] | None, chosen: list[dict[str, Any]]) -> tuple[Any, Any]:
+        if held is None or not chosen:
+            return None, None
+        try:
+            ablation = await _ablated(client, held, chosen)
+        except ApiError as error:
+            return None, failure(error.problem.detail)
+        return ablation.model_dump(), views.totals(ablation)
+
+    @app.callback(
+        Output(STRIPS, "children"),
+        Input(TRACE, "data"), Input(ABLATION, "data"), Input(TOKEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def show_strips(held: dict[str, Any] | None, ablated: dict[str, Any] | None, token: int | None) -> Any:
+        if held is None:
+            return None
+        trace = TextTrace.model_validate(held["trace"])
+        ablation = None if ablated is None else Ablation.model_validate(ablated)
+        if ablation is not None and ablation.text != trace.id:
+            ablation = None  # of the text before; the right one is on its way
+        return views.strips(trace, ablation, token)
+
+    @app.callback(
+        Output(DETAIL, "children"), Input(TOKEN, "data"), Input(ABLATION, "data"), State(TRACE, "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    async def show_token(token: int | None, ablated: dict[str, Any] | None, held: dict[str, Any] | None) -> Any:
+        if token is None or held is None:
+            return None
+        trace = TextTrace.model_validate(held["trace"])
+        if not 0 <= token < len(trace.tokens):
+            return None
+        ablation = None if ablated is None else Ablation.model_validate(ablated)
+        states, following = views.predictions_at(trace, ablation, token)
+        return panel(
+            "Predictions at the chosen token",
+            views.token_facts(trace, ablation, token),
+            graph(prediction_bars(states, following)),
+        )
+
+    clientside_callback("window.calibroscope.rememberLab", Output(MODELS, "max_intervals"), Input(MODEL, "value"))
+
+
+async def _ablated(client: AsyncClient, held: dict[str, Any], chosen: list[dict[str, Any]]) -> Ablation:
+    request = AblateRequest(interventions=[InterventionRequest(**row) for row in chosen])
+    trace = TextTrace.model_validate(held["trace"])
+    try:
+        return await client.send(calls.ablate(trace.id, request))
+    except ApiError as error:
+        if error.problem.status != 404:
+            raise
+        # The service has restarted or made room: the text is still here, so it is sent again.
+        again = await client.send(calls.trace_text(trace.model, held["text"]))
+        return await client.send(calls.ablate(again.id, request))
+
+
+async def _suggested(client: AsyncClient, run: int | None) -> str:
+    """A neuron to begin with: the run's strongest entropy neuron, else the one with the largest null fraction."""
+    if run is None:
+        return ""
+    for sort, neuron_class in (("-total_effect", "entropy"), ("-null_fraction", None)):
+        page = await client.send(calls.neurons(run, sort=sort, neuron_class=neuron_class, limit=1))
+        if page.rows:
+            return page.rows[0].neuron
+    return ""
+
+
+def layout(model: str | None = None, neuron: str | None = None, **_: str) -> Component:
+    """The page; `neuron` is intervened on from the start."""
+    chosen = [{"neuron": neuron, "kind": "mean", "value": None}] if neuron and views.is_neuron(neuron) else []
+    return html.Div(
+        [
+            dcc.Store(id=TRACE), dcc.Store(id=ABLATION), dcc.Store(id=TOKEN), dcc.Store(id=CHOSEN, data=chosen),
+            dcc.Interval(id=MODELS, interval=5_000, max_intervals=60),
+            html.H1("Text lab", className="visually-hidden"),
+            html.Div(
+                [
+                    _controls(model, neuron),
+                    html.Div(
+                        [
+                            html.Div(id=MESSAGE),
+                            html.Div(id=RESULT, **{"aria-live": "polite"}),
+                            dcc.Loading(html.Div(views.introduction(), id=STRIPS), delay_show=400),
+                            html.Div(id=DETAIL),
+                        ],
+                        className="page-main",
+                    ),
+                ],
+                className="columns",
+            ),
+        ]
+    )  # fmt: skip
+
+
+def _controls(model: str | None, neuron: str | None) -> html.Aside:
+    return html.Aside(
+        [
+            dmc.Select(id=MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
+            dmc.Select(id=EXAMPLE, label="Example", data=list(EXAMPLES), placeholder="Pick a text, or write your own"),
+            dmc.Textarea(
+                id=TEXT, label="Text", minRows=5, maxRows=14, autosize=True, persistence="lab-text",
+                persistence_type="local", value=next(iter(EXAMPLES.values())), maxLength=MAX_TEXT_CHARS,
+            ),
+            dmc.Button("Analyse", id=ANALYSE, fullWidth=True),
+            html.H2("Interventions"),
+            html.Div(
+                [
+                    dmc.TextInput(id=NEURON, placeholder="29.830", value=neuron or "", className="grow",
+                                  **{"aria-label": "Neuron to intervene on"}),
+                    dmc.Button("Add", id=ADD, variant="default"),
+                ],
+                className="add-row",
+            ),
+            html.Div(id=ROWS),
+        ],
+        className="controls", **{"aria-label": "Text and interventions"},
+    )  # fmt: skip

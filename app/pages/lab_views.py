@@ -1,0 +1,222 @@
+"""What the Text lab shows, as functions from what the service answered to components."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+from dash.development.base_component import Component
+from pydantic import TypeAdapter, ValidationError
+
+from app.components import Strip, empty, panel, token_strip
+from app.format import number, percent, signed
+from app.text import visible
+from backend.schemas import (
+    MAX_INTERVENTIONS,
+    Ablation,
+    NeuronName,
+    Prediction,
+    TextTrace,
+    TokenValues,
+)
+
+_KINDS = {
+    "mean": "set to mean",
+    "zero": "set to 0",
+    "clip": "clip at mean",
+    "scale": "multiply by",
+    "value": "set to",
+}
+_STARTING_VALUE = {"scale": 2.0, "value": 0.0}
+_NAME = TypeAdapter(NeuronName)
+
+Rows = list[dict[str, Any]]
+
+
+def is_neuron(name: str) -> bool:
+    """Whether a text reads as a neuron's name."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
+    """The interventions with one more, and what is wrong with the name if it cannot be added."""
+    from dash import no_update
+
+    name = (typed or "").strip()
+    if not is_neuron(name):
+        return no_update, "Write layer.index, as in 29.830."
+    if any(row["neuron"] == name for row in chosen):
+        return no_update, f"{name} is in the list already."
+    if len(chosen) >= MAX_INTERVENTIONS:
+        return no_update, f"At most {MAX_INTERVENTIONS} neurons at once."
+    return [*chosen, {"neuron": name, "kind": "mean", "value": None}], None
+
+
+def edited(chosen: Rows, ids: list[dict[str, str]], kinds: list[str], values: list[float | None]) -> Rows:
+    """The interventions as their controls stand; a kind that needs a number starts with a sensible one."""
+    stand = {place["neuron"]: (kind, value) for place, kind, value in zip(ids, kinds, values, strict=False)}
+    rows = []
+    for row in chosen:
+        kind, value = stand.get(row["neuron"], (row["kind"], row["value"]))
+        if kind not in _STARTING_VALUE:
+            value = None
+        elif kind != row["kind"] or not isinstance(value, int | float):
+            value = _STARTING_VALUE[kind]
+        rows.append({"neuron": row["neuron"], "kind": kind, "value": value})
+    return rows
+
+
+def intervention_row(row: dict[str, Any]) -> html.Div:
+    """One intervention: the neuron, what happens to it, and how to take it out again."""
+    name, kind = row["neuron"], row["kind"]
+    place = {"neuron": name}
+    options = [{"value": value, "label": label} for value, label in _KINDS.items()]
+    number_input = dmc.NumberInput(
+        id={"type": "lab-value", **place}, value=row["value"] if row["value"] is not None else "",
+        step=0.5, size="xs", w=84, debounce=300, min=-10_000, max=10_000, **{"aria-label": f"Number for {name}"},
+        style={} if kind in _STARTING_VALUE else {"display": "none"},
+    )  # fmt: skip
+    return html.Div(
+        [
+            html.Strong(name, className="mono"),
+            dmc.Select(
+                id={"type": "lab-kind", **place}, value=kind, data=options, size="xs", allowDeselect=False,
+                className="grow", **{"aria-label": f"What happens to {name}"},
+            ),
+            number_input,
+            dmc.ActionIcon("×", id={"type": "lab-remove", **place}, variant="subtle", size="sm",
+                           **{"aria-label": f"Remove {name}"}),
+        ],
+        className="intervention",
+    )  # fmt: skip
+
+
+def refusal(text: str | None, model: str | None) -> str | None:
+    """Why a text cannot be analysed before it is even sent, or None."""
+    if not model:
+        return "There is no model to analyse it with yet: the first run is still loading one. Your text stays here."
+    if not (text or "").strip():
+        return "Write or pick a text first."
+    return None
+
+
+def introduction() -> html.Div:
+    """What to do on a fresh page."""
+    return empty(
+        "See what a neuron does to your text",
+        "Pick an example or paste a text, then press Analyse: every token is coloured by the model's loss and entropy. "
+        "Add a neuron to see where it fires and what the model would predict without it.",
+    )
+
+
+def strips(trace: TextTrace, ablation: Ablation | None, token: int | None) -> list[Component]:
+    """The text, strip under strip: what the model did, what the neurons did, and what the intervention changed."""
+    details = _details(trace.values, trace)
+    shown = [
+        Strip("Loss", trace.tokens, _shifted(trace.values.loss), "nats"),
+        Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
+    ]
+    if ablation is not None:
+        shown += [
+            Strip(f"Activation of {name}", trace.tokens, values) for name, values in ablation.activations_before.items()
+        ]
+        before, total, frozen = ablation.before, ablation.total.values, ablation.frozen.values
+        shown += [
+            Strip("Change of entropy", trace.tokens, _change(before.entropy, total.entropy), "nats", "change"),
+            Strip("Change of loss", trace.tokens, _shifted(_change(before.loss, total.loss)), "nats", "change"),
+            Strip(
+                "Change of loss, direct part",
+                trace.tokens,
+                _shifted(_change(before.loss, frozen.loss)),
+                "nats",
+                "change",
+            ),
+        ]
+    note = (
+        "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
+    )
+    drawn = [
+        token_strip(Strip(s.title, s.tokens, s.values, s.unit, s.kind, details, clickable=True, marked=token))
+        for s in shown
+    ]
+    return [panel("Your text", html.Div(drawn, className="strips"), note=note)]
+
+
+def _details(values: TokenValues, trace: TextTrace) -> list[str]:
+    rows = zip(_shifted(values.loss), values.entropy, _shifted(values.rank), trace.predictions, strict=True)
+    return [
+        f"loss {number(loss, 'nats')}, rank {'—' if rank is None else rank}, entropy {number(entropy, 'nats')}\n"
+        f"next: {', '.join(f'{visible(p.token)} {percent(p.probability)}' for p in top[:3])}"
+        for loss, entropy, rank, top in rows
+    ]
+
+
+def _shifted(values: list[Any]) -> list[Any]:
+    """From the position that predicts to the token that is predicted: the first token has none."""
+    return [None, *values[:-1]]
+
+
+def _change(before: list[Any], after: list[Any]) -> list[float | None]:
+    pairs = zip(before, after, strict=True)
+    return [None if b is None or a is None else a - b for b, a in pairs]
+
+
+def totals(ablation: Ablation) -> html.Section:
+    """Before, after, and the direct part alone, over the whole text."""
+    before, total, frozen = ablation.before_totals, ablation.total, ablation.frozen
+    rows = [
+        ("Mean loss", "nats", before.mean_loss, total.totals.mean_loss, frozen.totals.mean_loss),
+        ("Mean entropy", "nats", before.mean_entropy, total.totals.mean_entropy, frozen.totals.mean_entropy),
+        ("Perplexity", "", before.perplexity, total.totals.perplexity, frozen.totals.perplexity),
+    ]
+    body = [
+        html.Tr([html.Th(name, scope="row"), html.Td(number(was, unit)), _changed(was, now), _changed(was, held)])
+        for name, unit, was, now, held in rows
+    ]
+    body.append(
+        html.Tr(
+            [
+                html.Th("Changed predictions", scope="row"),
+                html.Td("—"),
+                html.Td(percent(total.changed_predictions)),
+                html.Td(percent(frozen.changed_predictions)),
+            ]
+        )
+    )
+    head = html.Tr([html.Th(""), html.Th("before"), html.Th("after"), html.Th("direct part (norm frozen)")])
+    share = ablation.ln_mediated
+    through = "" if share is None else f" {percent(share)} of the effect on the loss goes through the final norm."
+    table = html.Table([html.Thead(head), html.Tbody(body)], className="totals")
+    return panel("What the intervention does", table, note=f"Reference: {ablation.reference}.{through}")
+
+
+def _changed(was: float | None, now: float | None) -> html.Td:
+    change = None if was is None or now is None else now - was
+    return html.Td([number(now), html.Span(f" ({signed(change)})", className="quiet")])
+
+
+def predictions_at(
+    trace: TextTrace, ablation: Ablation | None, token: int
+) -> tuple[dict[str, list[Prediction]], str | None]:
+    """The predictions made at a token in every state, and the token that really came next."""
+    states = {"before": trace.predictions[token]}
+    if ablation is not None and ablation.text == trace.id:
+        states["after"] = ablation.total.predictions[token]
+        states["direct part only"] = ablation.frozen.predictions[token]
+    following = trace.tokens[token + 1] if token + 1 < len(trace.tokens) else None
+    return states, following
+
+
+def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html.P:
+    """One line: where the token is, and the final norm's scale before and after."""
+    scale = f"norm scale {number(trace.values.norm_scale[token])}"
+    if ablation is not None and ablation.text == trace.id:
+        scale += f" → {number(ablation.total.values.norm_scale[token])}"
+    entropy = number(trace.values.entropy[token], "nats")
+    return html.P(
+        ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}): entropy {entropy}, {scale}."],
+        className="sentences",
+    )
