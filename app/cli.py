@@ -165,9 +165,10 @@ def _require_free_port(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None:
+    import anyio
     import uvicorn
 
-    from app.dashboard import create_dashboard
+    from app.dashboard import create_dashboard, warm_up
     from backend.client import AsyncClient
     from backend.live.engine import LiveEngine
     from backend.service import create_service
@@ -175,6 +176,7 @@ def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None
     engine = LiveEngine(settings.cache_dir, device=settings.device)
     service = create_service(settings, engine=engine)
     create_dashboard(AsyncClient(service=service), service)
+    anyio.run(warm_up, service)
     address = f"http://{settings.host}:{settings.port}/"
     typer.echo(f"Calibroscope is at {address} (stop with Ctrl-C)")
     if when_ready is not None:

@@ -31,6 +31,10 @@ class Strip:
     """More of each token, for its tooltip."""
     clickable: bool = False
     marked: int | None = None
+    unscaled: int = 0
+    """Tokens at the start that do not stretch the scale: BOS, where activations are often extreme."""
+    scale_with: Sequence[float | None] = ()
+    """Further values that share the scale, so that two strips can be compared."""
 
 
 def token_strip(strip: Strip) -> html.Div:
@@ -55,7 +59,8 @@ def token_strip(strip: Strip) -> html.Div:
 
 
 def _range(strip: Strip) -> tuple[float, float]:
-    found = sorted(value for value in strip.values if value is not None and math.isfinite(value))
+    shared = [*strip.values[strip.unscaled :], *strip.scale_with]
+    found = sorted(value for value in shared if value is not None and math.isfinite(value))
     if not found:
         return 0.0, 1.0
     low, high = found[int(0.01 * (len(found) - 1))], found[math.ceil(0.99 * (len(found) - 1))]
@@ -153,7 +158,9 @@ def panel(title: str, *children: Component | str, note: str | None = None) -> ht
 
 
 def graph(figure: Any, **options: Any) -> dcc.Graph:
-    """A figure in the house configuration."""
+    """A figure in the house configuration; as tall as its layout says, else as its class does."""
+    if figure.layout.height is not None:
+        options.setdefault("style", {"height": figure.layout.height})
     return dcc.Graph(figure=figure, config=GRAPH_CONFIG, **options)
 
 

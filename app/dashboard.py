@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dash_mantine_components as dmc
+import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
@@ -33,6 +34,15 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
     return app
 
 
+async def warm_up(server: FastAPI) -> None:
+    """Ask for the first page once, before anyone else does.
+
+    Dash finishes its set-up when `/` is first asked for; a deep link that came first would get a page without styles.
+    """
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=server), base_url="http://127.0.0.1") as client:
+        (await client.get("/")).raise_for_status()
+
+
 def _shell() -> dmc.MantineProvider:
     """The frame around every page; Mantine keeps the choice of light or dark in the browser."""
     header = html.Header(
@@ -51,7 +61,7 @@ def _shell() -> dmc.MantineProvider:
         ],
         className="site-header",
     )  # fmt: skip
-    theme = {"primaryColor": "gray", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
+    theme = {"primaryColor": "blue", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
     return dmc.MantineProvider(
         [header, html.Main(page_container, id="content")], theme=theme, defaultColorScheme="auto"
     )

@@ -7,7 +7,14 @@ window.calibroscope = {
         }
         return window.dash_clientside.no_update;
     },
-    rememberLab() {
+    rememberLab(model, chosen) {
+        if (window.location.pathname === "/lab" && model) {
+            const written = (chosen || []).map((row) =>
+                [row.neuron, row.kind].concat(row.value === null ? [] : [row.value]).join(":"));
+            const query = new URLSearchParams({ model });
+            if (written.length) query.set("do", written.join(","));
+            window.history.replaceState(window.history.state, "", "/lab?" + query);
+        }
         return window.dash_clientside.no_update;
     },
 };

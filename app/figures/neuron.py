@@ -1,5 +1,6 @@
 """The figures of one neuron's page."""
 
+import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, blank
@@ -18,13 +19,28 @@ def effect_boxes(effects: TokenEffects) -> go.Figure:
     )
     figure = blank(boxmode="group", margin=_SMALL, height=300)
     for name, colour, own, others in groups:
-        places = ["this neuron"] * len(own) + ["100 random neurons"] * len(others)
-        values = [abs(value) for value in own] + others
+        boxes = [_box([abs(value) for value in own]), _box(others)]
         figure.add_trace(
-            go.Box(x=places, y=values, name=name, marker={"color": colour}, boxpoints=False, line={"width": 1.5})
+            go.Box(
+                x=["this neuron", "100 random neurons"],
+                **{part: [box[part] for box in boxes] for part in boxes[0]},
+                name=name,
+                marker={"color": colour},
+                line={"width": 1.5},
+            )
         )
     figure.update_yaxes(title="|change of loss| (nats)", rangemode="tozero")
     return figure
+
+
+def _box(values: list[float]) -> dict[str, float]:
+    """Quartiles, mean, and whiskers to the last values within 1.5 interquartile ranges; no outliers."""
+    data = np.asarray(values)
+    q1, median, q3 = np.quantile(data, (0.25, 0.5, 0.75))
+    reach = 1.5 * (q3 - q1)
+    low, high = data[data >= q1 - reach].min(), data[data <= q3 + reach].max()
+    box = {"q1": q1, "median": median, "q3": q3, "lowerfence": low, "upperfence": high, "mean": data.mean()}
+    return {part: float(value) for part, value in box.items()}
 
 
 def histogram(data: Histogram) -> go.Figure:

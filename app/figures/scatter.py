@@ -39,6 +39,7 @@ class Preset:
 
     name: str
     label: str
+    subject: str
     view: View
     sentences: str
 
@@ -46,7 +47,8 @@ class Preset:
 PRESETS: tuple[Preset, ...] = (
     Preset(
         "figure-1",
-        "Figure 1 · entropy and prediction",
+        "Figure 1",
+        "Entropy and prediction",
         View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_log=True, y_log=True),
         "Neurons high up change how sure the model is; neurons far right change which token it prefers. Look for "
         "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
@@ -54,14 +56,16 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "figure-2a",
-        "Figure 2a · norm and logit variance",
+        "Figure 2a",
+        "Norm and logit variance",
         View("weight_norm", "logit_var", "class", y_log=True),
         "Each neuron's output weights: how large they are, and how specific they are to some tokens. Look for points "
         "that fall below the cloud, large weights that move no token in particular: candidates for entropy neurons.",
     ),
     Preset(
         "figure-2e",
-        "Figure 2e · null space and LayerNorm",
+        "Figure 2e",
+        "Null space and layernorm",
         View("null_fraction", "ln_mediated", "abs_delta_entropy"),
         "How much of a neuron is written where the unembedding does not look, against how much of its effect goes "
         "through the final norm. Look at the upper right: writing into the null space and acting through the norm go "

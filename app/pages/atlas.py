@@ -25,6 +25,11 @@ TABLE_METRICS = (
     "total_effect", "direct_effect_ln", "ln_mediated", "null_fraction", "logit_var", "weight_norm", "delta_entropy",
     "abs_delta_entropy", "delta_loss", "prediction_change", "mean_activation",
 )  # fmt: skip
+_GRID_THEME = (
+    "themeQuartz.withParams({backgroundColor: 'var(--paper)', foregroundColor: 'var(--ink)', "
+    "headerBackgroundColor: 'var(--panel)', borderColor: 'var(--line)', browserColorScheme: 'inherit', "
+    "fontFamily: 'inherit', fontSize: 13, spacing: 5, wrapperBorderRadius: 4})"
+)
 START = PRESETS[1]
 """Weight metrics are there within seconds of a run's start; the other presets wait for effects."""
 
@@ -143,10 +148,13 @@ def layout(
 
 def _controls(model: str | None, run: str | None, view: View, axes: list[dict[str, str]]) -> html.Aside:
     presets = [
-        dmc.Button(preset.label, id={"type": PRESET, "name": preset.name}, variant="default", fullWidth=True,
-                   size="compact-sm", justify="start")
+        dmc.Tooltip(
+            dmc.Button(preset.label, id={"type": PRESET, "name": preset.name}, variant="default", size="compact-sm"),
+            label=preset.subject,
+            withArrow=True,
+        )
         for preset in PRESETS
-    ]  # fmt: skip
+    ]
     colours = [{"value": "class", "label": "Class"}, *axes]
     return html.Aside(
         [
@@ -155,7 +163,7 @@ def _controls(model: str | None, run: str | None, view: View, axes: list[dict[st
             html.Div(id=BANNER),
             dmc.TextInput(id=JUMP, label="Go to a neuron", placeholder="29.830", debounce=True),
             html.H2("Figures of the paper"),
-            *presets,
+            html.Div(presets, className="presets"),
             html.H2("Axes"),
             dmc.Select(id=X, label="Across", value=view.x, data=axes, allowDeselect=False, searchable=True),
             dmc.Select(id=Y, label="Up", value=view.y, data=axes, allowDeselect=False, searchable=True),
@@ -189,9 +197,9 @@ def _main() -> html.Div:
             html.H2("Neurons"),
             dag.AgGrid(
                 id=TABLE, columnDefs=columns, rowData=[], getRowId="params.data.neuron",
-                className="ag-theme-alpine grid",
+                className="grid",
                 defaultColDef={"sortable": True, "resizable": True},
-                dashGridOptions={"theme": "legacy", "tooltipShowDelay": 300, "animateRows": False},
+                dashGridOptions={"theme": {"function": _GRID_THEME}, "tooltipShowDelay": 300, "animateRows": False},
                 dangerously_allow_code=False,
             ),
         ],

@@ -12,7 +12,6 @@ from app.figures.lab import prediction_bars
 from app.pages import lab_views as views
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import (
-    MAX_TEXT_CHARS,
     AblateRequest,
     Ablation,
     InterventionRequest,
@@ -23,7 +22,7 @@ MODEL, TEXT, EXAMPLE, ANALYSE, MESSAGE = "lab-model", "lab-text", "lab-example",
 TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
 NEURON, ADD, ROWS, CHOSEN, RESULT = "lab-neuron", "lab-add", "lab-rows", "lab-chosen", "lab-result"
 KIND, VALUE, REMOVE, MODELS = "lab-kind", "lab-value", "lab-remove", "lab-models"
-_FIRST_NEURONS: dict[str, str] = {}
+ADDRESS = "lab-address"
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -139,7 +138,9 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
             graph(prediction_bars(states, following)),
         )
 
-    clientside_callback("window.calibroscope.rememberLab", Output(MODELS, "max_intervals"), Input(MODEL, "value"))
+    clientside_callback(
+        "window.calibroscope.rememberLab", Output(ADDRESS, "data"), Input(MODEL, "value"), Input(CHOSEN, "data")
+    )
 
 
 async def _ablated(client: AsyncClient, held: dict[str, Any], chosen: list[dict[str, Any]]) -> Ablation:
@@ -166,12 +167,13 @@ async def _suggested(client: AsyncClient, run: int | None) -> str:
     return ""
 
 
-def layout(model: str | None = None, neuron: str | None = None, **_: str) -> Component:
-    """The page; `neuron` is intervened on from the start."""
-    chosen = [{"neuron": neuron, "kind": "mean", "value": None}] if neuron and views.is_neuron(neuron) else []
+def layout(model: str | None = None, neuron: str | None = None, do: str | None = None, **_: str) -> Component:
+    """The page; `neuron`, or the interventions in `do` (`29.830:mean,29.1022:scale:2`), are there from the start."""
+    chosen = views.read_interventions(do or neuron or "")
     return html.Div(
         [
             dcc.Store(id=TRACE), dcc.Store(id=ABLATION), dcc.Store(id=TOKEN), dcc.Store(id=CHOSEN, data=chosen),
+            dcc.Store(id=ADDRESS),
             dcc.Interval(id=MODELS, interval=5_000, max_intervals=60),
             html.H1("Text lab", className="visually-hidden"),
             html.Div(
@@ -200,7 +202,7 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
             dmc.Select(id=EXAMPLE, label="Example", data=list(EXAMPLES), placeholder="Pick a text, or write your own"),
             dmc.Textarea(
                 id=TEXT, label="Text", minRows=5, maxRows=14, autosize=True, persistence="lab-text",
-                persistence_type="local", value=next(iter(EXAMPLES.values())), maxLength=MAX_TEXT_CHARS,
+                persistence_type="local", value=next(iter(EXAMPLES.values())),
             ),
             dmc.Button("Analyse", id=ANALYSE, fullWidth=True),
             html.H2("Interventions"),

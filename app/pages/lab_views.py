@@ -1,5 +1,6 @@
 """What the Text lab shows, as functions from what the service answered to components."""
 
+from dataclasses import replace
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -27,6 +28,7 @@ _KINDS = {
     "value": "set to",
 }
 _STARTING_VALUE = {"scale": 2.0, "value": 0.0}
+_LARGEST_VALUE = 1e4
 _NAME = TypeAdapter(NeuronName)
 
 Rows = list[dict[str, Any]]
@@ -39,6 +41,28 @@ def is_neuron(name: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def read_interventions(written: str) -> Rows:
+    """Interventions from an address, `29.830:mean,29.1022:scale:2`; what cannot be read is left out."""
+    rows: Rows = []
+    for part in written.split(",")[:MAX_INTERVENTIONS]:
+        name, _, rest = part.partition(":")
+        kind, _, value = rest.partition(":")
+        kind = kind or "mean"
+        if is_neuron(name) and kind in _KINDS and all(row["neuron"] != name for row in rows):
+            rows.append({"neuron": name, "kind": kind, "value": _read_value(kind, value)})
+    return rows
+
+
+def _read_value(kind: str, written: str) -> float | None:
+    if kind not in _STARTING_VALUE:
+        return None
+    try:
+        value = float(written)
+    except ValueError:
+        return _STARTING_VALUE[kind]
+    return value if abs(value) <= _LARGEST_VALUE else _STARTING_VALUE[kind]
 
 
 def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
@@ -76,7 +100,8 @@ def intervention_row(row: dict[str, Any]) -> html.Div:
     options = [{"value": value, "label": label} for value, label in _KINDS.items()]
     number_input = dmc.NumberInput(
         id={"type": "lab-value", **place}, value=row["value"] if row["value"] is not None else "",
-        step=0.5, size="xs", w=84, debounce=300, min=-10_000, max=10_000, **{"aria-label": f"Number for {name}"},
+        step=0.5, size="xs", w=84, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
+        **{"aria-label": f"Number for {name}"},
         style={} if kind in _STARTING_VALUE else {"display": "none"},
     )  # fmt: skip
     return html.Div(
@@ -114,35 +139,33 @@ def introduction() -> html.Div:
 
 def strips(trace: TextTrace, ablation: Ablation | None, token: int | None) -> list[Component]:
     """The text, strip under strip: what the model did, what the neurons did, and what the intervention changed."""
-    details = _details(trace.values, trace)
     shown = [
         Strip("Loss", trace.tokens, _shifted(trace.values.loss), "nats"),
         Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
     ]
     if ablation is not None:
-        shown += [
-            Strip(f"Activation of {name}", trace.tokens, values) for name, values in ablation.activations_before.items()
-        ]
-        before, total, frozen = ablation.before, ablation.total.values, ablation.frozen.values
-        shown += [
-            Strip("Change of entropy", trace.tokens, _change(before.entropy, total.entropy), "nats", "change"),
-            Strip("Change of loss", trace.tokens, _shifted(_change(before.loss, total.loss)), "nats", "change"),
-            Strip(
-                "Change of loss, direct part",
-                trace.tokens,
-                _shifted(_change(before.loss, frozen.loss)),
-                "nats",
-                "change",
-            ),
-        ]
+        shown += _changes(trace, ablation)
     note = (
         "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
     )
-    drawn = [
-        token_strip(Strip(s.title, s.tokens, s.values, s.unit, s.kind, details, clickable=True, marked=token))
-        for s in shown
-    ]
+    common = {"details": _details(trace.values, trace), "clickable": True, "marked": token, "unscaled": 1}
+    drawn = [token_strip(replace(strip, **common)) for strip in shown]
     return [panel("Your text", html.Div(drawn, className="strips"), note=note)]
+
+
+def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
+    before, total, frozen = ablation.before, ablation.total.values, ablation.frozen.values
+    entropies = _change(before.entropy, total.entropy), _change(before.entropy, frozen.entropy)
+    losses = _shifted(_change(before.loss, total.loss)), _shifted(_change(before.loss, frozen.loss))
+    activations = [
+        Strip(f"Activation of {name}", trace.tokens, values) for name, values in ablation.activations_before.items()
+    ]
+    changes = [
+        Strip(f"Change of {what}{part}", trace.tokens, pair[place], "nats", "change", scale_with=pair[1 - place])
+        for what, pair in (("entropy", entropies), ("loss", losses))
+        for place, part in enumerate(("", ", direct part (norm frozen)"))
+    ]
+    return activations + changes
 
 
 def _details(values: TokenValues, trace: TextTrace) -> list[str]:

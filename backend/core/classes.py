@@ -59,26 +59,26 @@ def explain(
 ) -> str:
     """One sentence: why a neuron has its class, with its numbers and percentiles (0..100)."""
 
-    def told(name: str, label: str, digits: str) -> str:
+    def told(name: str, label: str, digits: str, unit: str = "") -> str:
         value, percentile = metrics.get(name), percentiles.get(name)
         if value is None:
             return f"{label} not measured yet"
         place = "" if percentile is None else f" (percentile {percentile:.1f})"
-        return f"{label} {value:{digits}}{place}"
+        return f"{label} {value:{digits}}{unit}{place}"
 
     rho = told("null_fraction", "null-space fraction", ".2f")
     variance = told("logit_var", "logit variance", ".2e")
     mediated = told("ln_mediated", "LayerNorm-mediated share", ".2f")
-    effect = told("total_effect", "total effect", ".4f")
+    effect = told("total_effect", "total effect", ".4f", " nats")
     if neuron_class == "entropy":
-        numbers = f"{rho}, {variance}, {mediated}, {effect} nats"
+        numbers = f"{rho}, {variance}, {mediated}, {effect}"
         return f"It writes into the unembedding's null space and acts through the final norm: {numbers}."
     if neuron_class == "prediction":
         return f"It moves the logits of particular tokens: {variance}; {rho}, {mediated}."
     if neuron_class == "token_frequency":
         share = told("freq_mediated", "frequency-mediated share", ".2f")
         return f"It shifts the prediction along the unigram direction: {share}."
-    return f"No class stands out: {rho}, {variance}, {mediated}, {effect} nats."
+    return f"No class stands out: {rho}, {variance}, {mediated}, {effect}."
 
 
 def _quantile(values: NDArray[np.float64], level: float) -> float:
