@@ -76,11 +76,19 @@ def spectrum(data: Spectrum) -> go.Figure:
         )
     start = len(places) - data.null_dim - 0.5
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_layout(
-        yaxis2={"overlaying": "y", "side": "right", "title": "|cosine|", "range": [0, 1], "showgrid": False}
-    )
     figure.update_xaxes(title=f"singular direction (the last {data.null_dim} are the null space)")
-    figure.update_yaxes(title="singular value (log)", type="log", selector={"anchor": "x"})
+    figure.update_layout(
+        yaxis={"title": "singular value (log)", "type": "log"},
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "title": "|cosine|",
+            "range": [0, 1],
+            "tickmode": "array",
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "showgrid": False,
+        },
+    )
     return figure
 
 
