@@ -1,0 +1,112 @@
+"""The slow way, in float64, through the unmodified Hugging Face model: what every fast number is checked against.
+
+Nothing here comes from `backend.core`. A neuron is ablated by replacing one column of the input of the last layer's
+output projection; the frozen norm replaces the final norm by one that divides by the un-ablated scale. Weight
+processing (folding, centring) must not change any of these numbers.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from tests.reference.tiny_models import Family
+
+
+@dataclass
+class Outcome:
+    """Per-token results of one forward pass, each [positions] (the last position has no target and is left out)."""
+
+    loss: Tensor
+    entropy: Tensor
+    rank: Tensor
+    top: Tensor
+
+
+class Reference:
+    """The original model in float64."""
+
+    def __init__(self, folder: str, family: Family) -> None:
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float64, attn_implementation="eager"
+        ).eval()
+        self.family = family
+        self.mlp_out = _at(self.model, family.mlp_out)
+        self.final_norm = _at(self.model, family.final_norm)
+
+    def activations(self, tokens: Tensor) -> Tensor:
+        """The last layer's, [positions, d_mlp]."""
+        seen: list[Tensor] = []
+        with _hooked(self.mlp_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))):
+            self._logits(tokens)
+        return seen[0].reshape(-1, seen[0].shape[-1])
+
+    def plain(self, tokens: Tensor) -> Outcome:
+        with self._norm(lambda scale: scale):
+            return _outcome(self._logits(tokens), tokens)
+
+    def ablated(self, tokens: Tensor, neuron: int, target: float, *, frozen: bool) -> Outcome:
+        """With the neuron's activation set to `target` at every position."""
+        own_scale: list[Tensor] = []
+        with self._norm(lambda scale: own_scale.append(scale) or scale):
+            self._logits(tokens)
+
+        def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            changed = inputs[0].clone()
+            changed[..., neuron] = target
+            return (changed,)
+
+        hook = self.mlp_out.register_forward_pre_hook(replace)
+        with _hooked(hook), self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)):
+            return _outcome(self._logits(tokens), tokens)
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.model(tokens[None]).logits[0]
+
+    @contextmanager
+    def _norm(self, choose: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """The final norm written out (Eq. 2) in float64, dividing by what `choose` makes of its own scale."""
+        module, kind = self.final_norm, self.family.norm
+        eps = getattr(module, "eps", None) or module.variance_epsilon
+
+        def written_out(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> Tensor:
+            x = inputs[0] - inputs[0].mean(-1, keepdim=True) if kind == "layer" else inputs[0]
+            scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()
+            gain = module.weight + 1 if kind == "rms1" else module.weight
+            bias = module.bias if kind == "layer" else 0.0
+            return x / choose(scale) * gain + bias
+
+        with _hooked(module.register_forward_hook(written_out)):
+            yield
+
+
+def _outcome(logits: Tensor, tokens: Tensor) -> Outcome:
+    logits, targets = logits[:-1].double(), tokens[1:]
+    log_p = logits.log_softmax(-1)
+    correct = logits.gather(1, targets[:, None])
+    return Outcome(
+        loss=-log_p.gather(1, targets[:, None])[:, 0],
+        entropy=-(log_p.exp() * log_p).sum(-1),
+        rank=(logits > correct).sum(-1) + 1,
+        top=logits.argmax(-1),
+    )
+
+
+def _at(model: nn.Module, path: str) -> nn.Module:
+    return reduce(
+        lambda found, part: found[int(part)] if part == "-1" else getattr(found, part), path.split("."), model
+    )
+
+
+@contextmanager
+def _hooked(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
