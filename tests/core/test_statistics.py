@@ -1,0 +1,35 @@
+"""Moments merge exactly, and are those of the definition."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.core.metrics.statistics import Moments
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_merged_moments_are_those_of_the_whole(seed: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    values = 50 + rng.gamma(2.0, size=(sum(sizes), 3))  # far from zero: power sums would lose their digits
+    merged = None
+    for part in np.split(values, np.cumsum(sizes)[:-1]):
+        own = Moments.from_arrays(Moments.of(part).to_arrays())
+        merged = own if merged is None else merged.merged(own)
+    assert merged is not None
+    columns, centred = merged.columns(), values - values.mean(axis=0)
+    std = centred.std(axis=0)
+    np.testing.assert_allclose(columns["mean_activation"], values.mean(axis=0))
+    np.testing.assert_allclose(columns["std_activation"], std, atol=1e-9)
+    np.testing.assert_allclose(columns["min_activation"], values.min(axis=0))
+    np.testing.assert_allclose(columns["max_activation"], values.max(axis=0))
+    if len(values) > 3:
+        np.testing.assert_allclose(columns["skew_activation"], (centred**3).mean(axis=0) / std**3, atol=1e-6)
+        np.testing.assert_allclose(columns["kurtosis_activation"], (centred**4).mean(axis=0) / std**4, rtol=1e-6)
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        np.testing.assert_allclose(columns["mean_activation_se"], error, rtol=1e-6)
+
+
+def test_positive_share_counts_only_above_zero() -> None:
+    moments = Moments.of(np.array([[-1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [0.0, -1.0]]))
+    np.testing.assert_allclose(moments.columns()["fraction_positive"], [0.5, 0.25])
