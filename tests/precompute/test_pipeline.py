@@ -1,0 +1,153 @@
+"""A whole run on a tiny model: what it publishes, that it resumes, and that it gives the same numbers every time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backend.atlas.query import NeuronQuery
+from backend.atlas.store import Atlas
+from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.model import AnalysisModel
+from backend.core.sources import ModelFiles
+from backend.glossary import METRIC_COLUMNS, METRICS
+from precompute import pipeline
+from precompute.config import RunConfig
+from precompute.corpus import counted_positions, open_corpus, pack
+from precompute.progress import Silent
+from tests.reference.tiny_models import D_MLP, D_MODEL, LAYERS
+
+TEXT = " ".join(f"Sentence {n} tells of the {n % 7} lamps, and of {n * n} other things." for n in range(60))
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Nine sequences of 32 bytes; shards of 60 tokens, so that a run has several."""
+    monkeypatch.setattr(pipeline, "SHARD_TOKENS", 60)
+    (tmp_path / "text.txt").write_text(TEXT)
+    return RunConfig(str(tiny_files("llama").folder), str(tmp_path / "text.txt"), sequences=9, seq_len=32)
+
+
+def _run(config: RunConfig, atlas: Atlas, folder: Path) -> int:
+    return pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
+
+
+def test_a_run_measures_everything(config: RunConfig, tmp_path: Path) -> None:
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        run = _run(config, atlas, tmp_path)
+        record = atlas.run(run)
+        assert (record.status, record.stage, record.progress) == ("finished", "done", 1.0)
+        assert (record.layer, record.sequences, record.tokens_sampled) == (LAYERS - 1, 9, 9 * 32)
+        assert record.tokens_counted == record.tokens_total > 200
+        columns = atlas.columns(run, list(METRIC_COLUMNS))
+        assert all(np.isfinite(column).all() for column in columns.values())
+        assert len(columns["index"]) == D_MLP
+        edges, counts = atlas.histogram(run, 3) or (None, None)
+        assert counts.sum() == 9 * 32
+        assert edges[0] == pytest.approx(columns["min_activation"][3], rel=1e-5)
+        assert len(atlas.spectrum(run)) == D_MODEL
+        buckets = [shown.trace.bucket for shown in atlas.contexts(run, 3)]
+        assert buckets.count("max") >= 1
+        assert len({shown.id for shown in atlas.contexts(run, 3)}) == len(buckets), "a window serves a neuron once"
+        positions, effects = atlas.positions(run), atlas.token_effects(run, [3])[0]
+        assert len(positions.tokens) == len(effects["delta_loss"]) == record.tokens_total
+        assert np.abs(effects["delta_loss"]).mean() == pytest.approx(columns["total_effect"][3], rel=1e-4)
+    assert not any((tmp_path / "work").rglob("trace-*")), "a finished run leaves no scratch files"
+
+
+def test_the_numbers_are_those_of_the_whole_sample(
+    config: RunConfig, tmp_path: Path, tiny_model: Callable[[str], AnalysisModel]
+) -> None:
+    """Sharded, shuffled and resumed means equal one pass over all counted positions."""
+    model = tiny_model("llama")
+    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0)
+    trace = model.trace(torch.from_numpy(tokens))
+    counted = torch.from_numpy(np.flatnonzero(counted_positions(tokens, model.uncounted)))
+    means = trace.activations.flatten(0, 1).mean(dim=0)
+    batch = TokenBatch(
+        trace.residual.flatten(0, 1)[counted],
+        trace.activations.flatten(0, 1)[counted],
+        torch.from_numpy(tokens).flatten()[counted + 1],
+    )
+    expected = EffectSums.of(ablation_effects(model.readout, batch, means)).columns()
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        found = atlas.columns(_run(config, atlas, tmp_path), list(expected))
+    for name, column in expected.items():
+        np.testing.assert_allclose(found[name], column, atol=2e-6, rtol=2e-4, err_msg=name)
+
+
+def test_a_killed_run_resumes_and_ends_the_same(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Atlas.open(tmp_path / "whole.db") as atlas:
+        whole = atlas.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
+    calls = {"effects": 0}
+    plain = pipeline.ablation_effects
+
+    def dying(*arguments: object) -> object:
+        calls["effects"] += 1
+        if calls["effects"] == 3:
+            raise KeyboardInterrupt
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    with Atlas.open(tmp_path / "killed.db") as atlas:
+        monkeypatch.setattr(pipeline, "ablation_effects", dying)
+        with pytest.raises(KeyboardInterrupt):
+            _run(config, atlas, tmp_path)
+        half = atlas.run(1)
+        assert half.status == "running"
+        assert half.tokens_counted == 120
+        assert np.isfinite(atlas.columns(1, ["total_effect_se"])["total_effect_se"]).all(), "worth looking at"
+        assert _run(config, atlas, tmp_path) == 1
+        resumed = atlas.columns(1, list(METRIC_COLUMNS))
+        assert calls["effects"] == 3 + (atlas.run(1).tokens_total - 120 + 59) // 60, "finished shards are not redone"
+    for name, column in whole.items():
+        np.testing.assert_array_equal(resumed[name], column, err_msg=name)
+
+
+def test_a_failed_run_says_why_and_resumes(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline.contexts, "windows", fail)
+            with pytest.raises(RuntimeError):
+                _run(config, atlas, tmp_path)
+        assert atlas.run(1).status == "failed"
+        assert "the disk is full" in (atlas.run(1).message or "")
+        assert _run(config, atlas, tmp_path) == 1
+        assert atlas.run(1).status == "finished"
+        assert atlas.run(1).message is None
+
+
+def test_finishing_twice_changes_nothing(config: RunConfig, tmp_path: Path) -> None:
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        run = _run(config, atlas, tmp_path)
+        revision = atlas.run(run).revision
+        assert _run(config, atlas, tmp_path) == run
+        assert atlas.run(run).revision == revision
+        other = _run(replace(config, seed=1), atlas, tmp_path)
+        assert other != run
+        assert len(atlas.neurons(run, NeuronQuery(limit=100))[0]) == D_MLP
+
+
+def test_weight_metrics_are_there_before_effects(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.Run, "activations", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        with pytest.raises(KeyboardInterrupt):
+            _run(config, atlas, tmp_path)
+        columns = atlas.columns(1, [metric.name for metric in METRICS])
+        assert np.isfinite(columns["null_fraction"]).all()
+        assert np.isnan(columns["total_effect"]).all()
+
+
+@pytest.mark.parametrize("wrong", [{"sequences": 0}, {"seq_len": 4}, {"null_dim": 0}])
+def test_a_run_without_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least"):
+        RunConfig("gpt2", **wrong)
