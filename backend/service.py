@@ -8,12 +8,14 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
 from backend.routes import about, docs, models, neurons, problems, texts
 from backend.routes.deps import AtlasReader
 from backend.settings import LOOPBACK, Settings
 
+_REST = "/api/{rest:path}"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -46,7 +48,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     service.include_router(api)
     service.include_router(docs.router)
     # Registered before the dashboard's own catch-all, which would answer a mistyped address with a page.
-    service.add_api_route("/api/{rest:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
+    service.add_api_route(_REST, _nothing_here, methods=_METHODS, include_in_schema=False)
     return service
 
 
@@ -58,4 +60,7 @@ def _hosts(settings: Settings) -> list[str]:
 
 
 def _nothing_here(request: Request) -> None:
+    others = [route for route in request.app.router.routes if getattr(route, "path", None) != _REST]
+    if any(route.matches(request.scope)[0] is Match.PARTIAL for route in others):
+        raise HTTPException(405, "Method not allowed")
     raise HTTPException(404, "Not found")

@@ -1,12 +1,21 @@
 """Fixtures that several rooms share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
+from backend.atlas.store import Atlas
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
+from backend.live.engine import LiveEngine
+from backend.service import create_service
+from backend.settings import Settings
+from precompute import pipeline
+from precompute.config import RunConfig
+from precompute.progress import Silent
 from tests.reference.tiny_models import build
 
 
@@ -35,3 +44,36 @@ def tiny_model(tiny_files: Callable[[str], ModelFiles]) -> Callable[[str], Analy
         return loaded[family]
 
     return model
+
+
+@dataclass(frozen=True)
+class TinyAtlas:
+    """A finished run of the tiny LLaMA on a little text."""
+
+    path: Path
+    slug: str
+    run: int
+    layer: int
+    neurons: int
+
+
+@pytest.fixture(scope="session")
+def tiny_atlas(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[str], ModelFiles]) -> TinyAtlas:
+    """An atlas made by the real pipeline."""
+    folder = tmp_path_factory.mktemp("atlas")
+    (folder / "text.txt").write_text(
+        "".join(f"Lamp {n} hangs by hook {n % 5}; <b>{n}</b> is lit.\n" for n in range(80))
+    )
+    config = RunConfig(str(tiny_files("llama").folder), str(folder / "text.txt"), sequences=12, seq_len=32)
+    with Atlas.open(folder / "tiny.db") as atlas:
+        run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
+        record = atlas.run(run)
+        return TinyAtlas(folder / "tiny.db", record.model, run, record.layer, atlas.model(record.model).d_mlp)
+
+
+@pytest.fixture(scope="session")
+def tiny_service(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """The API over the tiny atlas, with a live engine."""
+    engine = LiveEngine(tmp_path_factory.mktemp("cache"), device="cpu")
+    yield create_service(Settings(atlas=str(tiny_atlas.path)), engine=engine)
+    engine.close()

@@ -31,7 +31,12 @@ _LONGEST_FIELD = 200
 
 RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "description": description}
-    for status, description in ((404, "There is no such thing"), (422, "The request is malformed"), (503, "Not now"))
+    for status, description in (
+        (400, "The body cannot be read"),
+        (404, "There is no such thing"),
+        (422, "The request is malformed"),
+        (503, "Not now"),
+    )
 }
 
 
@@ -69,6 +74,10 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"There is nothing at {request.url.path[:_LONGEST_FIELD]}: see /api/docs for what there is."
+    if error.status_code == 400:
+        detail = "The request's body cannot be read: send JSON in UTF-8."
+    if error.status_code == 405:
+        detail = f"{request.method} is not understood at {request.url.path[:_LONGEST_FIELD]}: see /api/docs."
     headers = dict(error.headers) if error.headers else None
     return _answer(Problem(title=str(error.detail), status=error.status_code, detail=detail), headers)
 

@@ -1,0 +1,258 @@
+"""The API over a real run of a tiny model."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from backend.client import ApiError, AsyncClient, calls
+from backend.live.engine import LiveEngine
+from backend.schemas import AblateRequest, InterventionRequest
+from backend.service import create_service
+from backend.settings import Settings
+from tests.conftest import TinyAtlas
+
+V1 = "/api/v1"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def http(tiny_service: FastAPI) -> Iterator[TestClient]:
+    with TestClient(tiny_service) as client:
+        yield client
+
+
+@pytest.fixture
+def text(http: TestClient, tiny_atlas: TinyAtlas) -> dict[str, Any]:
+    return http.post(f"{V1}/models/{tiny_atlas.slug}/texts", json={"text": "The lamp is lit. The lamp is"}).json()
+
+
+@pytest.mark.anyio
+async def test_the_client_reads_every_answer(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    client, run, name = AsyncClient(service=tiny_service), tiny_atlas.run, f"{tiny_atlas.layer}.3"
+    models = (await client.send(calls.models())).models
+    assert (models[0].id, models[0].latest_run) == (tiny_atlas.slug, run)
+    assert (await client.send(calls.runs(tiny_atlas.slug))).runs[0].status == "finished"
+    assert (await client.send(calls.health())).status == "ok"
+    assert {m.name for m in (await client.send(calls.glossary())).metrics} >= {"total_effect", "null_fraction"}
+    page = await client.send(calls.neurons(run, sort="-total_effect", limit=5, columns=["total_effect"]))
+    effects = [row.metrics["total_effect"] for row in page.rows]
+    assert effects == sorted(effects, reverse=True)
+    assert page.total == tiny_atlas.neurons
+    columns = await client.send(calls.columns(run, ["total_effect", "ln_mediated"]))
+    assert len(columns.neuron) == len(columns.columns["ln_mediated"]) == tiny_atlas.neurons
+    detail = await client.send(calls.neuron(run, name))
+    assert detail.row.metrics["total_effect"] == columns.columns["total_effect"][3]
+    below = sum(v <= columns.columns["total_effect"][3] for v in columns.columns["total_effect"])
+    assert detail.percentiles["total_effect"] == pytest.approx(100 * below / tiny_atlas.neurons)
+    assert (detail.previous, detail.next) == (f"{tiny_atlas.layer}.2", f"{tiny_atlas.layer}.4")
+    histogram = await client.send(calls.histogram(run, name))
+    assert sum(histogram.counts) == 12 * 32
+    contexts = (await client.send(calls.contexts(run, name))).contexts
+    assert all(len(c.tokens) == len(c.activations) == len(c.loss) == len(c.rank) for c in contexts)
+    assert all(c.activations[c.peak_position] == pytest.approx(c.peak) for c in contexts)
+    effects_of = await client.send(calls.effects(run, name))
+    assert len(effects_of.delta_loss) == len(effects_of.targets)
+    assert len(effects_of.background_total) == len(effects_of.background_frozen) > 100
+    logits = await client.send(calls.logits(run, name))
+    assert logits.top[0].value >= logits.top[-1].value >= logits.bottom[-1].value >= logits.bottom[0].value
+    spectrum = await client.send(calls.spectrum(run, name))
+    assert sum(c * c for c in spectrum.cosines or []) == pytest.approx(1, abs=5e-3)
+    await client.close()
+
+
+@pytest.mark.anyio
+async def test_live_effects_agree_with_the_atlas_of_the_same_model(
+    tiny_service: FastAPI, tiny_atlas: TinyAtlas
+) -> None:
+    client, name = AsyncClient(service=tiny_service), f"{tiny_atlas.layer}.5"
+    trace = await client.send(calls.trace_text(tiny_atlas.slug, "The lamp is lit."))
+    again = await client.send(calls.trace_text(tiny_atlas.slug, "The lamp is lit."))
+    assert again.id == trace.id
+    assert (await client.send(calls.text(trace.id))).tokens == trace.tokens
+    ablation = await client.send(
+        calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron=name)]))
+    )
+    mean = (await client.send(calls.neuron(tiny_atlas.run, name))).row.metrics["mean_activation"]
+    assert ablation.activations_after[name] == pytest.approx([mean] * len(trace.tokens), rel=1e-5)
+    assert f"run {tiny_atlas.run}" in ablation.reference
+    strips = (await client.send(calls.activations(trace.id, [name]))).strips
+    assert strips[0].activations == ablation.activations_before[name]
+    assert strips[0].reference_mean == pytest.approx(mean)
+    assert ablation.before == trace.values
+    assert ablation.total.values.loss[-1] is None
+    assert ablation.total.totals.mean_loss != ablation.before_totals.mean_loss
+    scale = await client.send(
+        calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron=name, kind="scale", value=1)]))
+    )
+    assert scale.total.values.entropy == pytest.approx(trace.values.entropy, abs=1e-5)
+    with pytest.raises(ApiError, match="not in the last layer"):
+        await client.send(calls.activations(trace.id, ["0.1"]))
+    await client.close()
+
+
+PROBLEMS = [
+    ("GET", "/runs/999", None, 404, "no run 999"),
+    ("GET", "/runs/0", None, 422, "run in the address"),
+    ("GET", "/runs/abc", None, 422, "run in the address"),
+    ("GET", "/runs/{run}/neurons/99.5", None, 404, "measures layer"),
+    ("GET", "/runs/{run}/neurons/{layer}.99999", None, 404, "does not exist"),
+    ("GET", "/runs/{run}/neurons/abc", None, 422, "layer.index"),
+    ("GET", "/runs/{run}/neurons?sort=colour", None, 422, "cannot be sorted"),
+    ("GET", "/runs/{run}/neurons?where=x", None, 422, "cannot be read"),
+    ("GET", "/runs/{run}/neurons?limit=0", None, 422, "limit"),
+    ("GET", "/runs/{run}/neurons?cursor=%00", None, 422, "cursor"),
+    ("GET", "/runs/{run}/columns", None, 422, "name"),
+    ("GET", "/runs/{run}/columns?name=nothing", None, 422, "not a metric"),
+    ("GET", "/runs/{run}/spectrum?neuron=99.5", None, 404, "no neuron 99.5"),
+    ("GET", "/runs/{run}/export.xlsx", None, 422, "format"),
+    ("GET", "/models/nobody/runs", None, 404, "no model"),
+    ("GET", "/nothing", None, 404, "nothing at"),
+    ("DELETE", "/runs/{run}", None, 405, "not understood"),
+    ("POST", "/models/nobody/texts", '{"text": "hello"}', 404, "no model"),
+    ("POST", "/models/{slug}/texts", '{"text": ""}', 422, "text"),
+    ("POST", "/models/{slug}/texts", '{"text": 5}', 422, "text"),
+    ("POST", "/models/{slug}/texts", '{"text": NaN}', 422, "text"),
+    ("POST", "/models/{slug}/texts", '{"txt": "a"}', 422, "text"),
+    ("POST", "/models/{slug}/texts", "not json", 422, "JSON"),
+    ("POST", "/models/{slug}/texts", json.dumps({"text": "a" * 100_000}), 422, "20000 characters"),
+    ("POST", "/texts/unknown/ablate", '{"interventions": [{"neuron": "1.3"}]}', 404, "send the text again"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": []}', 422, "interventions"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "99.5"}]}', 422, "does not exist"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "0.3"}]}', 422, "not in the last layer"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "{layer}.3", "kind": "value"}]}', 422, "needs"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "{layer}.3", "value": 1}]}', 422, "takes no"),
+    ("POST", "/texts/{text}/ablate",
+     '{"interventions": [{"neuron": "{layer}.3", "kind": "value", "value": NaN}]}', 422, "finite"),
+    ("POST", "/texts/{text}/ablate",
+     '{"interventions": [{"neuron": "{layer}.3"}, {"neuron": "{layer}.3"}]}', 422, "named twice"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "{layer}.3"}], "run": 999}', 404, "no run 999"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "words"), PROBLEMS)
+def test_every_error_is_a_problem_document_with_a_sentence(
+    method: str, path: str, body: str | None, status: int, words: str,
+    http: TestClient, tiny_atlas: TinyAtlas, text: dict[str, Any],
+) -> None:  # fmt: skip
+    known = {"{run}": tiny_atlas.run, "{layer}": tiny_atlas.layer, "{slug}": tiny_atlas.slug, "{text}": text["id"]}
+    for name, value in known.items():
+        path, body = path.replace(name, str(value)), body and body.replace(name, str(value))
+    response = http.request(method, V1 + path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert set(problem) == {"type", "title", "status", "detail", "field"}
+    assert words in problem["detail"]
+    assert len(response.content) < 1_500, "a huge request is not echoed"
+
+
+@pytest.mark.parametrize(
+    "odd", ["a", "\u0000\u0007", "🙂👩‍👩‍👧", "<script>alert(1)</script>", "\u202eabc", "\n\n\t", "ﷺ" * 50, "\ud83d"]
+)
+def test_odd_texts_are_traced(odd: str, http: TestClient, tiny_atlas: TinyAtlas) -> None:
+    body = json.dumps({"text": odd})
+    response = http.post(
+        f"{V1}/models/{tiny_atlas.slug}/texts", content=body, headers={"content-type": "application/json"}
+    )
+    if odd == "\ud83d":  # half of a character is not text
+        assert response.status_code == 422
+        return
+    assert response.status_code == 200
+    entropies = response.json()["values"]["entropy"]
+    assert all(math.isfinite(value) for value in entropies)
+
+
+def test_a_busy_model_says_when_to_come_back(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    engine = LiveEngine(tmp_path, device="cpu", queue_limit=0)
+    with TestClient(create_service(Settings(atlas=str(tiny_atlas.path)), engine=engine)) as client:
+        response = client.post(f"{V1}/models/{tiny_atlas.slug}/texts", json={"text": "hello"})
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) > 0
+    assert "wait for the model" in response.json()["detail"]
+
+
+def test_before_there_is_an_atlas_the_service_answers_and_finds_it_later(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    later = tmp_path / "later.db"
+    with TestClient(create_service(Settings(atlas=str(later)), engine=LiveEngine(tmp_path))) as client:
+        assert client.get(f"{V1}/models").json() == {"models": []}
+        missing = client.get(f"{V1}/runs/1")
+        assert missing.status_code == 404
+        assert "calibroscope precompute" in missing.json()["detail"]
+        later.write_bytes(tiny_atlas.path.read_bytes())
+        assert client.get(f"{V1}/runs/{tiny_atlas.run}").status_code == 200
+
+
+def test_an_unexpected_error_tells_nothing_of_the_inside(
+    tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = create_service(Settings(atlas=str(tiny_atlas.path)), engine=LiveEngine(tmp_path))
+    monkeypatch.setattr("backend.routes.answers.glossary", lambda: 1 / 0)
+    with TestClient(service, raise_server_exceptions=False) as client:
+        response = client.get(f"{V1}/glossary")
+    assert response.status_code == 500
+    assert "ZeroDivision" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_another_sites_name_is_not_answered(http: TestClient) -> None:
+    assert http.get(f"{V1}/health", headers={"host": "evil.example"}).status_code == 400
+    assert http.get(f"{V1}/health", headers={"host": "localhost:8050"}).status_code == 200
+
+
+def test_a_run_can_be_downloaded(http: TestClient, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    for format in ("csv", "json", "parquet"):
+        response = http.get(f"{V1}/runs/{tiny_atlas.run}/export.{format}")
+        assert response.status_code == 200
+        assert f"run-{tiny_atlas.run}.{format}" in response.headers["content-disposition"]
+    (tmp_path / "run.parquet").write_bytes(response.content)
+    assert pq.read_table(tmp_path / "run.parquet").num_rows == tiny_atlas.neurons
+
+
+def test_the_documentation_lists_every_endpoint_and_loads_nothing_from_elsewhere(http: TestClient) -> None:
+    page = http.get("/api/docs").text
+    for path in http.get("/api/openapi.json").json()["paths"]:
+        assert path in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_service_keeps_its_own_contract(tiny_service: FastAPI) -> None:
+    """Generated requests to every operation, valid and not: never a server error, always an answer as documented."""
+    checks = [not_a_server_error, response_schema_conformance, status_code_conformance]
+    operations = [
+        found.ok() for found in schemathesis.openapi.from_asgi("/api/openapi.json", tiny_service).get_all_operations()
+    ]
+    assert len(operations) > 15
+    checked = dict.fromkeys(GenerationMode, 0)
+    for operation in operations:
+        for mode in GenerationMode:
+
+            @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @given(operation.as_strategy(generation_mode=mode))
+            def keeps(case: Any) -> None:
+                case.call_and_validate(checks=checks)
+
+            # What takes no parameter, or any text, has no invalid request.
+            with contextlib.suppress(Unsatisfiable):
+                keeps()
+                checked[mode] += 1
+    assert checked[GenerationMode.POSITIVE] == len(operations)
+    assert checked[GenerationMode.NEGATIVE] > 8

@@ -1,0 +1,44 @@
+"""One row a neuron, in every format the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from backend.atlas import export
+from backend.atlas.store import Atlas, NotInAtlas
+from backend.glossary import METRIC_COLUMNS
+from tests.conftest import TinyAtlas
+
+
+def test_formats_agree_and_have_the_glossarys_columns(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
+        for format in ("csv", "parquet", "json"):
+            export.export_run(atlas, tiny_atlas.run, format, tmp_path / f"out.{format}")
+        expected = atlas.columns(tiny_atlas.run, ["total_effect"])["total_effect"]
+    tables = [pq.read_table(tmp_path / "out.parquet"), pacsv.read_csv(tmp_path / "out.csv")]
+    rows = [table.to_pylist() for table in tables] + [json.loads((tmp_path / "out.json").read_text())]
+    assert rows[0][3]["neuron"] == rows[2][3]["neuron"] == f"{tiny_atlas.layer}.3"
+    for table in rows:
+        assert len(table) == tiny_atlas.neurons
+        assert set(METRIC_COLUMNS) <= set(table[0])
+        assert (table[3]["layer"], table[3]["index"]) == (tiny_atlas.layer, 3)
+        np.testing.assert_allclose([row["total_effect"] for row in table], expected)
+
+
+def test_a_failure_leaves_no_file(tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export, "write_table", fail)
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas, pytest.raises(OSError, match="disk full"):
+        export.export_run(atlas, tiny_atlas.run, "csv", tmp_path / "out.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_atlas_has_nothing_to_export(tmp_path: Path) -> None:
+    with Atlas.open(tmp_path / "a.db") as atlas, pytest.raises(NotInAtlas, match="no run to export"):
+        export.export_run(atlas, atlas.newest_run(), "csv", tmp_path / "out.csv")

@@ -1,0 +1,175 @@
+"""The atlas keeps what it is told, whole or not at all."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from backend.atlas import store
+from backend.atlas.connect import AtlasMissing, AtlasUnusable
+from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, TraceRecord
+from backend.atlas.schema import Base
+from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.writer import RunIsFinished
+
+MODEL = ModelRecord("tiny", "Tiny", "TinyForCausalLM", 2, 8, 5, 20, "RMSNorm", "/models/tiny")
+PLAN = RunPlan(MODEL, 1, "words", "c" * 64, "w" * 64, 4, 16, 0, 1, 40, {"model": "tiny"}, {"torch": "2"})
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> Iterator[Atlas]:
+    with Atlas.open(tmp_path / "a.db") as opened:
+        yield opened
+
+
+def test_the_same_plan_is_the_same_run(atlas: Atlas) -> None:
+    first = atlas.begin_run(PLAN)
+    assert atlas.begin_run(replace(PLAN, versions={"torch": "3"})).id == first.id
+    assert atlas.begin_run(replace(PLAN, seed=1)).id != first.id
+    assert [run.seed for run in atlas.runs("tiny")] == [1, 0], "newest first"
+
+
+def test_a_transaction_is_whole_or_not_there(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+
+    class Killed(Exception): ...
+
+    def write_and_die() -> None:
+        with atlas.writing() as writer:
+            writer.add_shard(run, "effects", 0, {"sum": np.ones(5)})
+            writer.set_neurons(run, 1, {"weight_norm": np.ones(5)})
+            raise Killed
+
+    with pytest.raises(Killed):
+        write_and_die()
+    assert atlas.shards_done(run, "effects") == set()
+    assert len(atlas.columns(run, ["weight_norm"])["index"]) == 0
+
+
+def test_shards_are_added_once_and_come_back_in_order(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    with atlas.writing() as writer:
+        for index in (2, 0, 1):
+            assert writer.add_shard(run, "effects", index, {"sum": np.full(3, float(index))})
+        assert not writer.add_shard(run, "effects", 1, {"sum": np.full(3, 9.0)})
+    found = list(atlas.shards(run, "effects"))
+    assert [index for index, _ in found] == [0, 1, 2]
+    assert found[1][1]["sum"].tolist() == [1.0, 1.0, 1.0]
+    assert atlas.shards_done(run, "weights") == set()
+
+
+def test_columns_are_published_apart_and_nan_is_null(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    with atlas.writing() as writer:
+        writer.set_neurons(run, 1, {"weight_norm": np.arange(5.0)}, ["plain"] * 5)
+    with atlas.writing() as writer:
+        effects = np.array([0.1, np.nan, np.inf, -np.inf, 0.0])
+        writer.set_neurons(run, 1, {"total_effect": effects}, effect_tokens=7)
+    columns = atlas.columns(run, ["weight_norm", "total_effect", "delta_loss"])
+    assert columns["weight_norm"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(columns["total_effect"], [0.1, np.nan, np.nan, np.nan, 0.0])
+    assert np.isnan(columns["delta_loss"]).all()
+    assert columns["effect_tokens"].tolist() == [7] * 5
+    record = atlas.neuron(run, 1, ["total_effect"])
+    assert record is not None
+    assert record.metrics == {"total_effect": None}
+
+
+def test_a_finished_run_cannot_change(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    atlas.finish_run(run)
+    with pytest.raises(RunIsFinished, match="cannot be changed"), atlas.writing() as writer:
+        writer.set_neurons(run, 1, {"weight_norm": np.zeros(5)})
+    with pytest.raises(RunIsFinished):
+        atlas.fail_run(run, "late")
+    assert atlas.begin_run(PLAN).status == "finished"
+
+
+def test_a_silent_run_reads_as_interrupted(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = atlas.begin_run(PLAN).id
+    assert atlas.run(run).status == "running"
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime.now(UTC) + timedelta(minutes=3)
+
+    monkeypatch.setattr(store, "datetime", Later)
+    assert atlas.run(run).status == "interrupted"
+
+
+def test_contexts_come_back_as_they_show_a_neuron(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    context = ContextRecord([3, 4], ["<b>", "\n🙂"], np.array([0.5]), np.array([1.0, 2.0]), np.array([3]))
+    for _ in range(2):  # putting twice replaces
+        with atlas.writing() as writer:
+            ids = writer.put_contexts(run, [context, context])
+            trace = TraceRecord(2, ids[1], "max", np.array([0.1, 0.9]), 0.9, 1)
+            writer.put_traces(run, [trace, replace(trace, index=3, context_id=ids[0])])
+    shown = atlas.contexts(run, 2)
+    assert len(shown) == 1
+    assert shown[0].context.tokens == ["<b>", "\n🙂"]
+    assert shown[0].trace.activations.tolist() == pytest.approx([0.1, 0.9])
+    assert atlas.contexts(run, 4) == []
+
+
+def test_readers_cannot_write_and_miss_nothing(atlas: Atlas, tmp_path: Path) -> None:
+    run = atlas.begin_run(PLAN).id
+    with Atlas.open(tmp_path / "a.db", read_only=True) as reader:
+        assert reader.run(run).corpus == "words"
+        with atlas.writing() as writer:
+            writer.update_run(run, tokens_counted=5)
+        assert reader.run(run).tokens_counted == 5, "a reader sees what is committed while it is open"
+        with pytest.raises(Exception, match="readonly"):
+            reader.finish_run(run)
+
+
+def test_what_is_not_there_gets_a_sentence(tmp_path: Path, atlas: Atlas) -> None:
+    with pytest.raises(AtlasMissing, match="calibroscope precompute"):
+        Atlas.open(tmp_path / "missing.db", read_only=True)
+    (tmp_path / "junk.db").write_bytes(b"this is not a database, whatever its name says" * 40)
+    for read_only in (True, False):
+        with pytest.raises(AtlasUnusable, match="cannot be opened"):
+            Atlas.open(tmp_path / "junk.db", read_only=read_only)
+    with pytest.raises(NotInAtlas, match="no run 9"):
+        atlas.run(9)
+    with pytest.raises(NotInAtlas, match="no model 'x'"):
+        atlas.model("x")
+
+
+def test_an_atlas_of_a_newer_version_is_refused(atlas: Atlas, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for read_only in (True, False):
+        with pytest.raises(AtlasUnusable, match="newer version"):
+            Atlas.open(tmp_path / "a.db", read_only=read_only)
+
+
+def test_migrations_make_exactly_the_schema(atlas: Atlas, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_the_reference_mean_tells_where_it_comes_from(atlas: Atlas) -> None:
+    means, where = atlas.reference_means("tiny", None)
+    assert means is None
+    assert "this text" in where
+    run = atlas.begin_run(PLAN).id
+    with pytest.raises(NotInAtlas, match="not measured mean activations"):
+        atlas.reference_means("tiny", run)
+    with atlas.writing() as writer:
+        writer.set_neurons(run, 1, {"mean_activation": np.arange(5.0)})
+    means, where = atlas.reference_means("tiny", run)
+    assert means is not None
+    assert means.tolist() == [0, 1, 2, 3, 4]
+    assert f"run {run}" in where
+    with pytest.raises(NotInAtlas, match="not of 'other'"):
+        atlas.reference_means("other", run)
