@@ -13,6 +13,7 @@ from app.format import number, percent, signed
 from app.text import visible
 from backend.schemas import (
     MAX_INTERVENTIONS,
+    MAX_TEXT_CHARS,
     Ablation,
     NeuronName,
     Prediction,
@@ -89,6 +90,8 @@ def edited(chosen: Rows, ids: list[dict[str, str]], kinds: list[str], values: li
             value = None
         elif kind != row["kind"] or not isinstance(value, int | float):
             value = _STARTING_VALUE[kind]
+        else:
+            value = min(_LARGEST_VALUE, max(-_LARGEST_VALUE, value))
         rows.append({"neuron": row["neuron"], "kind": kind, "value": value})
     return rows
 
@@ -125,6 +128,11 @@ def refusal(text: str | None, model: str | None) -> str | None:
         return "There is no model to analyse it with yet: the first run is still loading one. Your text stays here."
     if not (text or "").strip():
         return "Write or pick a text first."
+    if len(str(text)) > MAX_TEXT_CHARS:
+        return (
+            f"The text has {len(str(text)):,} characters; at most {MAX_TEXT_CHARS:,} can be analysed at once. Shorten "
+            "it: all of it is still here."
+        )
     return None
 
 

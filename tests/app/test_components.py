@@ -1,0 +1,115 @@
+"""The token strip and the words for numbers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.components import Strip, metric_card, token_strip
+from app.format import number, percent, signed
+from app.text import label, visible
+from tests.app.sample import TOKENS
+
+
+def _tokens(strip: Strip) -> list[dict[str, Any]]:
+    def walk(node: Any) -> list[dict[str, Any]]:
+        if isinstance(node, list):
+            return [found for child in node for found in walk(child)]
+        if not isinstance(node, dict):
+            return []
+        properties = node.get("props", {})
+        own = [properties] if str(properties.get("className", "")).startswith("tok") else []
+        return own + walk(properties.get("children"))
+
+    return walk(json.loads(json.dumps(token_strip(strip), default=lambda part: part.to_plotly_json())))
+
+
+def test_every_token_is_there_as_text() -> None:
+    found = _tokens(Strip("Loss", TOKENS, [float(i) for i in range(len(TOKENS))], "nats"))
+    assert [token["children"] for token in found] == [visible(token) for token in TOKENS]
+    assert found[4]["children"] == "<script>alert(1)</script>"
+    assert "4.000 nats" in found[4]["title"]
+
+
+def test_changes_are_white_at_zero_and_orange_above() -> None:
+    low, zero, high = _tokens(Strip("Change", ["a", "b", "c"], [-2.0, 0.0, 1.0], "nats", "change"))
+    assert zero["style"]["backgroundColor"] == "rgb(247,247,247)"
+    red, _, blue = (int(part) for part in high["style"]["backgroundColor"][4:-1].split(","))
+    assert red > blue
+    red, _, blue = (int(part) for part in low["style"]["backgroundColor"][4:-1].split(","))
+    assert blue > red
+
+
+def test_a_missing_value_has_no_colour() -> None:
+    first, second = _tokens(Strip("Loss", ["a", "b"], [None, 1.0]))
+    assert first["style"] == {}
+    assert "—" in first["title"]
+    assert second["style"]
+
+
+def test_the_first_token_may_be_left_out_of_the_scale() -> None:
+    values: list[float | None] = [1000.0, 0.0, 1.0]
+    *_, last = _tokens(Strip("Activation", ["a", "b", "c"], values, unscaled=1))
+    *_, dark = _tokens(Strip("Activation", ["a", "b", "c"], values))
+    assert last["style"] != dark["style"]
+
+
+def test_text_on_colour_can_be_read() -> None:
+    dark, *_, bright = _tokens(Strip("Loss", ["a", "b", "c"], [0.0, 1.0, 2.0]))
+    assert (dark["style"]["color"], bright["style"]["color"]) == ("#fff", "#111")
+
+
+def test_clickable_tokens_are_options_of_which_one_takes_focus() -> None:
+    found = _tokens(Strip("Loss", ["a", "b", "c"], [0.0, 1.0, 2.0], clickable=True, marked=1))
+    assert [token["tabIndex"] for token in found] == [-1, 0, -1]
+    assert [token["aria-selected"] for token in found] == ["false", "true", "false"]
+    assert [token["data-token"] for token in found] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("values", [[], [None], [float("nan")], [2.0], [2.0, 2.0]])
+def test_degenerate_values_are_drawn(values: list[float | None]) -> None:
+    assert len(_tokens(Strip("Loss", ["a"] * len(values), values))) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [(" a", "·a"), ("\n", "↵"), ("\t", "⇥"), ("", "∅"), ("\x00", "␀"), ("\u202e", "\\u202e"), ("é🙂", "é🙂")],
+)
+def test_invisible_characters_are_shown(token: str, shown: str) -> None:
+    assert visible(token) == shown
+
+
+def test_labels_are_short_and_escaped() -> None:
+    assert label("<b>") == "&lt;b&gt;"
+    assert len(label("x" * 100)) == 24
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "error", "shown"),
+    [
+        (0.02612, "nats", 0.0021, "0.0261 ± 0.0021 nats"),
+        (-3.8, "", 0.43, "−3.80 ± 0.43"),
+        (8.19e-4, "", None, "8.19e−04"),
+        (None, "nats", None, "—"),
+        (float("nan"), "", None, "—"),
+        (1234.5, "", None, "1,234"),
+        (0.0, "nats", None, "0.000 nats"),
+        (5.0, "", float("nan"), "5.000"),
+    ],
+)
+def test_numbers_have_sensible_digits(value: float | None, unit: str, error: float | None, shown: str) -> None:
+    assert number(value, unit, error) == shown
+
+
+def test_changes_and_shares() -> None:
+    assert signed(0.25, "nats") == "+0.250 nats"
+    assert signed(-0.25) == "−0.250"
+    assert signed(None) == "—"
+    assert percent(0.0237) == "2.4 %"
+
+
+def test_a_card_has_the_definition_and_the_place() -> None:
+    drawn = json.dumps(metric_card("total_effect", 0.026, 0.002, 97.0), default=lambda part: part.to_plotly_json())
+    assert "Eq. 5" in drawn
+    assert "percentile 97.0" in drawn
+    assert "0.0260 \\u00b1 0.0020 nats" in drawn

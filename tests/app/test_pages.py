@@ -1,0 +1,197 @@
+"""What the pages do with the service's answers, and with its errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.pages import atlas, lab, lab_views, neuron
+from backend import schemas
+from backend.client import ApiError, Call
+from tests.app import sample
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Service:
+    """Answers by the end of the path; anything else is a 404 problem."""
+
+    def __init__(self, **answers: Callable[[Call[Any]], Any]) -> None:
+        self.answers, self.asked = answers, []
+
+    async def send(self, call: Call[Any]) -> Any:
+        self.asked.append(call.path)
+        answer = self.answers.get(call.path.rsplit("/", 1)[-1].replace(".", "_"))
+        if answer is None:
+            raise ApiError(schemas.Problem(title="Not found", status=404, detail=f"nothing at {call.path}"))
+        return answer(call)
+
+
+def _text(component: Any) -> str:
+    """All the words of a component."""
+    if component is None or isinstance(component, bool):
+        return ""
+    if isinstance(component, str | int | float):
+        return str(component)
+    if isinstance(component, list | tuple):
+        return " ".join(_text(part) for part in component)
+    return _text(getattr(component, "children", None))
+
+
+def _models(*runs: schemas.RunSummary) -> dict[str, Callable[[Call[Any]], Any]]:
+    model = schemas.ModelSummary(
+        id="tiny", name="Tiny", family="T", n_layers=30, d_model=8, d_mlp=40, d_vocab=10, norm="RMSNorm",
+        n_runs=len(runs), latest_run=runs[0].id if runs else None,
+    )  # fmt: skip
+    return {
+        "models": lambda _: schemas.ModelList(models=[model]),
+        "runs": lambda _: schemas.RunList(runs=list(runs)),
+        "columns": lambda call: sample.columns(call.params["name"]),
+    }
+
+
+async def test_an_empty_atlas_says_what_to_run() -> None:
+    service = Service(models=lambda _: schemas.ModelList(models=[]))
+    *_, state, hidden = await atlas._refreshed(service, None, None, None, model_changed=False)
+    assert "calibroscope precompute" in _text(state)
+    assert hidden
+
+
+async def test_a_finished_run_stops_the_polling_and_an_unchanged_one_is_not_drawn_again() -> None:
+    service = Service(**_models(sample.run()))
+    first = await atlas._refreshed(service, None, None, None, model_changed=False)
+    model, run, revision, stopped = (first[place] for place in (1, 3, 5, 6))
+    assert (model, run, revision, stopped) == ("tiny", "1", "1:4", True)
+    again = await atlas._refreshed(service, "tiny", "1", "1:4", model_changed=False)
+    assert again[5] is not revision
+    assert not isinstance(again[5], str)
+
+
+async def test_a_running_run_shows_its_progress() -> None:
+    growing = sample.run(status="running", stage="effects", progress=0.4, tokens_counted=20)
+    *_, banner, _, stopped, state, hidden = await atlas._refreshed(
+        Service(**_models(growing)), None, None, None, model_changed=False
+    )
+    assert "20 of 50 tokens" in _text(banner)
+    assert not stopped
+    assert state is None
+    assert not hidden
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"status": "failed", "message": "the disk is full"}, "the disk is full"), ({"status": "interrupted"}, "resume")],
+)
+async def test_a_run_that_stopped_says_so(changes: dict[str, object], words: str) -> None:
+    assert words in _text(atlas.run_banner(sample.run(**changes)))
+
+
+async def test_unmeasured_metrics_are_said_to_be_unmeasured() -> None:
+    view = atlas.PRESETS[0].view
+    data = sample.columns(view.columns(), measured=False)
+    assert "fills by itself" in _text(atlas._note(data, view, sample.run(status="running")))
+    assert "Run it again" in _text(atlas._note(data, view, sample.run(status="failed")))
+    assert atlas._note(sample.columns(view.columns()), view, sample.run()) is None
+
+
+async def test_jumping_goes_to_the_neuron_or_tells_what_is_wrong() -> None:
+    service = Service(**{"29_7": lambda _: sample.detail()})
+    assert await atlas._jump(service, "tiny", "1", "29.7") == ("/m/tiny/n/29/7?run=1", None)
+    _, problem = await atlas._jump(service, "tiny", "1", "99.5")
+    assert "nothing at" in problem
+
+
+async def test_the_atlas_page_takes_its_state_from_the_address() -> None:
+    drawn = str(atlas.layout(x="null_fraction", y="ln_mediated", colour="abs_delta_entropy", logs="y"))
+    assert "value='null_fraction'" in drawn
+    assert "value='abs_delta_entropy'" in drawn
+    assert "value='weight_norm'" in str(atlas.layout(x="nonsense", y="<script>"))
+
+
+async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None:
+    body = await neuron._body(Service(effects=lambda _: sample.effects()), sample.detail())
+    words = _text(body)
+    assert "Neuron 29.7" in words
+    assert "It has its reasons." in words
+    assert "30 sampled tokens" in words
+    assert words.count("nothing at") == 4, "histogram, spectrum, logits and contexts are missing, each in its place"
+
+
+async def test_the_lab_sends_a_forgotten_text_again() -> None:
+    trace, asked = sample.trace(), []
+
+    def ablate(call: Call[Any]) -> Any:
+        asked.append(call.path)
+        if len(asked) == 1:
+            raise ApiError(schemas.Problem(title="Gone", status=404, detail="send the text again"))
+        return sample.ablation()
+
+    service = Service(ablate=ablate, texts=lambda _: sample.trace(id="again"))
+    held = {"text": "The lamp is lit.", "trace": trace.model_dump()}
+    chosen = [{"neuron": "29.7", "kind": "mean", "value": None}]
+    assert (await lab._ablated(service, held, chosen)).ln_mediated == 0.75
+    assert asked == ["/texts/abc/ablate", "/texts/again/ablate"]
+
+
+async def test_the_lab_shows_the_change_and_its_direct_part() -> None:
+    words = _text(lab_views.totals(sample.ablation()))
+    assert "75.0 %" in words
+    assert "mean over words" in words
+    assert "(+0.400)" in words
+    assert "(+0.100)" in words
+    strips = _text(lab_views.strips(sample.trace(), sample.ablation(), 2))
+    for title in ("Loss", "Entropy", "Activation of 29.7", "Change of loss", "direct part"):
+        assert title in strips
+    plain = _text(lab_views.strips(sample.trace(), None, None))
+    assert "Change of" not in plain
+
+
+async def test_predictions_at_a_token_have_every_state() -> None:
+    states, following = lab_views.predictions_at(sample.trace(), sample.ablation(), 1)
+    assert list(states) == ["before", "after", "direct part only"]
+    assert following == sample.TOKENS[2]
+    states, following = lab_views.predictions_at(sample.trace(), sample.ablation("other"), len(sample.TOKENS) - 1)
+    assert list(states) == ["before"], "an ablation of another text is not shown"
+    assert following is None
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("29.830", [("29.830", "mean", None)]),
+        ("29.830:clip,29.1022:scale:2.5", [("29.830", "clip", None), ("29.1022", "scale", 2.5)]),
+        ("29.1:value", [("29.1", "value", 0.0)]),
+        ("29.1:scale:nan", [("29.1", "scale", 2.0)]),
+        ("29.1,29.1:zero,x.y,29.2:explode,<b>", [("29.1", "mean", None)]),
+        ("", []),
+    ],
+)
+async def test_interventions_travel_in_the_address(written: str, read: list[tuple[str, str, float | None]]) -> None:
+    rows = lab_views.read_interventions(written)
+    assert [(row["neuron"], row["kind"], row["value"]) for row in rows] == read
+
+
+async def test_interventions_are_added_once_and_edited() -> None:
+    chosen, problem = lab_views.added([], " 29.7 ")
+    assert problem is None
+    assert chosen == [{"neuron": "29.7", "kind": "mean", "value": None}]
+    assert "already" in (lab_views.added(chosen, "29.7")[1] or "")
+    assert "layer.index" in (lab_views.added(chosen, "nonsense")[1] or "")
+    place = [{"type": "lab-kind", "neuron": "29.7"}]
+    scaled = lab_views.edited(chosen, place, ["scale"], [None])
+    assert scaled == [{"neuron": "29.7", "kind": "scale", "value": 2.0}]
+    assert lab_views.edited(scaled, place, ["scale"], [3])[0]["value"] == 3
+    assert lab_views.edited(scaled, place, ["scale"], [1e9])[0]["value"] == 1e4
+    assert lab_views.edited(scaled, place, ["zero"], [3])[0]["value"] is None
+
+
+async def test_an_empty_text_is_refused_before_it_is_sent() -> None:
+    assert "Write or pick" in (lab_views.refusal("  \n", "tiny") or "")
+    assert "Your text stays here" in (lab_views.refusal("hello", None) or "")
+    assert "at most 20,000" in (lab_views.refusal("a" * 30_000, "tiny") or "")
+    assert lab_views.refusal("hello", "tiny") is None

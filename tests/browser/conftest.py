@@ -1,0 +1,112 @@
+"""A running site over the tiny atlas, and a real Chromium to visit it with."""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from app.dashboard import create_dashboard, warm_up
+from backend.client import AsyncClient
+from backend.live.engine import LiveEngine
+from backend.service import create_service
+from backend.settings import Settings
+from tests.conftest import TinyAtlas
+
+BUILD = Path(__file__).parents[2] / "build" / "screenshots"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class Site:
+    """Where the site is."""
+
+    address: str
+    atlas: TinyAtlas
+
+
+@dataclass
+class Visit:
+    """A page, and what went wrong on it."""
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    engine = LiveEngine(tmp_path_factory.mktemp("cache"), device="cpu")
+    service = create_service(Settings(atlas=str(tiny_atlas.path), port=port), engine=engine)
+    create_dashboard(AsyncClient(service=service), service)
+    server = uvicorn.Server(uvicorn.Config(service, host="127.0.0.1", port=port, log_level="warning"))
+
+    def serve() -> None:  # in its own thread: Playwright keeps an event loop in this one
+        anyio.run(warm_up, service)
+        server.run()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield Site(f"http://127.0.0.1:{port}", tiny_atlas)
+    server.should_exit = True
+    thread.join(timeout=10)
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        pytest.fail("No Chromium was found: install it (apt-get install chromium) or set CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_context(chromium: Browser, *, width: int = 1366, dark: bool = False) -> BrowserContext:
+    return chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+    )
+
+
+def watch(page: Page, site: Site) -> Visit:
+    """Collect errors in the page's console, failed answers, and requests that leave the machine."""
+    visit = Visit(page)
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("console", lambda message: visit.errors.append(message.text) if message.type == "error" else None)
+    page.on("response", lambda answer: visit.errors.append(answer.url) if answer.status >= 400 else None)
+    local = (site.address, "data:", "blob:")
+    page.on("request", lambda asked: visit.elsewhere.append(asked.url) if not asked.url.startswith(local) else None)
+    return visit
+
+
+@pytest.fixture
+def visit(chromium: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A fresh browser window; the test fails if the page complained or called elsewhere. A screenshot is kept."""
+    context = open_context(chromium)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen = watch(context.new_page(), site)
+    yield seen
+    BUILD.mkdir(parents=True, exist_ok=True)
+    seen.page.screenshot(path=BUILD / f"{request.node.name}.png")
+    context.close()
+    assert seen.errors == []
+    assert seen.elsewhere == []
