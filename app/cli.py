@@ -141,6 +141,10 @@ def models() -> None:
 
 def main() -> None:
     """Run the command line; an error that a person can act on ends with its sentence, not with a traceback."""
+    # Read by OpenMP when torch is imported. By default its threads spin while they wait, and the analysis and the live
+    # service, side by side on a few cores, would spend most of their time spinning against each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     try:
         app()
     except CalibroscopeError as error:
@@ -198,6 +202,8 @@ def _open_page(address: str) -> None:
 def _beside(command: list[str]) -> Iterator[None]:
     """Run a command beside the body, and stop it with the body; what it has finished is kept, the rest resumes."""
     child = subprocess.Popen(command)
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, child.pid, 10)  # a person at the page goes before the analysis
     try:
         yield
     finally:

