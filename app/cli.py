@@ -4,6 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` answers at on
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -201,6 +202,8 @@ def _open_page(address: str) -> None:
 @contextmanager
 def _beside(command: list[str]) -> Iterator[None]:
     """Run a command beside the body, and stop it with the body; what it has finished is kept, the rest resumes."""
+    # Without a handler, a termination signal would end this process before it could stop the other.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     child = subprocess.Popen(command)
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, child.pid, 10)  # a person at the page goes before the analysis

@@ -13,9 +13,9 @@ will have water everywhere except in its taps."
 
 They decided to move the pumps. It was not a good plan, but it was the only plan that anyone could think of. The farmers
 had a tractor and a long trailer. The boy knew the path behind the churchyard, which was narrow but higher than the
-road. Martha had rope, a great deal of rope, and a way of telling people where to stand that did not allow for discussion. By
-nine they had taken the first pump off its bolts, and by ten the second. The rain did not stop. The water reached the
-door of the pumping station at a quarter past eleven, and found it empty.
+road. Martha had rope, a great deal of rope, and a way of telling people where to stand that did not allow for
+discussion. By nine they had taken the first pump off its bolts, and by ten the second. The rain did not stop. The
+water reached the door of the pumping station at a quarter past eleven, and found it empty.
 
 In the evening the six of them sat in the school hall with several hundred other people and ate soup. Somebody had
 written the height of the river on the blackboard, and every half hour somebody else rubbed it out and wrote a new one.
