@@ -248,6 +248,8 @@ class TokenValues(Wire):
 
 
 class Totals(Wire):
+    """Means over the positions that have a target, where neither token nor target is BOS or EOS."""
+
     mean_loss: Number
     mean_entropy: FiniteFloat
     perplexity: Number
@@ -303,7 +305,7 @@ class AblatedState(Wire):
     predictions: list[list[Prediction]]
     totals: Totals
     changed_predictions: Annotated[float, Field(ge=0, le=1)]
-    """Share of tokens whose most probable next token differs from before."""
+    """Share of these positions whose most probable next token differs from before."""
 
 
 class Ablation(Wire):
@@ -320,7 +322,7 @@ class Ablation(Wire):
     frozen: AblatedState
     """The final norm's scale held at its value before: the direct part."""
     ln_mediated: Number
-    """1 − mean|Δloss frozen| / mean|Δloss total| over this text's tokens."""
+    """1 − mean|Δloss frozen| / mean|Δloss total| over the same positions."""
 
 
 class MetricDefinition(Wire):

@@ -16,7 +16,7 @@ class Settings(BaseSettings):
 
     atlas: str = Field(
         "atlas.db",
-        validation_alias=AliasChoices("atlas", "CALIBROSCOPE_ATLAS", "DATABASE_URL"),
+        validation_alias=AliasChoices("CALIBROSCOPE_ATLAS", "DATABASE_URL"),
         description="The atlas: the path of a SQLite file, or a database URL.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; others than this machine's need care.")

@@ -193,7 +193,7 @@ def _main() -> html.Div:
         [
             html.P(id=LEGEND, className="sentences"),
             html.Div(id=NOTE),
-            graph(blank(), id=GRAPH, className="big-figure", clear_on_unhover=True),
+            graph(blank(), id=GRAPH, className="big-figure"),
             html.H2("Neurons"),
             dag.AgGrid(
                 id=TABLE, columnDefs=columns, rowData=[], getRowId="params.data.neuron",

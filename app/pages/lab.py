@@ -33,18 +33,20 @@ def register(app: Dash, client: AsyncClient) -> None:
 
 
 def _register_inputs(app: Dash, client: AsyncClient) -> None:
-    @app.callback(Output(MODEL, "data"), Output(MODEL, "value"), Output(NEURON, "value"),
-                  Input(MODELS, "n_intervals"), State(MODEL, "value"), State(NEURON, "value"))  # fmt: skip
-    async def offer_models(_: int | None, model: str | None, neuron: str | None) -> tuple[Any, Any, Any]:
+    @app.callback(
+        Output(MODEL, "data"), Output(MODEL, "value"), Output(NEURON, "value"), Output(MODELS, "disabled"),
+        Input(MODELS, "n_intervals"), State(MODEL, "value"), State(NEURON, "value"),
+    )  # fmt: skip
+    async def offer_models(_: int | None, model: str | None, neuron: str | None) -> tuple[Any, Any, Any, Any]:
         try:
             models = (await client.send(calls.models())).models
             chosen = next((m for m in models if m.id == model), models[0] if models else None)
             if chosen is None:
-                return [], None, no_update
+                return [], None, no_update, False
             options = [{"value": m.id, "label": m.name} for m in models]
-            return options, chosen.id, neuron or await _suggested(client, chosen.latest_run)
+            return options, chosen.id, neuron or await _suggested(client, chosen.latest_run), True
         except ApiError:
-            return no_update, no_update, no_update
+            return no_update, no_update, no_update, False
 
     @app.callback(Output(TEXT, "value"), Input(EXAMPLE, "value"), prevent_initial_call=True)
     async def take_example(name: str | None) -> Any:
@@ -174,7 +176,7 @@ def layout(model: str | None = None, neuron: str | None = None, do: str | None =
         [
             dcc.Store(id=TRACE), dcc.Store(id=ABLATION), dcc.Store(id=TOKEN), dcc.Store(id=CHOSEN, data=chosen),
             dcc.Store(id=ADDRESS),
-            dcc.Interval(id=MODELS, interval=5_000, max_intervals=60),
+            dcc.Interval(id=MODELS, interval=3_000),
             html.H1("Text lab", className="visually-hidden"),
             html.Div(
                 [

@@ -45,6 +45,8 @@ class TracedText:
     """A text's tokens and what the model computed on them."""
 
     tokens: list[int]
+    counted: list[int]
+    """Positions behind the text's means: those that have a target, where neither token nor target is BOS or EOS."""
     truncated: bool
     centred: Tensor
     """x̃, [tokens, d_model]"""
@@ -85,7 +87,22 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
     scale = readout.scale(centred)
     logits = readout.logits(centred, scale)
     before = _state(logits, tokens, scale)
-    return TracedText(tokens, len(ids) > limit, centred, scale, trace.activations[0], before, logits)
+    return TracedText(
+        tokens,
+        _counted(tokens, model.uncounted),
+        len(ids) > limit,
+        centred,
+        scale,
+        trace.activations[0],
+        before,
+        logits,
+    )
+
+
+def _counted(tokens: list[int], uncounted: frozenset[int]) -> list[int]:
+    positions = range(len(tokens) - 1)
+    words = [t for t in positions if tokens[t] not in uncounted and tokens[t + 1] not in uncounted]
+    return words or list(positions)  # of a single word, all that there is is its prediction after BOS
 
 
 def ablate_text(

@@ -10,7 +10,7 @@ from torch import Tensor
 from backend import schemas
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
-from backend.core.text import State, last_layer_index
+from backend.core.text import State, TracedText, last_layer_index
 from backend.live.engine import LiveAblation, LiveText
 
 
@@ -24,7 +24,7 @@ def text_trace(text: LiveText) -> schemas.TextTrace:
         token_ids=traced.tokens,
         values=_values(traced.before),
         predictions=_predictions(traced.before, text.strings),
-        totals=_totals(traced.before),
+        totals=_totals(traced.before, traced.counted),
         truncated=traced.truncated,
     )
 
@@ -33,7 +33,7 @@ def ablation(
     text: LiveText, interventions: Sequence[Intervention], ablated: LiveAblation, reference: str
 ) -> schemas.Ablation:
     """The answer to intervening on a text; `reference` tells where the mean came from."""
-    before, result = text.traced.before, ablated.result
+    traced, before, result = text.traced, text.traced.before, ablated.result
     names = [str(intervention.neuron) for intervention in interventions]
     return schemas.Ablation(
         text=text.id,
@@ -41,20 +41,20 @@ def ablation(
         activations_before=_by_name(names, result.activations_before),
         activations_after=_by_name(names, result.activations_after),
         before=_values(before),
-        before_totals=_totals(before),
-        total=_ablated(before, result.total, ablated.strings),
-        frozen=_ablated(before, result.frozen, ablated.strings),
-        ln_mediated=_ln_mediated(before, result.total, result.frozen),
+        before_totals=_totals(before, traced.counted),
+        total=_ablated(traced, result.total, ablated.strings),
+        frozen=_ablated(traced, result.frozen, ablated.strings),
+        ln_mediated=_ln_mediated(traced, result.total, result.frozen),
     )
 
 
-def _ablated(before: State, after: State, strings: Mapping[int, str]) -> schemas.AblatedState:
-    changed = (before.top_tokens[:, 0] != after.top_tokens[:, 0]).double().mean()
+def _ablated(traced: TracedText, after: State, strings: Mapping[int, str]) -> schemas.AblatedState:
+    changed = (traced.before.top_tokens[:, 0] != after.top_tokens[:, 0])[traced.counted]
     return schemas.AblatedState(
         values=_values(after),
         predictions=_predictions(after, strings),
-        totals=_totals(after),
-        changed_predictions=float(changed),
+        totals=_totals(after, traced.counted),
+        changed_predictions=float(changed.double().mean()) if len(changed) else 0.0,
     )
 
 
@@ -82,20 +82,20 @@ def _predictions(state: State, strings: Mapping[int, str]) -> list[list[schemas.
     ]
 
 
-def _totals(state: State) -> schemas.Totals:
-    losses = state.loss[:-1].double()
-    if len(losses) == 0:  # one token: nothing was predicted that could be checked
+def _totals(state: State, counted: list[int]) -> schemas.Totals:
+    if not counted:  # one token: nothing was predicted that could be checked
         return schemas.Totals(mean_loss=None, mean_entropy=float(state.entropy.mean()), perplexity=None)
-    mean = float(losses.mean())
+    mean = float(state.loss[counted].double().mean())
     perplexity = float(np.exp(min(mean, 700.0)))
-    return schemas.Totals(mean_loss=mean, mean_entropy=float(state.entropy[:-1].double().mean()), perplexity=perplexity)
+    return schemas.Totals(
+        mean_loss=mean, mean_entropy=float(state.entropy[counted].double().mean()), perplexity=perplexity
+    )
 
 
-def _ln_mediated(before: State, total: State, frozen: State) -> float | None:
-    effect = (total.loss - before.loss)[:-1].double().abs().mean()
-    direct = (frozen.loss - before.loss)[:-1].double().abs().mean()
-    share = float(1 - direct / effect)
-    return share if math.isfinite(share) else None
+def _ln_mediated(traced: TracedText, total: State, frozen: State) -> float | None:
+    effect = (total.loss - traced.before.loss)[traced.counted].double().abs().mean()
+    direct = (frozen.loss - traced.before.loss)[traced.counted].double().abs().mean()
+    return _finite(float(1 - direct / effect))
 
 
 def activations(

@@ -1,0 +1,1 @@
+"""Timings, as ratios in one run against a named baseline. `make bench`."""

@@ -1,0 +1,136 @@
+"""One table: method × (ms a token for all last-layer neurons, largest error in nats), on the packaged model."""
+
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+import platformdirs
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from backend.core.interventions import Intervention
+from backend.core.metrics import kernels, series
+from backend.core.metrics.effects import TokenBatch
+from backend.core.metrics.kernels import Before, PairStatistics, Problem
+from backend.core.model import AnalysisModel
+from backend.core.neurons import NeuronId
+from backend.core.sources import find_model
+from backend.core.text import ablate_text, trace_text
+from precompute.corpus import counted_positions
+from tests.benchmarks.published import published_effects
+from tests.core.prose import PROSE
+
+Deltas = tuple[Tensor, Tensor, Tensor, Tensor]
+_CHECKED_NEURONS = 60
+
+
+class Case:
+    """Tokens of a real text on the packaged model, with their float64 truth for some neurons."""
+
+    def __init__(self, model: AnalysisModel) -> None:
+        tokens = np.array([[model.bos, *model.encode(PROSE)]])
+        trace = model.trace(torch.from_numpy(tokens))
+        counted = torch.from_numpy(np.flatnonzero(counted_positions(tokens, model.uncounted)))
+        self.readout, self.means = model.readout, trace.activations[0].mean(dim=0)
+        self.residual, self.activations = trace.residual[0, counted], trace.activations[0, counted]
+        self.targets = torch.from_numpy(tokens)[0, counted + 1]
+        self.A = model.readout.direct_logits()
+        self.checked = np.random.default_rng(0).choice(model.d_mlp, _CHECKED_NEURONS, replace=False)
+
+    def batch(self, count: int) -> TokenBatch:
+        return TokenBatch(self.residual[:count], self.activations[:count], self.targets[:count])
+
+    def problem(self, count: int) -> Problem:
+        batch, readout = self.batch(count), self.readout
+        centred = readout.centred(batch.residual)
+        scale = readout.scale(centred)
+        deltas = self.means - batch.activations
+        r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
+        return Problem(readout.logits(centred, scale), batch.targets, deltas / scale[:, None], r, self.A, readout.b_U)
+
+    def error(self, found: Deltas) -> float:
+        """Largest |found − float64| over the first four tokens and the checked neurons, in nats."""
+        worst, readout = 0.0, self.readout
+        W_out, W_U = readout.W_out[self.checked].double(), readout.W_U.double()
+        for t in range(4):
+            x, target = self.residual[t].double(), self.targets[t]
+            deltas = (self.means - self.activations[t]).double()[self.checked]
+            streams = torch.cat([x[None], x + deltas[:, None] * W_out])
+            scales = (streams.square().mean(1, keepdim=True) + readout.eps).sqrt()
+            truth = []
+            for scale in (scales, scales[:1]):
+                log_p = ((streams / scale) @ W_U).log_softmax(1)
+                truth.append((-log_p[:, target], -(log_p.exp() * log_p).sum(1)))
+            (loss, entropy), (loss_frozen, entropy_frozen) = truth
+            for column, values in zip(found, (loss, loss_frozen, entropy, entropy_frozen), strict=True):
+                own = column[t, self.checked].double()
+                worst = max(worst, float((own - (values[1:] - values[0])).abs().max()))
+        return worst
+
+
+def _deltas(pairs: PairStatistics) -> Deltas:
+    return pairs.delta_loss, pairs.delta_loss_frozen, pairs.delta_entropy, pairs.delta_entropy_frozen
+
+
+def _timed(work: Callable[[int], Deltas], tokens: int) -> tuple[float, Deltas]:
+    """Milliseconds a token, the best of three, and the result."""
+    best, found = float("inf"), None
+    for _ in range(3):
+        start = time.perf_counter()
+        found = work(tokens)
+        best = min(best, time.perf_counter() - start)
+    assert found is not None
+    return 1e3 * best / tokens, found
+
+
+def _live_ms(model: AnalysisModel) -> float:
+    text = trace_text(model, PROSE, 256)
+    chosen = [Intervention(NeuronId(model.last_layer, 830), "mean")]
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        ablate_text(model, text, chosen, None)
+        times.append(time.perf_counter() - start)
+    return 1e3 * sorted(times)[len(times) // 2]
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure, print the table, and end with one line for machines."""
+    cache = platformdirs.user_cache_path("calibroscope")
+    model = AnalysisModel.load(find_model("smollm2-135m", cache, print), "cpu")
+    case = Case(model)
+
+    def by_kernel(kernel: Callable[[Problem, Before], PairStatistics]) -> Callable[[int], Deltas]:
+        def work(count: int) -> Deltas:
+            problem = case.problem(count)
+            return _deltas(kernel(problem, Before.of(problem)))
+
+        return work
+
+    methods: tuple[tuple[str, Callable[[int], Deltas], int], ...] = (
+        ("published algorithm (baseline)", lambda n: published_effects(case.readout, case.batch(n), case.means), 4),
+        ("row by row, closed form", by_kernel(kernels.every_pair), 16),
+        ("moment series, certified", by_kernel(series.every_pair), 256),
+    )
+    table = Table("method", "ms a token", "× baseline", "largest error (nats)")
+    results: dict[str, tuple[float, float]] = {}
+    for name, work, tokens in methods:
+        milliseconds, found = _timed(work, tokens)
+        results[name] = (milliseconds, case.error(found))
+        ratio = results[methods[0][0]][0] / milliseconds
+        table.add_row(name, f"{milliseconds:.1f}", f"{ratio:.0f}", f"{results[name][1]:.1e}")
+    console = Console()
+    console.print(f"SmolLM2-135M, {model.d_mlp} neurons, {model.d_vocab} tokens; {platform.machine()}, "
+                  f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
+    console.print(table)
+    baseline, exact = results[methods[0][0]], results[methods[2][0]]
+    live = _live_ms(model)
+    print(f"exact_ratio={baseline[0] / exact[0]:.1f} exact_error_nats={exact[1]:.2e} live_ms={live:.1f}")
+
+
+if __name__ == "__main__":
+    main()

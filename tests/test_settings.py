@@ -1,0 +1,39 @@
+"""Settings come from the environment, under the project's name only."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from backend.settings import Settings
+
+
+def test_defaults_listen_on_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CALIBROSCOPE_ATLAS", "DATABASE_URL", "CALIBROSCOPE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ATLAS", "not ours")
+    settings = Settings()
+    assert (settings.host, settings.port, settings.atlas) == ("127.0.0.1", 8050, "atlas.db")
+    assert settings.is_local
+
+
+@pytest.mark.parametrize("name", ["CALIBROSCOPE_ATLAS", "DATABASE_URL"])
+def test_the_environment_names_the_atlas_and_flags_win(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "postgresql+psycopg://host/db")
+    monkeypatch.setenv("CALIBROSCOPE_PORT", "9000")
+    monkeypatch.setenv("CALIBROSCOPE_CACHE_DIR", "/tmp/somewhere")
+    settings = Settings()
+    assert (settings.atlas, settings.port, settings.cache_dir) == (
+        "postgresql+psycopg://host/db", 9000, Path("/tmp/somewhere"),
+    )  # fmt: skip
+    assert Settings(atlas="mine.db").atlas == "mine.db"
+
+
+def test_every_setting_has_a_sentence() -> None:
+    for name, field in Settings.model_fields.items():
+        assert (field.description or "").endswith("."), name
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Settings(port=70_000)
