@@ -1,0 +1,125 @@
+"""The command line, as a person types it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.core.sources import ModelFiles
+from tests.conftest import TinyAtlas
+
+ROOT = Path(__file__).parents[2]
+
+
+def _calibroscope(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, check=False, timeout=120
+    )
+
+
+def test_help_answers_at_once_and_names_the_commands() -> None:
+    start = time.perf_counter()
+    done = _calibroscope("--help")
+    assert time.perf_counter() - start < 5
+    for command in ("demo", "precompute", "serve", "export", "models"):
+        assert command in done.stdout
+
+
+def test_models_lists_what_needs_no_hub() -> None:
+    done = _calibroscope("models")
+    assert "smollm2-135m" in done.stdout
+    assert "lee-news" in done.stdout
+
+
+def test_a_run_from_the_terminal_and_its_export(tmp_path: Path, tiny_files: Callable[[str], ModelFiles]) -> None:
+    (tmp_path / "text.txt").write_text("The lamp is lit, and the lamp is not lit. " * 40)
+    out, cache = str(tmp_path / "a.db"), {"CALIBROSCOPE_CACHE_DIR": str(tmp_path / "cache")}
+    model = str(tiny_files("gpt2").folder)
+    arguments = ["--dataset", str(tmp_path / "text.txt"), "--sequences", "3", "--seq-len", "24", "--out", out]
+    done = _calibroscope("precompute", "--model", model, *arguments, **cache)
+    assert done.returncode == 0, done.stderr
+    assert "Run 1 is finished" in done.stderr
+    again = _calibroscope("precompute", "--model", model, *arguments, **cache)
+    assert "finished already" in again.stderr
+    table = tmp_path / "neurons.csv"
+    done = _calibroscope("export", "--atlas", out, "--format", "csv", "--out", str(table))
+    assert done.returncode == 0, done.stderr
+    assert table.read_text().startswith('"neuron","layer","index"')
+    assert len(table.read_text().splitlines()) == 1 + 44
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["precompute", "--model", "/no/such/model"], "no model folder"),
+        (["export", "--atlas", "/no/such/atlas.db", "--out", "x.csv"], "calibroscope precompute"),
+        (["precompute", "--model", "gpt2", "--sequences", "0"], "--sequences"),
+        (["serve", "--port", "70000"], "--port"),
+    ],
+)
+def test_errors_are_sentences_and_not_tracebacks(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = _calibroscope(*arguments, CALIBROSCOPE_ATLAS=str(tmp_path / "a.db"))
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_says_to_take_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = _calibroscope("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "--port" in done.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_the_demo_stops_its_analysis(sign: signal.Signals) -> None:
+    program = (
+        "import sys, time\nfrom app.cli import _beside\n"
+        "with _beside([sys.executable, '-c', 'import time; time.sleep(60)']):\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    child = int(children.read_text().split()[0]) if children.exists() else None
+    parent.send_signal(sign)
+    parent.wait(timeout=20)
+    if child is not None:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+
+
+@pytest.mark.slow
+def test_serve_answers_on_its_port(tiny_atlas: TinyAtlas) -> None:
+    import httpx
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "app.cli", "serve", "--atlas", str(tiny_atlas.path), "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert f":{port}/" in server.stdout.readline()
+        for _ in range(60):
+            try:
+                page = httpx.get(f"http://127.0.0.1:{port}/m/llama/n/1/3", timeout=5)
+                break
+            except httpx.TransportError:
+                time.sleep(0.25)
+        assert page.status_code == 200
+        assert "calibroscope.css" in page.text, "a deep link that comes first has its styles"
+        assert httpx.get(f"http://127.0.0.1:{port}/api/v1/health", timeout=5).json()["status"] == "ok"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
