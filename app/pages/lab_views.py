@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import html
+from dash import html, no_update
 from dash.development.base_component import Component
 from pydantic import TypeAdapter, ValidationError
 
@@ -68,8 +68,6 @@ def _read_value(kind: str, written: str) -> float | None:
 
 def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
     """The interventions with one more, and what is wrong with the name if it cannot be added."""
-    from dash import no_update
-
     name = (typed or "").strip()
     if not is_neuron(name):
         return no_update, "Write layer.index, as in 29.830."

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel
+from backend.core.devices import refusing_memory_errors as _refusing
+from backend.core.errors import ModelTooLarge, SelfCheckFailed, SourceError, UnsupportedModel
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
 from tests.reference.tiny_models import D_MLP, D_MODEL, LAYERS, VOCAB, build
@@ -88,3 +89,24 @@ def test_a_device_that_is_not_there_gets_a_sentence(tiny_files: Callable[[str], 
             AnalysisModel.load(tiny_files("gpt2"), "cuda")
     with pytest.raises(SourceError, match="is not a device"):
         AnalysisModel.load(tiny_files("gpt2"), "abacus")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_running_out_of_memory_is_a_sentence(error: Exception) -> None:
+    with (
+        pytest.raises(ModelTooLarge, match=r"Running x ran out of memory\. Take a smaller model"),
+        _refusing("Running x"),
+    ):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), _refusing("Running x"):
+        raise RuntimeError("shapes do not match")

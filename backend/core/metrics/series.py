@@ -95,8 +95,8 @@ class _Predictions:
 @cache
 def half_precision(device: str) -> torch.dtype | None:
     """The narrow type that this device multiplies faster than float32, or None."""
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    if device != "cpu":  # CUDA may reduce bfloat16 products in bfloat16, which the bound does not allow for
+        return None
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if has_bf16 is not None and has_bf16() else None
 
