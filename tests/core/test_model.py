@@ -101,7 +101,7 @@ def test_a_device_that_is_not_there_gets_a_sentence(tiny_files: Callable[[str], 
 )
 def test_running_out_of_memory_is_a_sentence(error: Exception) -> None:
     with (
-        pytest.raises(ModelTooLarge, match=r"Running x ran out of memory\. Take a smaller model"),
+        pytest.raises(ModelTooLarge, match=r"x ran out of memory\."),
         _refusing("Running x"),
     ):
         raise error
