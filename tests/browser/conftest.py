@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app.dashboard import create_dashboard, warm_up
 from backend.client import AsyncClient
@@ -22,6 +22,7 @@ from backend.settings import Settings
 from tests.conftest import TinyAtlas
 
 BUILD = Path(__file__).parents[2] / "build" / "screenshots"
+expect.set_options(timeout=20_000)  # a loaded machine is slow, not wrong
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
