@@ -85,7 +85,10 @@ def test_stopping_the_demo_stops_its_analysis(sign: signal.Signals) -> None:
         "with _beside([sys.executable, '-c', 'import time; time.sleep(60)']):\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
