@@ -14,7 +14,7 @@ def visible(token: str) -> str:
 def label(token: str, longest: int = 24) -> str:
     """A token for Plotly's texts, which would read markup in it."""
     shown = visible(token)
-    return escape(shown if len(shown) <= longest else shown[: longest - 1] + "…")
+    return escape(shown if len(shown) <= longest else shown[: longest - 1] + "…", quote=False)
 
 
 def _mark(character: str) -> str:

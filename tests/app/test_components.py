@@ -81,6 +81,7 @@ def test_invisible_characters_are_shown(token: str, shown: str) -> None:
 
 def test_labels_are_short_and_escaped() -> None:
     assert label("<b>") == "&lt;b&gt;"
+    assert label('a"b') == 'a"b', "Plotly does not undo the escaping of quotes"
     assert len(label("x" * 100)) == 24
 
 
