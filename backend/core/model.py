@@ -6,6 +6,7 @@ every load that the processed model still computes what the original computes an
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -43,14 +44,15 @@ class AnalysisModel:
         self.bridge, self.tokenizer, self.name = bridge, tokenizer, name
         cfg = bridge.cfg
         self.family: str = str(cfg.architecture or type(bridge.original_model).__name__)
-        self.n_layers, self.d_model, self.d_mlp = int(cfg.n_layers), int(cfg.d_model), int(cfg.d_mlp)
+        self.n_layers, self.d_model = int(cfg.n_layers), int(cfg.d_model)
         self.max_tokens = int(cfg.n_ctx)
         self.norm: NormKind = "RMSNorm" if cfg.uses_rms_norm or "RMS" in str(cfg.normalization_type) else "LayerNorm"
         self.eps = float(cfg.eps)
         self.device = bridge.W_U.device
         self.last_layer = self.n_layers - 1
         self.readout = self._readout()
-        self.d_vocab = self.readout.W_U.shape[1]
+        # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT) the bridge puts 4·d_model there.
+        self.d_mlp, self.d_vocab = self.readout.W_out.shape[0], self.readout.W_U.shape[1]
 
     @classmethod
     def load(cls, files: ModelFiles, device: str = "auto") -> Self:
@@ -188,8 +190,13 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            files.folder, dtype=torch.float32, use_safetensors=True, attn_implementation="eager", **options
+        model, told = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
@@ -197,7 +204,17 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
             f"{files.name} could not be read as a causal language model: {reason}. A model folder needs config.json, "
             "*.safetensors and the tokenizer's files, of an architecture that transformers knows without remote code."
         ) from error
+    _require_every_weight(files.name, told["missing_keys"])
     return model, tokenizer
+
+
+def _require_every_weight(name: str, missing: Collection[str]) -> None:
+    # transformers fills a missing tensor with random numbers and only warns
+    if missing:
+        raise SourceError(
+            f"{name} lacks {len(missing)} of its tensors (such as {min(missing)}): the download is incomplete, or the "
+            "weights belong to another model. Fetch the model anew."
+        )
 
 
 def _refuse_unsupported(config: Any, name: str) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from backend.core.devices import refusing_memory_errors as _refusing
 from backend.core.errors import ModelTooLarge, SelfCheckFailed, SourceError, UnsupportedModel
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
-from tests.reference.tiny_models import D_MLP, D_MODEL, LAYERS, VOCAB, build
+from tests.reference.tiny_models import D_MLP, D_MODEL, FAMILIES, LAYERS, VOCAB, build
 
 
 def test_a_trace_has_the_shapes_it_says(tiny_model: Callable[[str], AnalysisModel]) -> None:
@@ -73,6 +74,21 @@ def test_a_vocabulary_padded_past_the_tokenizers_is_fine(tmp_path: Path) -> None
     model = AnalysisModel.load(build("gpt-neox", tmp_path, vocab=304), "cpu")
     assert model.d_vocab == 304
     assert model.token_strings([300]) == [""]
+
+
+def test_an_incomplete_download_is_refused(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    broken = tmp_path / "incomplete"
+    shutil.copytree(tiny_files("llama").folder, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SourceError, match=r"lacks 1 of its tensors \(such as model\.norm\.weight\)"):
+        AnalysisModel.load(ModelFiles(broken, "incomplete", "folder"), "cpu")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_width_of_the_mlp_is_that_of_its_weights(family: str, tiny_model: Callable[[str], AnalysisModel]) -> None:
+    assert tiny_model(family).d_mlp == D_MLP
 
 
 def test_a_broken_configuration_gets_a_sentence(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
