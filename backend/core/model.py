@@ -130,6 +130,8 @@ class AnalysisModel:
 
     def _readout(self) -> Readout:
         W_out = self.bridge.blocks[self.last_layer].mlp.W_out.detach().float()
+        if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
+            W_out = W_out - W_out.mean(dim=1, keepdim=True)
         W_U, b_U = self.bridge.W_U.detach().float(), self.bridge.b_U
         # A bias that is equal for all tokens shifts every logit alike and changes nothing that is measured.
         has_bias = b_U is not None and bool((b_U.max() - b_U.min()) > 0)
@@ -156,7 +158,7 @@ class AnalysisModel:
             )
         written = post @ self.readout.W_out
         # Only what varies from token to token matters: a bias of the MLP is the same at every position.
-        if not _close(mlp_out - mlp_out[:, :1], written - written[:, :1]):
+        if not _close(self.readout.centred(mlp_out - mlp_out[:, :1]), written - written[:, :1]):
             raise UnsupportedModel(
                 f"{self.name}: its last MLP's output is not activations · W_out (a norm follows the MLP, as in Gemma 2 "
                 "and 3, or it routes between experts). The closed forms of the effects do not hold for it."

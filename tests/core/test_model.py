@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformer_lens.model_bridge import TransformerBridge
 
 from backend.core.devices import refusing_memory_errors as _refusing
 from backend.core.errors import ModelTooLarge, SelfCheckFailed, SourceError, UnsupportedModel
@@ -74,6 +75,21 @@ def test_a_vocabulary_padded_past_the_tokenizers_is_fine(tmp_path: Path) -> None
     model = AnalysisModel.load(build("gpt-neox", tmp_path, vocab=304), "cpu")
     assert model.d_vocab == 304
     assert model.token_strings([300]) == [""]
+
+
+def test_writing_weights_that_were_not_centred_are(
+    tiny_files: Callable[[str], ModelFiles], tiny_model: Callable[[str], AnalysisModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TransformerLens leaves some LayerNorm families as they are; the readout must be the same either way."""
+    plain = TransformerBridge.enable_compatibility_mode
+
+    def uncentred(bridge: TransformerBridge, **options: bool) -> None:
+        plain(bridge, **options, center_writing_weights=False)
+
+    monkeypatch.setattr(TransformerBridge, "enable_compatibility_mode", uncentred)
+    model = AnalysisModel.load(tiny_files("gpt2"), "cpu")
+    assert float(model.bridge.blocks[-1].mlp.W_out.mean(dim=1).abs().max()) > 1e-3, "the bridge did not centre"
+    torch.testing.assert_close(model.readout.W_out, tiny_model("gpt2").readout.W_out, atol=1e-6, rtol=1e-5)
 
 
 def test_an_incomplete_download_is_refused(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
