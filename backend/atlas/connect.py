@@ -8,14 +8,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from backend.core.errors import CalibroscopeError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+_ADVISORY_LOCK = 0x0CA11B705C09E
+"""Any number, as long as every Calibroscope asks PostgreSQL for the same one."""
 
 
 class AtlasMissing(CalibroscopeError):
@@ -27,47 +29,70 @@ class AtlasUnusable(CalibroscopeError):
 
 
 def atlas_url(location: str | Path) -> URL:
-    """The database URL of a location: a URL as it is, anything else as the path of a SQLite file."""
+    """The database URL of a location: a URL as it is, anything else as the path of a SQLite file.
+
+    Raises:
+        AtlasUnusable: it is a URL that cannot be read, or one of another kind of database.
+    """
     text = str(location)
     if "://" not in text:
         return URL.create("sqlite+pysqlite", database=str(Path(text).expanduser()))
     try:
-        return make_url(text)
-    except ArgumentError as error:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
         raise AtlasUnusable("The atlas's address is neither a path nor a database URL.") from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise AtlasUnusable(
+            f"An atlas cannot be kept in {url.get_backend_name()[:40]!r}: name the path of a SQLite file, or "
+            "postgresql://user:password@host/database."
+        )
+    return url
 
 
 def connect(url: URL, *, read_only: bool) -> Engine:
     """An engine for the atlas at `url`, brought to the newest schema unless it is read only.
 
     Raises:
-        AtlasMissing: it is read only and nothing is there.
-        AtlasUnusable: the file is not a database, or was written by a newer version.
+        AtlasMissing: it is read only and nothing is there yet.
+        AtlasUnusable: what is there is not an atlas, or one of another version; or it cannot be reached.
     """
-    is_file = url.get_backend_name() == "sqlite"
-    if is_file and read_only and not Path(str(url.database)).exists():
-        raise AtlasMissing(
-            f"There is no atlas at {url.database} yet. Make one: calibroscope precompute --model smollm2-135m "
-            f"--out {url.database}, or make demo."
-        )
-    if is_file and not read_only:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = _sqlite(url, read_only) if is_file else create_engine(url, pool_pre_ping=True)
+    engine = _sqlite(url, read_only) if url.get_backend_name() == "sqlite" else _server(url)
     try:
-        _check_revision(engine, url) if read_only else _migrate(engine, url)
-    except (DatabaseError, OperationalError) as error:
+        if not _is_current(engine, url, read_only=read_only):
+            _migrate(engine, url)
+    except DatabaseError as error:
         engine.dispose()
-        shown = url.render_as_string(hide_password=True)
-        raise AtlasUnusable(f"The atlas at {shown} cannot be opened: {error.orig}.") from error
+        raise AtlasUnusable(f"The atlas at {_shown(url)} cannot be opened: {error.orig}.") from error
+    except CalibroscopeError:
+        engine.dispose()
+        raise
     return engine
 
 
+def lock_writers(connection: Connection) -> None:
+    """Wait until nobody else writes to the atlas, and keep others waiting until this transaction ends.
+
+    So what a transaction has read (is the run finished? is the shard there?) still holds when it writes.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+
+
 def _sqlite(url: URL, read_only: bool) -> Engine:
-    arguments: dict[str, Any] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    path = Path(str(url.database))
     if read_only:
-        path = Path(str(url.database)).resolve()
-        url = url.set(database=f"file:{path}", query={"mode": "ro", "uri": "true"})
-    engine = create_engine(url, connect_args=arguments)
+        if not path.exists():
+            raise _missing(url)
+        # As a URI, in which `#`, `?` and `%` of the path must be escaped to stay part of it.
+        url = url.set(database=path.resolve().as_uri(), query={"mode": "ro", "uri": "true"})
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AtlasUnusable(f"The atlas's folder {path.parent} cannot be made: {error.strerror}.") from error
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
@@ -81,30 +106,76 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
     return engine
 
 
+def _server(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise AtlasUnusable(
+            f"An atlas in PostgreSQL needs the package {error.name}: pip install 'calibroscope[postgres]'."
+        ) from error
+    except ArgumentError as error:
+        raise AtlasUnusable(f"The atlas's address names a driver that is not known: {_shown(url)}.") from error
+
+
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
 
 
 def _migrate(engine: Engine, url: URL) -> None:
-    _check_revision(engine, url)
+    """All of the schema or nothing of it: SQLite would else keep the tables that were made before a kill."""
     config = _config()
     with engine.begin() as connection:
+        lock_writers(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _check_revision(engine: Engine, url: URL) -> None:
+def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
+    """Whether the schema is the newest; False asks for a migration, and is never the answer to a reader.
+
+    Raises:
+        AtlasMissing: a reader finds a database without anything in it: its writer is just about to make the atlas.
+        AtlasUnusable: it is no atlas, one of a newer version, or for a reader one of an older version.
+    """
     with engine.connect() as connection:
+        # Tables first: an atlas that is made in between then shows its revision, and does not look like a stranger.
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
         revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None:
-        return
+        if tables:
+            raise AtlasUnusable(
+                f"The database at {_shown(url)} is not an atlas: it has other tables. Name another with --atlas."
+            )
+        if read_only:
+            raise _missing(url)
+        return False
+    scripts = ScriptDirectory.from_config(_config())
+    if revision == scripts.get_current_head():
+        return True
     try:
-        ScriptDirectory.from_config(_config()).get_revision(revision)
+        scripts.get_revision(revision)
     except CommandError as error:
-        shown = url.render_as_string(hide_password=True)
         raise AtlasUnusable(
-            f"The atlas at {shown} was written by a newer version of Calibroscope (schema {revision}). Update "
+            f"The atlas at {_shown(url)} was written by a newer version of Calibroscope (schema {revision}). Update "
             "Calibroscope, or name another file with --atlas."
         ) from error
+    if read_only:
+        raise AtlasUnusable(
+            f"The atlas at {_shown(url)} was written by an older version of Calibroscope (schema {revision}). "
+            "calibroscope precompute with --out naming it brings it up to date."
+        )
+    return False
+
+
+def _missing(url: URL) -> AtlasMissing:
+    return AtlasMissing(
+        f"There is no atlas at {_shown(url)} yet. Make one: calibroscope precompute --model smollm2-135m "
+        f"--out {_shown(url)}, or make demo."
+    )
+
+
+def _shown(url: URL) -> str:
+    """A location as a person may read it: a file's path, or a URL without its password."""
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)

@@ -1,7 +1,6 @@
 """One row a neuron, with every metric and its standard error: CSV, Parquet or JSON."""
 
-import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -64,11 +63,11 @@ def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> Non
         raise NotInAtlas("The atlas has no run to export yet.")
     table = run_table(atlas, run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not mkstemp, whose files nobody else can read
     try:
-        with os.fdopen(handle, "wb") as sink:
+        with part.open("xb") as sink:
             write_table(table, format, sink)
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

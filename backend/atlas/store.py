@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +11,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Executable, Select, func, select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session, undefer
 
-from backend.atlas.connect import atlas_url, connect
+from backend.atlas.connect import AtlasUnusable, atlas_url, connect, lock_writers
 from backend.atlas.query import NeuronQuery
 from backend.atlas.records import (
     Array,
@@ -80,17 +82,21 @@ class Atlas:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """One transaction: everything that the writer is told is there afterwards, or nothing."""
-        with Session(self._engine) as session, session.begin():
+        """One transaction: everything that the writer is told is there afterwards, or nothing. One at a time."""
+        with self._changing() as session:
             yield Writer(session)
 
     def begin_run(self, plan: RunPlan) -> RunRecord:
-        """The run of a plan: a new one, or the one with the same fingerprint, set to running unless it is finished."""
-        with Session(self._engine) as session, session.begin():
-            session.merge(ModelRow(**vars(plan.model)))
+        """The run of a plan: a new one, or the one with the same fingerprint, set to running unless it is finished.
+
+        A new run's model has the plan's slug, unless that is taken: then the weights' hash is added to it.
+        """
+        with self._changing() as session:
             row = session.scalar(select(RunRow).where(RunRow.fingerprint == plan.fingerprint))
             if row is None:
-                row = _new_run(plan)
+                model = _own_model(session, plan)
+                session.merge(ModelRow(**vars(model)))
+                row = _new_run(plan, model.slug)
                 session.add(row)
             elif row.status != "finished":
                 row.status, row.message, row.heartbeat = "running", None, datetime.now(UTC)
@@ -99,11 +105,17 @@ class Atlas:
 
     def beat(self, run: int) -> None:
         """Say that somebody is working on a run; nothing else of it changes."""
-        with Session(self._engine) as session, session.begin():
+        with self._changing() as session:
             session.execute(update(RunRow).where(RunRow.id == run).values(heartbeat=datetime.now(UTC)))
 
     def finish_run(self, run: int) -> None:
-        """Make a run final; from now on nothing of it can change."""
+        """Make a run final; from now on nothing of it can change. Finishing it again changes nothing.
+
+        Raises:
+            NotInAtlas: no such run.
+        """
+        if self.run(run).status == "finished":
+            return
         self._end(run, status="finished", stage="done", progress=1.0, finished_at=datetime.now(UTC))
 
     def fail_run(self, run: int, message: str) -> None:
@@ -121,7 +133,7 @@ class Atlas:
     def shards(self, run: int, stage: str) -> Iterator[tuple[int, dict[str, Array]]]:
         """A stage's finished shards by index, in order."""
         wanted = select(ShardRow).where(ShardRow.run == run, ShardRow.stage == stage).order_by(ShardRow.index)
-        with Session(self._engine) as session:
+        with self._session() as session:
             for row in session.scalars(wanted):
                 yield row.index, row.arrays
 
@@ -254,25 +266,61 @@ class Atlas:
                 raise NotInAtlas(f"Run {run} has not measured mean activations yet: wait, or leave `run` out.")
         return None, "mean over this text: no run has measured the model's activations yet"
 
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """
+        Raises:
+            AtlasUnusable: the database fails: its file is damaged, its disk full, its server gone.
+        """
+        try:
+            with Session(self._engine) as session:
+                yield session
+        except DatabaseError as error:
+            raise AtlasUnusable(
+                f"The atlas fails: {error.orig}. See that its file is whole and writable and its disk has room, or "
+                "that its server runs; then try again."
+            ) from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[Session]:
+        with self._session() as session, session.begin():
+            lock_writers(session.connection())
+            yield session
+
     def _all(self, wanted: Select[Any]) -> list[Any]:
-        with Session(self._engine) as session:
+        with self._session() as session:
             return list(session.scalars(wanted))
 
     def _one(self, wanted: Select[Any]) -> Any:
-        with Session(self._engine) as session:
+        with self._session() as session:
             return session.scalar(wanted)
 
     def _rows(self, wanted: Executable) -> list[Any]:
-        with Session(self._engine) as session:
+        with self._session() as session:
             return list(session.execute(wanted))
 
 
-def _new_run(plan: RunPlan) -> RunRow:
+def _own_model(session: Session, plan: RunPlan) -> ModelRecord:
+    """The plan's model, under a slug of its own.
+
+    Two folders called `model` have the same slug. Runs of the first must not become runs of the second.
+    """
+    known = session.get(ModelRow, plan.model.slug)
+    if known is None or _model_record(known) == plan.model:
+        return plan.model
+    others = select(RunRow.id).where(RunRow.model == known.slug, RunRow.weights_hash != plan.weights_hash).limit(1)
+    if session.scalar(others) is None:
+        return plan.model
+    mark = plan.weights_hash[:8]
+    return replace(plan.model, slug=f"{plan.model.slug}-{mark}", name=f"{plan.model.name} ({mark})")
+
+
+def _new_run(plan: RunPlan, slug: str) -> RunRow:
     planned = {name: value for name, value in vars(plan).items() if name != "model"}
     now = datetime.now(UTC)
     return RunRow(
         **planned,
-        model=plan.model.slug,
+        model=slug,
         fingerprint=plan.fingerprint,
         status="running",
         stage="queued",

@@ -76,7 +76,13 @@ class Writer:
             self._session.execute(update(NeuronRow), old)
 
     def update_run(self, run: int, **fields: Any) -> None:
-        """Change fields of the run: stage, progress, counts, means."""
+        """Change fields of the run: stage, progress, counts, means.
+
+        Raises:
+            TypeError: a run has no such field.
+        """
+        if unknown := fields.keys() - RunRow.__table__.columns.keys():
+            raise TypeError(f"a run has no {', '.join(sorted(unknown))}")
         self._touch(run, **fields)
 
     def put_vocabulary(self, model: str, tokens: list[str]) -> None:

@@ -39,6 +39,13 @@ def test_a_failure_leaves_no_file(tiny_atlas: TinyAtlas, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_others_may_read_what_the_users_mask_lets_them(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
+        export.export_run(atlas, tiny_atlas.run, "csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_an_empty_atlas_has_nothing_to_export(tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas, pytest.raises(NotInAtlas, match="no run to export"):
         export.export_run(atlas, atlas.newest_run(), "csv", tmp_path / "out.csv")

@@ -91,6 +91,47 @@ def test_a_finished_run_cannot_change(atlas: Atlas) -> None:
     assert atlas.begin_run(PLAN).status == "finished"
 
 
+def test_finishing_twice_changes_nothing(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    atlas.finish_run(run)
+    finished = atlas.run(run)
+    atlas.finish_run(run)
+    assert atlas.run(run) == finished
+    assert (finished.status, finished.stage, finished.progress) == ("finished", "done", 1.0)
+
+
+def test_a_failed_run_resumes(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    atlas.fail_run(run, "The disk is full.")
+    assert (atlas.run(run).status, atlas.run(run).message) == ("failed", "The disk is full.")
+    again = atlas.begin_run(PLAN)
+    assert (again.id, again.status, again.message) == (run, "running", None)
+
+
+def test_a_field_that_no_run_has_is_refused(atlas: Atlas) -> None:
+    run = atlas.begin_run(PLAN).id
+    with pytest.raises(TypeError, match="no progres"), atlas.writing() as writer:
+        writer.update_run(run, progres=0.5)
+
+
+def test_two_models_of_the_same_name_stay_apart(atlas: Atlas) -> None:
+    other = replace(PLAN, model=replace(MODEL, d_mlp=7, source="/elsewhere/tiny"), weights_hash="e" * 64)
+    first, second = atlas.begin_run(PLAN), atlas.begin_run(other)
+    assert (first.model, second.model) == ("tiny", "tiny-eeeeeeee")
+    assert (atlas.model("tiny").d_mlp, atlas.model("tiny").source) == (5, "/models/tiny")
+    assert (atlas.model("tiny-eeeeeeee").d_mlp, atlas.model("tiny-eeeeeeee").source) == (7, "/elsewhere/tiny")
+    assert atlas.begin_run(other).id == second.id
+    assert atlas.begin_run(replace(other, seed=1)).model == "tiny-eeeeeeee"
+    assert atlas.begin_run(replace(PLAN, seed=1)).model == "tiny"
+
+
+def test_a_model_that_moved_keeps_its_name(atlas: Atlas) -> None:
+    atlas.begin_run(PLAN)
+    moved = atlas.begin_run(replace(PLAN, model=replace(MODEL, source="/new/tiny")))
+    assert moved.model == "tiny"
+    assert atlas.model("tiny").source == "/new/tiny"
+
+
 def test_a_silent_run_reads_as_interrupted(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     run = atlas.begin_run(PLAN).id
     assert atlas.run(run).status == "running"
