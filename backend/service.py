@@ -7,12 +7,12 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
 from backend.routes import about, docs, models, neurons, problems, texts
 from backend.routes.deps import AtlasReader
+from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
 
 _REST = "/api/{rest:path}"
@@ -40,7 +40,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     service.state.atlas, service.state.engine = reader, engine
     service.add_middleware(GZipMiddleware, minimum_size=2_000)
     if hosts := _hosts(settings):
-        service.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+        service.add_middleware(KnownHosts, allowed_hosts=hosts)
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
     for room in (about, models, neurons, texts):

@@ -1,10 +1,12 @@
 """Every setting: name, default, sentence. From the environment (`CALIBROSCOPE_PORT=9000`) or from flags."""
 
+import json
 from pathlib import Path
+from typing import Annotated
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -21,10 +23,10 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; others than this machine's need care.")
     port: int = Field(8050, ge=1, le=65535, description="Port of the dashboard and the API.")
-    allowed_hosts: list[str] = Field(
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="Host names that browsers may call the service by, besides this machine's own; empty allows any "
-        "name when listening beyond this machine.",
+        description="Host names, with commas between them, that browsers may call the service by, besides this "
+        "machine's own; empty allows any name when listening beyond this machine.",
     )
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("calibroscope"),
@@ -34,6 +36,16 @@ class Settings(BaseSettings):
     models_in_memory: int = Field(1, ge=1, le=16, description="Models that stay loaded for live texts.")
     texts_mb: int = Field(1024, ge=64, le=262_144, description="Memory for traced texts, in MB; the oldest make room.")
     queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`a.example, b.example`, or a JSON list."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @property
     def is_local(self) -> bool:

@@ -34,6 +34,12 @@ def test_every_setting_has_a_sentence() -> None:
         assert (field.description or "").endswith("."), name
 
 
+@pytest.mark.parametrize("value", ["a.example,b.example", " a.example , b.example,", '["a.example", "b.example"]'])
+def test_host_names_are_a_list_with_commas(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBROSCOPE_ALLOWED_HOSTS", value)
+    assert Settings().allowed_hosts == ["a.example", "b.example"]
+
+
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ValidationError):
         Settings(port=70_000)

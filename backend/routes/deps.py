@@ -1,5 +1,6 @@
 """What routes are handed: the atlas, the live engine, a neuron's name."""
 
+from threading import Lock
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -17,16 +18,18 @@ class AtlasReader:
     """Opens the atlas for reading when it is first asked for: it may be written only after the service has started."""
 
     def __init__(self, settings: Settings) -> None:
-        self._location, self._open = settings.atlas, None
+        self._location, self._lock = settings.atlas, Lock()
+        self._open: Atlas | None = None
 
     def get(self) -> Atlas:
         """
         Raises:
             AtlasMissing, AtlasUnusable: there is nothing to read.
         """
-        if self._open is None:
-            self._open = Atlas.open(self._location, read_only=True)
-        return self._open
+        with self._lock:
+            if self._open is None:
+                self._open = Atlas.open(self._location, read_only=True)
+            return self._open
 
     def close(self) -> None:
         if self._open is not None:

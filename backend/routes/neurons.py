@@ -79,7 +79,11 @@ def read_spectrum(
     return answers.spectrum(atlas, run, neuron)
 
 
-@router.get("/export.{format}", response_class=Response)
+@router.get(
+    "/export.{format}",
+    response_class=Response,
+    responses={200: {"content": {media: {} for media in MEDIA_TYPES.values()}, "description": "The file"}},
+)
 def export(run: RunDep, atlas: AtlasDep, format: Literal["csv", "parquet", "json"]) -> Response:
     """One row a neuron, with every metric, as a file."""
     headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.{format}"'}

@@ -1,11 +1,15 @@
 """Every error as an RFC 9457 problem document: one shape, one place."""
 
+from traceback import format_exception
+from typing import Any
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
@@ -20,6 +24,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TextForgotten, 404, "Text not in memory"),
     (AtlasMissing, 404, "No atlas yet"),
     (AtlasUnusable, 503, "The atlas cannot be read"),
+    (MalformedArray, 503, "The atlas cannot be read"),
     (EngineBusy, 503, "Busy"),
     (BadQuery, 422, "Bad query"),
     (errors.BadNeuron, 422, "Bad neuron"),
@@ -29,13 +34,51 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 _LONGEST_FIELD = 200
 
-RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in (
-        (400, "The body cannot be read"),
-        (404, "There is no such thing"),
-        (422, "The request is malformed"),
-        (503, "Not now"),
+_MEDIA_TYPE = "application/problem+json"
+
+
+def _documented(description: str, example: Problem) -> dict[str, Any]:
+    schema = Problem.model_json_schema()  # FastAPI's `model` would document the media type of an ordinary answer
+    return {"description": description, "content": {_MEDIA_TYPE: {"schema": schema, "example": example.model_dump()}}}
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    problem.status: _documented(description, problem)
+    for description, problem in (
+        (
+            "The request cannot be read",
+            Problem(
+                title="There was an error parsing the body",
+                status=400,
+                detail="The request's body cannot be read: send JSON in UTF-8.",
+            ),
+        ),
+        (
+            "There is no such thing",
+            Problem(
+                title="Not in the atlas",
+                status=404,
+                detail="Run 1 has no neuron 99.5: it measures layer 29, neurons 29.0 to 29.1535.",
+            ),
+        ),
+        (
+            "The request is malformed",
+            Problem(
+                title="The request is malformed",
+                status=422,
+                detail="limit in the address: Input should be greater than or equal to 1. See /api/docs for what is "
+                "understood.",
+                field="limit",
+            ),
+        ),
+        (
+            "Not now",
+            Problem(
+                title="Busy",
+                status=503,
+                detail="8 requests wait for the model already. Try again in a few seconds.",
+            ),
+        ),
     )
 }
 
@@ -48,15 +91,16 @@ def install(service: FastAPI) -> None:
     service.add_exception_handler(Exception, _unexpected)
 
 
-def _answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type="application/problem+json")
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A problem as the response that tells it."""
+    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=_MEDIA_TYPE)
 
 
 def _known(request: Request, error: Exception) -> JSONResponse:
     status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
     problem = Problem(title=title, status=status, detail=str(error), field=getattr(error, "field", None))
-    return _answer(problem, headers)
+    return answer(problem, headers)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -66,7 +110,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     field = ".".join(place[1:])[:_LONGEST_FIELD] or place[0]
     where = {"body": "the request's body", "query": "the address", "path": "the address"}.get(place[0], place[0])
     detail = f"{field} in {where}: {first['msg']}. See /api/docs for what is understood."
-    return _answer(Problem(title="The request is malformed", status=422, detail=detail, field=field))
+    return answer(Problem(title="The request is malformed", status=422, detail=detail, field=field))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -79,10 +123,11 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 405:
         detail = f"{request.method} is not understood at {request.url.path[:_LONGEST_FIELD]}: see /api/docs."
     headers = dict(error.headers) if error.headers else None
-    return _answer(Problem(title=str(error.detail), status=error.status_code, detail=detail), headers)
+    return answer(Problem(title=str(error.detail), status=error.status_code, detail=detail), headers)
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected error", path=request.url.path, exc_info=error)
+    # As plain text: structlog's own rendering shows every frame's variables, hundreds of lines with people's texts.
+    log.error("unexpected error", path=request.url.path, exception="".join(format_exception(error)))
     detail = "The service met an error that it did not expect; its log has the details. The request can be repeated."
-    return _answer(Problem(title="Internal error", status=500, detail=detail))
+    return answer(Problem(title="Internal error", status=500, detail=detail))

@@ -16,7 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from backend.client import ApiError, AsyncClient, calls
 from backend.live.engine import LiveEngine
@@ -191,6 +195,7 @@ def test_a_busy_model_says_when_to_come_back(tiny_atlas: TinyAtlas, tmp_path: Pa
 
 def test_before_there_is_an_atlas_the_service_answers_and_finds_it_later(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
     later = tmp_path / "later.db"
+    later.touch()  # as the writer leaves it for a moment, before the schema is there
     with TestClient(create_service(Settings(atlas=str(later)), engine=LiveEngine(tmp_path))) as client:
         assert client.get(f"{V1}/models").json() == {"models": []}
         missing = client.get(f"{V1}/runs/1")
@@ -201,7 +206,7 @@ def test_before_there_is_an_atlas_the_service_answers_and_finds_it_later(tiny_at
 
 
 def test_an_unexpected_error_tells_nothing_of_the_inside(
-    tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service = create_service(Settings(atlas=str(tiny_atlas.path)), engine=LiveEngine(tmp_path))
     monkeypatch.setattr("backend.routes.answers.glossary", lambda: 1 / 0)
@@ -210,11 +215,26 @@ def test_an_unexpected_error_tells_nothing_of_the_inside(
     assert response.status_code == 500
     assert "ZeroDivision" not in response.text
     assert "Traceback" not in response.text
+    told = capsys.readouterr().out
+    assert "ZeroDivisionError: division by zero" in told
+    assert "locals" not in told, "the log must not hold what people sent"
 
 
 def test_another_sites_name_is_not_answered(http: TestClient) -> None:
-    assert http.get(f"{V1}/health", headers={"host": "evil.example"}).status_code == 400
-    assert http.get(f"{V1}/health", headers={"host": "localhost:8050"}).status_code == 200
+    for name in ("evil.example", "127.0.0.1.evil.example", "evil@localhost", "localhost:8050.evil.example", ""):
+        refused = http.get(f"{V1}/health", headers={"host": name})
+        assert refused.status_code == 400
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert "CALIBROSCOPE_ALLOWED_HOSTS" in refused.json()["detail"]
+    for name in ("localhost:8050", "127.0.0.1", "[::1]:8050", "LOCALHOST"):
+        assert http.get(f"{V1}/health", headers={"host": name}).status_code == 200
+
+
+def test_names_that_the_settings_allow_are_answered(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    settings = Settings(atlas=str(tiny_atlas.path), host="0.0.0.0", allowed_hosts=["*.lab.example"])
+    with TestClient(create_service(settings, engine=LiveEngine(tmp_path))) as client:
+        for name, status in (("gpu.lab.example:80", 200), ("lab.example.evil", 400), ("localhost", 400)):
+            assert client.get(f"{V1}/health", headers={"host": name}).status_code == status, name
 
 
 def test_a_run_can_be_downloaded(http: TestClient, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
@@ -236,7 +256,7 @@ def test_the_documentation_lists_every_endpoint_and_loads_nothing_from_elsewhere
 
 def test_the_service_keeps_its_own_contract(tiny_service: FastAPI) -> None:
     """Generated requests to every operation, valid and not: never a server error, always an answer as documented."""
-    checks = [not_a_server_error, response_schema_conformance, status_code_conformance]
+    checks = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
     operations = [
         found.ok() for found in schemathesis.openapi.from_asgi("/api/openapi.json", tiny_service).get_all_operations()
     ]
