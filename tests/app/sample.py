@@ -51,46 +51,77 @@ def detail(**changes: object) -> schemas.NeuronDetail:
     )  # fmt: skip
 
 
-def _values(shift: float = 0.0) -> schemas.TokenValues:
-    size = len(TOKENS)
+def model() -> schemas.ModelSummary:
+    """The only model."""
+    return schemas.ModelSummary(
+        id="tiny", name="Tiny", family="T", n_layers=30, d_model=8, d_mlp=COUNT, d_vocab=10, norm="RMSNorm",
+        n_runs=1, latest_run=1,
+    )  # fmt: skip
+
+
+def unmeasured() -> schemas.NeuronDetail:
+    """Neuron 29.7 while its effects are not measured."""
+    whole = detail(status="running", stage="effects", progress=0.3, tokens_counted=0)
+    effects_of = {
+        column for metric in METRICS if metric.stage == "effects" for column in (metric.name, f"{metric.name}_se")
+    }
+    known = {name: None if name in effects_of else value for name, value in whole.row.metrics.items()}
+    row = whole.row.model_copy(update={"metrics": known, "effect_tokens": 0, "neuron_class": "plain"})
+    percentiles = {name: None if name in effects_of else value for name, value in whole.percentiles.items()}
+    return whole.model_copy(update={"row": row, "percentiles": percentiles})
+
+
+def _values(shift: float = 0.0, size: int = len(TOKENS)) -> schemas.TokenValues:
+    steps = [i % len(TOKENS) for i in range(size)]
     return schemas.TokenValues(
-        loss=[1.0 + shift + i for i in range(size - 1)] + [None],
-        entropy=[2.0 - shift + 0.1 * i for i in range(size)],
-        rank=[1 + i for i in range(size - 1)] + [None],
+        loss=[1.0 + shift + i for i in steps[:-1]] + [None],
+        entropy=[2.0 - shift + 0.1 * i for i in steps],
+        rank=[1 + i for i in steps[:-1]] + [None],
         norm_scale=[10.0 + shift] * size,
     )
 
 
-def _predictions() -> list[list[schemas.Prediction]]:
-    top = [schemas.Prediction(token_id=i, token=TOKENS[i], probability=0.5 / (i + 1)) for i in range(5)]
-    return [top] * len(TOKENS)
+def _predictions(size: int = len(TOKENS)) -> list[list[schemas.Prediction]]:
+    top = [schemas.Prediction(token_id=i, token=TOKENS[i], probability=0.5 / (i + 1)) for i in range(10)]
+    return [top] * size
 
 
 def _totals(mean: float) -> schemas.Totals:
     return schemas.Totals(mean_loss=mean, mean_entropy=2.0, perplexity=float(np.exp(mean)))
 
 
-def trace(**changes: object) -> schemas.TextTrace:
-    """A traced text with hostile tokens."""
+def trace(*, repeat: int = 1, **changes: object) -> schemas.TextTrace:
+    """A traced text with hostile tokens, or many times that."""
+    size = repeat * len(TOKENS)
     fields: dict[str, object] = {
-        "id": "abc", "model": "tiny", "tokens": TOKENS, "token_ids": list(range(len(TOKENS))), "values": _values(),
-        "predictions": _predictions(), "totals": _totals(3.0), "truncated": False,
+        "id": "abc" if repeat == 1 else "long", "model": "tiny", "tokens": TOKENS * repeat,
+        "token_ids": list(range(size)), "values": _values(size=size), "predictions": _predictions(size),
+        "totals": _totals(3.0), "truncated": False,
     }  # fmt: skip
     return schemas.TextTrace(**(fields | changes))
 
 
-def ablation(text: str = "abc") -> schemas.Ablation:
+def activations(neurons: list[str], *, repeat: int = 1) -> schemas.ActivationList:
+    """Each neuron fires more and more along the text."""
+    values = [0.1 * (i % len(TOKENS)) for i in range(repeat * len(TOKENS))]
+    strips = [schemas.ActivationStrip(neuron=name, activations=values, reference_mean=0.2) for name in neurons]
+    return schemas.ActivationList(strips=strips)
+
+
+def ablation(text: str = "abc", *, repeat: int = 1) -> schemas.Ablation:
     """Neuron 29.7 set to its mean on that text."""
+    size = repeat * len(TOKENS)
 
     def state(shift: float) -> schemas.AblatedState:
         return schemas.AblatedState(
-            values=_values(shift), predictions=_predictions(), totals=_totals(3.0 + shift), changed_predictions=0.1
-        )
+            values=_values(shift, size), predictions=_predictions(size), totals=_totals(3.0 + shift),
+            changed_predictions=0.1,
+        )  # fmt: skip
 
-    activations = {"29.7": [0.5] * len(TOKENS)}
+    activations = {"29.7": [0.5] * size}
     return schemas.Ablation(
         text=text, reference="mean over words", activations_before=activations, activations_after=activations,
-        before=_values(), before_totals=_totals(3.0), total=state(0.4), frozen=state(0.1), ln_mediated=0.75,
+        before=_values(size=size), before_totals=_totals(3.0), total=state(0.4), frozen=state(0.1), ln_mediated=0.75,
     )  # fmt: skip
 
 
@@ -107,3 +138,39 @@ def effects() -> schemas.TokenEffects:
         entropy_before=[1.0] * size, rank_before=[1] * size, background_total=rng.random(200).tolist(),
         background_frozen=rng.random(200).tolist(), **lists,
     )  # fmt: skip
+
+
+def histogram() -> schemas.Histogram:
+    """Activations of neuron 29.7."""
+    return schemas.Histogram(
+        neuron="29.7", edges=[float(i) for i in range(-10, 11)], counts=[1 + 7 * i for i in range(20)], mean=1.5
+    )
+
+
+def spectrum() -> schemas.Spectrum:
+    """Eight singular directions, two of them the null space that 29.7 writes to."""
+    cosines = [0.1, 0.0, 0.1, 0.1, 0.0, 0.2, 0.6, 0.7]
+    return schemas.Spectrum(singular_values=[90, 20, 15, 12, 10, 8, 1, 0.5], null_dim=2, neuron="29.7", cosines=cosines)
+
+
+def logits() -> schemas.NeuronLogits:
+    """What 29.7 promotes and suppresses: hostile tokens too."""
+    top = [schemas.TokenWeight(token_id=i, token=token, value=0.5 - i / 20) for i, token in enumerate(TOKENS)]
+    bottom = [schemas.TokenWeight(token_id=i, token=token, value=i / 20 - 0.5) for i, token in enumerate(TOKENS)]
+    return schemas.NeuronLogits(neuron="29.7", top=top, bottom=bottom)
+
+
+def contexts() -> schemas.ContextList:
+    """One window a bucket."""
+    size = len(TOKENS)
+    buckets: tuple[schemas.Bucket, ...] = ("max", "q75", "median", "random", "min")
+    values = _values()
+    strips = [
+        schemas.ContextStrip(
+            id=place, bucket=bucket, tokens=TOKENS, token_ids=list(range(size)),
+            activations=[float(i - 3) for i in range(size)], loss=values.loss, entropy=list(values.entropy),
+            rank=values.rank, peak=size - 4.0, peak_position=size - 1,
+        )
+        for place, bucket in enumerate(buckets)
+    ]  # fmt: skip
+    return schemas.ContextList(neuron="29.7", contexts=strips)
