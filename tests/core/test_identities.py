@@ -47,12 +47,12 @@ def test_a_neuron_without_output_weights_has_no_effect(seed: int, norm: NormKind
 
 
 @quick
-@given(SEEDS, st.booleans())
-def test_frozen_equals_total_where_the_norm_does_not_change(seed: int, bias: bool) -> None:
+@given(SEEDS, NORMS, st.booleans())
+def test_frozen_equals_total_where_the_norm_does_not_change(seed: int, norm: NormKind, bias: bool) -> None:
     """x′ = x + δw has the length of x when δ = −2·x·w/‖w‖²: the neuron mirrors the residual stream."""
-    readout = random_readout(seed, bias=bias)
+    readout = random_readout(seed, norm=norm, bias=bias)
     batch = random_batch(seed, readout, tokens=1)
-    mirror = -2 * (batch.residual @ readout.W_out.T) / readout.W_out.square().sum(dim=1)
+    mirror = -2 * (readout.centred(batch.residual) @ readout.W_out.T) / readout.W_out.square().sum(dim=1)
     effects = ablation_effects(readout, batch, batch.activations[0] + mirror[0])
     assert float(effects.delta_loss.abs().max()) > 1e-3
     torch.testing.assert_close(effects.delta_loss, effects.delta_loss_frozen, atol=2e-4, rtol=1e-4)
@@ -136,7 +136,30 @@ def test_a_neurons_name_reads_back(layer: int, index: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", ["", "11", "11.", ".5", "11,5", "-1.5", "1.5.2", "a.b", "١.٢", "1 .5", "99999.1", "1e3.2"]
+    "junk",
+    [
+        "",
+        "11",
+        "11.",
+        ".5",
+        "11,5",
+        "-1.5",
+        "1.5.2",
+        "a.b",
+        "١.٢",
+        "1 .5",
+        "99999.1",
+        "1e3.2",
+        "1.99999999",
+        "1.-2",
+        "+1.2",
+        "1.2.",
+        "0x1.2",
+        "1_0.2",
+        "1. 5",
+        "²．³",
+        "1\n2",
+    ],
 )
 def test_junk_is_not_a_neuron(junk: str) -> None:
     with pytest.raises(BadNeuron, match=r"layer\.index"):

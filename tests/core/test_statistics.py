@@ -30,6 +30,26 @@ def test_merged_moments_are_those_of_the_whole(seed: int, sizes: list[int]) -> N
         np.testing.assert_allclose(columns["mean_activation_se"], error, rtol=1e-6)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 100), st.booleans())
+def test_moments_scale_with_the_activations(seed: int, factor: float, negative: bool) -> None:
+    values = np.random.default_rng(seed).gamma(2.0, size=(40, 3))
+    by = -factor if negative else factor
+    plain, scaled = (Moments.of(v).columns() for v in (values, by * values))
+    np.testing.assert_allclose(scaled["mean_activation"], by * plain["mean_activation"])
+    for name in ("mean_activation_se", "std_activation"):
+        np.testing.assert_allclose(scaled[name], factor * plain[name])
+    np.testing.assert_allclose(scaled["skew_activation"], np.sign(by) * plain["skew_activation"])
+    np.testing.assert_allclose(scaled["kurtosis_activation"], plain["kurtosis_activation"])
+    np.testing.assert_allclose(scaled["min_activation"], by * plain["max_activation" if negative else "min_activation"])
+
+
+def test_one_token_has_a_mean_but_no_error() -> None:
+    columns = Moments.of(np.array([[1.5, -2.0]])).columns()
+    np.testing.assert_array_equal(columns["mean_activation"], [1.5, -2.0])
+    assert np.isnan(columns["mean_activation_se"]).all()
+
+
 def test_positive_share_counts_only_above_zero() -> None:
     moments = Moments.of(np.array([[-1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [0.0, -1.0]]))
     np.testing.assert_allclose(moments.columns()["fraction_positive"], [0.5, 0.25])

@@ -37,6 +37,29 @@ def test_a_neuron_in_the_null_space_is_found() -> None:
     assert float(readout.direct_logits()[0].abs().max()) < 1e-6
 
 
+def test_a_token_without_unembedding_counts_as_a_cosine_of_zero() -> None:
+    """Columns that pad the vocabulary may be zero: no direction, but still a token (Eq. 3 runs over all of them)."""
+    readout = random_readout(4, d_vocab=50)
+    readout.W_U[:, 40:] = 0
+    W_out, W_U = readout.W_out.double().numpy(), readout.W_U.double().numpy()[:, :40]
+    cosines = np.zeros((len(W_out), 50))
+    cosines[:, :40] = (W_out @ W_U) / np.linalg.norm(W_out, axis=1)[:, None] / np.linalg.norm(W_U, axis=0)
+    np.testing.assert_allclose(weights.logit_var(readout.W_out, readout.W_U), cosines.var(axis=1, ddof=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_only_the_norm_depends_on_the_size_of_the_weights(scale: float) -> None:
+    readout = random_readout(6, d_model=16, d_vocab=80)
+    scaled, V0 = readout.W_out * scale, weights.unembedding_spectrum(readout.W_U).null_directions(3)
+    norm = weights.weight_norm(readout.W_out) * scale
+    torch.testing.assert_close(weights.weight_norm(scaled), norm, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        weights.null_fraction(scaled, V0), weights.null_fraction(readout.W_out, V0), rtol=1e-6, atol=0
+    )
+    variance = weights.logit_var(readout.W_out, readout.W_U)
+    torch.testing.assert_close(weights.logit_var(scaled, readout.W_U), variance, rtol=1e-5, atol=0)
+
+
 def test_a_neuron_without_weights_has_no_direction() -> None:
     readout = random_readout(3)
     readout.W_out[2] = 0

@@ -72,12 +72,15 @@ class Moments:
     def columns(self) -> dict[str, Array]:
         """The activation metrics of SPEC.md by name, each [n_neurons]."""
         variance = self.m2 / self.count
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # below two tokens the error is NaN, not 0
+            error = (
+                np.sqrt(self.m2 / (self.count - 1) / self.count) if self.count > 1 else np.full_like(variance, np.nan)
+            )
             skew = (self.m3 / self.count) / variance**1.5
             kurtosis = (self.m4 / self.count) / variance**2
         return {
             "mean_activation": self.mean,
-            "mean_activation_se": np.sqrt(self.m2 / max(self.count - 1, 1) / self.count),
+            "mean_activation_se": error,
             "std_activation": np.sqrt(variance),
             "min_activation": self.low,
             "max_activation": self.high,
