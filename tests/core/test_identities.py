@@ -91,9 +91,20 @@ def test_means_and_errors_are_those_of_the_tokens(seed: int) -> None:
     effects = ablation_effects(readout, random_batch(seed, readout), torch.zeros(7))
     columns = EffectSums.of(effects).columns()
     tokens = effects.delta_loss.double().numpy()
-    np.testing.assert_allclose(columns["total_effect"], np.abs(tokens).mean(axis=0))
-    np.testing.assert_allclose(columns["delta_loss"], tokens.mean(axis=0))
-    np.testing.assert_allclose(columns["delta_loss_se"], tokens.std(axis=0, ddof=1) / np.sqrt(len(tokens)), rtol=1e-6)
+    told = {
+        "total_effect": effects.delta_loss.abs(),
+        "direct_effect_ln": effects.delta_loss_frozen.abs(),
+        "delta_loss": effects.delta_loss,
+        "delta_entropy": effects.delta_entropy,
+        "abs_delta_entropy": effects.delta_entropy.abs(),
+        "delta_reciprocal_rank": effects.delta_reciprocal_rank.abs(),
+        "prediction_change": effects.changed,
+    }
+    for name, values in told.items():
+        summands = values.double().numpy()
+        error = summands.std(axis=0, ddof=1) / np.sqrt(len(summands))
+        np.testing.assert_allclose(columns[name], summands.mean(axis=0), rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(columns[f"{name}_se"], error, rtol=1e-6, atol=1e-9, err_msg=name)
     frozen = np.abs(effects.delta_loss_frozen.double().numpy())
     np.testing.assert_allclose(columns["ln_mediated"], 1 - frozen.mean(axis=0) / np.abs(tokens).mean(axis=0))
 
