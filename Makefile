@@ -8,8 +8,9 @@ DEMO   ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
-.PHONY: demo test lint format bench setup browser clean help
+.PHONY: demo test lint format bench setup tools browser clean help
 
 help:
 	@echo "make demo    analyse the packaged model and open the dashboard (HOST=$(HOST) PORT=$(PORT))"
@@ -20,30 +21,37 @@ help:
 demo: setup
 	$(BIN)/calibroscope demo --host $(HOST) --port $(PORT) $(DEMO)
 
-test: setup browser lint
+test: tools browser lint
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup
+format: tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup
-	$(BIN)/python -m tests.benchmarks
+bench: tools
+	OMP_WAIT_POLICY=PASSIVE THP_MEM_ALLOC_ENABLE=1 $(BIN)/python -m tests.benchmarks
 
 setup: $(STAMP)
+
+tools: $(TOOLS)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Calibroscope needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "Could not make $(VENV): on Debian and Ubuntu, apt-get install python3-venv first."; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $(STAMP)
+
+# Triton is among them only for its interpreter: on a machine with CUDA, torch brings it.
+$(TOOLS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cuda]'
+	@touch $(TOOLS)
 
 # The browser tests need a Chromium: named by CHROMIUM, on PATH, or installed here where that is possible.
 browser:

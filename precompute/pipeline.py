@@ -18,7 +18,7 @@ from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, SampledPo
 from backend.atlas.store import Atlas
 from backend.core.classes import classify
 from backend.core.metrics import weights
-from backend.core.metrics.effects import Effects, EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, TokenBatch
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles, find_model
@@ -224,13 +224,14 @@ class Run:
         sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float().to(self.model.device)
-        A = self.model.readout.direct_logits()
+        engine = EffectsEngine(self.model.readout)
+        self.reporter.say(f"Effects by {engine.kernel.name} ({engine.kernel.reason}).")
         sampled = _SampledEffects(self, parts)
         for index, chosen in enumerate(places):
             if index in done:
                 continue
             residual, activations, following = gathered.at(chosen, self.model.device)
-            effects = ablation_effects(self.model.readout, TokenBatch(residual, activations, following), targets, A)
+            effects = engine.effects(TokenBatch(residual, activations, following), targets)
             sums.append(EffectSums.of(effects))
             self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
             self.reporter.advance(len(chosen))

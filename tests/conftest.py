@@ -1,10 +1,12 @@
 """Fixtures that several rooms share."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi import FastAPI
 
 from backend.atlas.store import Atlas
@@ -17,6 +19,9 @@ from precompute import pipeline
 from precompute.config import RunConfig
 from precompute.progress import Silent
 from tests.reference.tiny_models import build
+
+if not torch.cuda.is_available():  # before Triton is imported anywhere: it decides then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

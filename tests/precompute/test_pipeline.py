@@ -86,7 +86,7 @@ def test_a_killed_run_resumes_and_ends_the_same(
     with Atlas.open(tmp_path / "whole.db") as atlas:
         whole = atlas.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
     calls = {"effects": 0}
-    plain = pipeline.ablation_effects
+    plain = pipeline.EffectsEngine.effects
 
     def dying(*arguments: object) -> object:
         calls["effects"] += 1
@@ -95,7 +95,7 @@ def test_a_killed_run_resumes_and_ends_the_same(
         return plain(*arguments)  # type: ignore[arg-type]
 
     with Atlas.open(tmp_path / "killed.db") as atlas:
-        monkeypatch.setattr(pipeline, "ablation_effects", dying)
+        monkeypatch.setattr(pipeline.EffectsEngine, "effects", dying)
         with pytest.raises(KeyboardInterrupt):
             _run(config, atlas, tmp_path)
         half = atlas.run(1)

@@ -5,15 +5,16 @@ x is the residual stream after the last block, s the final norm's scale of it, n
 direct effect holds its scale at s (Eq. 6), so what only the total shows went through the final LayerNorm.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from backend.core.metrics import kernels, series
-from backend.core.metrics.kernels import Before, PairStatistics, Problem
+from backend.core.metrics.engine import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
+from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.statistics import Array, mean_and_error, ratio_error
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
@@ -90,24 +91,67 @@ class Effects:
     changed: Tensor
 
 
-def ablation_effects(readout: Readout, batch: TokenBatch, targets: Tensor, A: Tensor | None = None) -> Effects:
-    """What setting each neuron to its target does at each token.
+class EffectsEngine:
+    """Effects of all neurons of a readout, by the fastest kernel for its device, within a bound on memory."""
 
-    Args:
-        targets: the activation that replaces each neuron's, [n_neurons] (mean ablation: the reference means).
-        A: `readout.direct_logits()`, if the caller keeps it.
-    """
-    A = readout.direct_logits() if A is None else A
-    centred = readout.centred(batch.residual)
-    scale = readout.scale(centred)
-    logits = readout.logits(centred, scale)
-    deltas = targets - batch.activations
-    c = deltas / scale[:, None]
-    r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-    problem = Problem(logits, batch.targets, c, r, A, readout.b_U)
-    before = Before.of(problem)
-    every_pair = series.every_pair if readout.b_U is None else kernels.every_pair
-    return _effects(before, every_pair(problem, before))
+    def __init__(self, readout: Readout, mode: Mode = "exact", memory: int = DEFAULT_MEMORY) -> None:
+        """
+        Args:
+            memory: bytes that the engine's own tensors may take; smaller tiles change no result beyond rounding.
+        """
+        self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
+        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1])
+        self._kept: DirectPath | None = None
+
+    def effects(self, batch: TokenBatch, targets: Tensor) -> Effects:
+        """What setting each neuron to its target does at each token.
+
+        Args:
+            targets: the activation that replaces each neuron's, [n_neurons] (mean ablation: the reference means).
+        """
+        size = self.tiles.tokens
+        columns = (torch.split(column, size) for column in (batch.residual, batch.activations, batch.targets))
+        parts = [self._tile(TokenBatch(*rows), targets) for rows in zip(*columns, strict=True)]
+        return parts[0] if len(parts) == 1 else Effects(**_joined(parts, dim=0))
+
+    def _tile(self, batch: TokenBatch, targets: Tensor) -> Effects:
+        readout = self.readout
+        centred = readout.centred(batch.residual)
+        scale = readout.scale(centred)
+        logits = readout.logits(centred, scale)
+        deltas = targets - batch.activations
+        c = deltas / scale[:, None]
+        r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
+        before = Before.of(logits, batch.targets)
+        pairs = [
+            self.kernel.every_pair(
+                Problem(logits, batch.targets, c[:, part].contiguous(), r[:, part].contiguous(), path, readout.b_U),
+                before,
+            )
+            for part, path in self._paths()
+        ]
+        return _effects(before, pairs[0] if len(pairs) == 1 else PairStatistics(**_joined(pairs, dim=1)))
+
+    def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
+        """A by slabs of neurons: kept if it is one slab, else formed anew each time."""
+        readout, size = self.readout, self.tiles.neurons
+        n_neurons = len(readout.W_out)
+        if size >= n_neurons:
+            self._kept = self._kept or DirectPath.of(readout.W_out, readout.W_U)
+            yield slice(0, n_neurons), self._kept
+            return
+        for start in range(0, n_neurons, size):
+            part = slice(start, min(start + size, n_neurons))
+            yield part, DirectPath.of(readout.W_out[part], readout.W_U)
+
+
+def ablation_effects(readout: Readout, batch: TokenBatch, targets: Tensor) -> Effects:
+    """What setting each neuron to its target does at each token; for many batches keep an `EffectsEngine`."""
+    return EffectsEngine(readout).effects(batch, targets)
+
+
+def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
+    return {f.name: torch.cat([getattr(part, f.name) for part in parts], dim=dim) for f in fields(parts[0])}
 
 
 def _effects(before: Before, pairs: PairStatistics) -> Effects:

@@ -5,8 +5,8 @@ With A = W_out·W_U [n_neurons, d_vocab], L the logits, c = δ/s and r = s/s′ 
     frozen norm:      y = L + c·A_i
     norm recomputed:  y = r·(L − b_U + c·A_i) + b_U
 
-so no unembedding is redone for a neuron. `every_pair` is the plain kernel, exact on any device; `series.py` gives the
-same numbers faster and leaves to `chosen_pairs` those that it cannot certify.
+so no unembedding is redone for a neuron. `every_pair` is the plain kernel, exact on any device: the one that the
+others are measured against, and the one that takes over where they cannot go.
 """
 
 from dataclasses import dataclass, fields
@@ -21,6 +21,32 @@ _SLAB_BYTES = {"cpu": 3 << 20, "cuda": 1 << 30}
 
 
 @dataclass(frozen=True)
+class DirectPath:
+    """What neurons write onto the logits."""
+
+    W_out: Tensor
+    """[n_neurons, d_model]"""
+    W_U: Tensor
+    """[d_model, d_vocab]"""
+    A: Tensor
+    """W_out·W_U, [n_neurons, d_vocab]"""
+    highest: Tensor
+    """The largest entry of each neuron's row of A, [n_neurons]."""
+    lowest: Tensor
+
+    @classmethod
+    def of(cls, W_out: Tensor, W_U: Tensor) -> "DirectPath":
+        """The product and its extremes: the heaviest thing that is kept."""
+        A = W_out @ W_U
+        return cls(W_out, W_U, A, A.amax(dim=1), A.amin(dim=1))
+
+    @property
+    def size(self) -> Tensor:
+        """max |A_i|, [n_neurons]"""
+        return torch.maximum(self.highest, -self.lowest)
+
+
+@dataclass(frozen=True)
 class Problem:
     """Tokens and the neurons ablated on them, one at a time."""
 
@@ -32,8 +58,7 @@ class Problem:
     """δ/s, [tokens, n_neurons]"""
     r: Tensor
     """s/s′, [tokens, n_neurons]"""
-    A: Tensor
-    """W_out·W_U, [n_neurons, d_vocab]"""
+    path: DirectPath
     b_U: Tensor | None
     """The unembedding's bias, [d_vocab], or None where it is zero."""
 
@@ -48,8 +73,9 @@ class Before:
     top: Tensor
 
     @classmethod
-    def of(cls, problem: Problem) -> "Before":
-        rows = distribution(problem.logits, problem.targets)
+    def of(cls, logits: Tensor, targets: Tensor) -> "Before":
+        """From logits [tokens, d_vocab] and the correct next tokens [tokens]."""
+        rows = distribution(logits, targets)
         return cls(rows.loss, rows.entropy, rows.rank, rows.top)
 
 
@@ -67,17 +93,16 @@ class PairStatistics:
     """Whether some token now beats the token that was most probable before (norm recomputed)."""
 
     @classmethod
-    def empty(cls, tokens: int, n_neurons: int, device: torch.device) -> "PairStatistics":
+    def empty(cls, problem: Problem) -> "PairStatistics":
+        """Room for all pairs of a problem."""
         kinds = {"rank": torch.int64, "changed": torch.bool}
-        return cls(
-            **{f.name: torch.empty(tokens, n_neurons, dtype=kinds.get(f.name), device=device) for f in fields(cls)}
-        )
+        return cls(**{f.name: torch.empty_like(problem.c, dtype=kinds.get(f.name)) for f in fields(cls)})
 
 
 def every_pair(problem: Problem, before: Before) -> PairStatistics:
     """All pairs, row by row."""
     tokens, n_neurons = problem.c.shape
-    out = PairStatistics.empty(tokens, n_neurons, problem.c.device)
+    out = PairStatistics.empty(problem)
     everyone = torch.arange(n_neurons, device=problem.c.device)
     for t in range(tokens):
         chosen_pairs(problem, before, t, everyone, out)
@@ -86,8 +111,9 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
 
 def chosen_pairs(problem: Problem, before: Before, t: int, neurons: Tensor, out: PairStatistics) -> None:
     """Fill `out[t, neurons]`; neurons is a sorted index, [n_chosen]."""
-    slab = max(1, _SLAB_BYTES[problem.A.device.type] // (4 * problem.A.shape[1]))
-    scratch = torch.empty(2, min(slab, len(neurons)), problem.A.shape[1], device=problem.A.device)
+    A = problem.path.A
+    slab = max(1, _SLAB_BYTES[A.device.type] // (4 * A.shape[1]))
+    scratch = torch.empty(2, min(slab, len(neurons)), A.shape[1], device=A.device)
     for part in torch.split(neurons, slab):
         _fill(problem, before, t, part, out, scratch[0, : len(part)], scratch[1, : len(part)])
 
@@ -98,7 +124,7 @@ def _fill(
     """One token, one slab of neurons. `y` and `scratch` are [neurons, d_vocab] and overwritten."""
     b_U, target, top = problem.b_U, int(problem.targets[t]), int(before.top[t])
     c, r = problem.c[t, neurons, None], problem.r[t, neurons, None]
-    torch.addcmul(problem.logits[t], c, problem.A[neurons], out=y)
+    torch.addcmul(problem.logits[t], c, problem.path.A[neurons], out=y)
     highest, correct = y.amax(dim=1, keepdim=True), y[:, target, None].clone()
     if b_U is None:
         # r > 0 keeps the order of the logits, so ranks and the argmax are those of the frozen logits.
@@ -119,14 +145,3 @@ def _fill(
     total = normalise(y, scratch)
     out.delta_loss[t, neurons] = total.log_partition + (highest - correct).squeeze(1) - before.loss[t]
     out.delta_entropy[t, neurons] = total.entropy - before.entropy[t]
-
-
-def ranks_after(problem: Problem, before: Before, t: int, neurons: Tensor, out: PairStatistics) -> None:
-    """Fill only rank and changed of `out[t, neurons]`, for b_U = 0: a third of the passes of `chosen_pairs`."""
-    slab = max(1, _SLAB_BYTES[problem.A.device.type] // (4 * problem.A.shape[1]))
-    target, top = int(problem.targets[t]), int(before.top[t])
-    for part in torch.split(neurons, slab):
-        y = torch.addcmul(problem.logits[t], problem.c[t, part, None], problem.A[part])
-        out.changed[t, part] = y.amax(dim=1) > y[:, top]
-        correct = y[:, target, None].clone()
-        out.rank[t, part] = count_above(y, correct, y) + 1

@@ -1,95 +1,39 @@
-"""The fast kernel for b_U = 0: effects of all neurons from moments of A under the model's own prediction.
+"""The fast kernel: effects of all neurons from moments of A under the model's own prediction, each with a certificate.
 
-Let p be the prediction at a token, l = log p, a = A_i, and X_v = q·l_v + d·a_v. Both ablations are p tilted by e^X:
-the frozen norm with (q, d) = (0, c), the recomputed norm with (q, d) = (r − 1, r·c). With
+Let p be the prediction at a token, l = log p, u = l − b_U, a = A_i. Both ablations are p tilted by e^X, where
 
-    F = Σ p·e^X,   F_l = Σ p·l·e^X,   F_a = Σ p·a·e^X
+    X = q·ũ + d·ã,    ũ = u − Σ p·u,   ã = a − Σ p·a,   l̃ = l − Σ p·l
 
-the loss changes by log F − X_correct and the entropy by log F − ((1 + q)·F_l + d·F_a)/F + Σ p·l. Ablations are
-small tilts, so F and its derivatives are short series in q and d, whose coefficients are the moments
+with (q, d) = (0, c) for the frozen norm and (r − 1, r·c) for the recomputed one. With F = Σ p·e^X the loss changes by
+log F − X_correct and the entropy by log F − Σ p·(l̃ + X)·e^X / F. Nearly all ablations are small tilts, so both sums are
+expanded to a low order N in X, whose coefficients are moments
 
-    J_jk[t, i] = Σ_v p_v·l_v^j·A_iv^k      (j + k ≤ 5)
+    E[w·ũʲ·ãᵏ],    w = 1 or l̃,   j + k ≤ N
 
-and those, for all tokens and neurons at once, are matrix products (P∘l^j)·(A^k)ᵀ. High orders carry small factors, so
-half precision suffices for them where the machine multiplies it faster.
+and those, for all tokens and neurons at once, are matrix products (P∘w∘ũʲ)·(Aᵏ)ᵀ; for k = 1 they pass through d_model.
 
-Nothing is taken on trust: Taylor's theorem bounds what the series leaves out by moments that are there anyway, and a
-pair whose bound exceeds `TOLERANCE` is recomputed row by row (`kernels.chosen_pairs`). Ranks and the argmax are exact:
-only tokens whose logit lies within the neuron's reach of the correct (or top) token can change sides, and just those
-are compared.
+Nothing is taken on trust. Past order N, e^X has at most |X|^{N+1}/(N+1)!·e^{max|X|}, so one more product,
+Σ p·(N + 3 + |l̃|)·|a|^{N+1}, bounds the error of each pair, rounding to half precision included where that is used.
+Pairs whose bound exceeds the tolerance are left to a kernel that sums whole rows.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from math import comb, factorial
 
 import torch
 from torch import Tensor
 
-from backend.core.metrics.kernels import Before, PairStatistics, Problem, chosen_pairs, ranks_after
+from backend.core.metrics.kernels import PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
 
-TOLERANCE = 3e-6
-"""Largest truncation and rounding of the series that is let pass, in nats."""
-_ORDER = 5
-_FULL_PRECISION = frozenset({(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (1, 3), (2, 2)})
-"""Moments whose factors are too large for half precision."""
+_NEURONS_AT_ONCE = 256
 _HALF_ERROR = 3 * 2.0**-9
 """Relative error of a half-precision product against the sum of its terms' sizes: both factors and the result are
 rounded to 9 bits; sums are kept in float32."""
-_NEURONS_AT_ONCE = 256
-_MOST_WINDOW = 2_048
-_WINDOW_QUANTILE = 0.97
 
-Moments = dict[tuple[int, int], Tensor]
-
-
-def every_pair(problem: Problem, before: Before) -> PairStatistics:
-    """All pairs, within TOLERANCE and float32 rounding of the plain kernel; ranks and argmax changes exactly.
-
-    Raises:
-        ValueError: the unembedding has a bias, for which the tilt has another form.
-    """
-    if problem.b_U is not None:
-        raise ValueError("The series kernel is for b_U = 0.")
-    tokens, n_neurons = problem.c.shape
-    out = PairStatistics.empty(tokens, n_neurons, problem.c.device)
-    predictions = _Predictions.of(problem)
-    certified = torch.empty(tokens, n_neurons, dtype=torch.bool, device=problem.c.device)
-    for start in range(0, n_neurons, _NEURONS_AT_ONCE):
-        part = slice(start, min(start + _NEURONS_AT_ONCE, n_neurons))
-        certified[:, part] = _fill_by_series(problem, predictions, part, out)
-    reach = _Reach.of(problem)
-    for t in range(tokens):
-        uncertain = ~certified[t]
-        chosen_pairs(problem, before, t, uncertain.nonzero().squeeze(1), out)
-        _fill_ranks(problem, before, reach, t, certified[t], out)
-    return out
-
-
-@dataclass(frozen=True)
-class _Predictions:
-    """What the moments need of the tokens."""
-
-    log_p: Tensor
-    weighted: list[Tensor]
-    """p·l^j for j = 0 … 4, each [tokens, d_vocab]."""
-    half: list[Tensor]
-    alone: list[Tensor]
-    """J_j0 = Σ p·l^j for j = 0 … 5, each [tokens, 1]."""
-    deepest: Tensor
-    """max |l|, [tokens, 1]"""
-
-    @classmethod
-    def of(cls, problem: Problem) -> "_Predictions":
-        log_p = problem.logits.log_softmax(dim=1)
-        p = log_p.exp()
-        weighted = [p / p.sum(dim=1, keepdim=True)]  # rounding of log p is common to a row: 10⁻⁵ of its sum
-        for _ in range(_ORDER - 1):
-            weighted.append(weighted[-1] * log_p)
-        alone = [w.sum(dim=1, keepdim=True) for w in weighted]
-        alone.append(torch.linalg.vecdot(weighted[-1], log_p)[:, None])
-        kind = half_precision(problem.A.device.type)
-        half = weighted if kind is None else [w.to(kind) for w in weighted]
-        return cls(log_p, weighted, half, alone, log_p.amin(dim=1, keepdim=True).abs())
+Weight = tuple[int, int]
+"""(0, j) for p·ũʲ, (1, j) for p·l̃·ũʲ."""
 
 
 @cache
@@ -101,153 +45,197 @@ def half_precision(device: str) -> torch.dtype | None:
     return torch.bfloat16 if has_bf16 is not None and has_bf16() else None
 
 
-def _moments(problem: Problem, predictions: _Predictions, part: slice) -> Moments:
-    """J_jk for 1 ≤ k, j + k ≤ 5, each [tokens, neurons]."""
-    kind = half_precision(problem.A.device.type)
-    A = problem.A[part]
-    power, moments = A, {}
-    for k in range(1, _ORDER + 1):
-        narrow = power if kind is None else power.to(kind)
-        for j in range(_ORDER + 1 - k):
-            exact = (j, k) in _FULL_PRECISION
-            left, right = (predictions.weighted, power) if exact else (predictions.half, narrow)
-            moments[j, k] = (left[j] @ right.T).float()
-        power = power * A
-    return moments
+@dataclass(frozen=True)
+class Accuracy:
+    """How far the expansion goes and what it may certify."""
+
+    order: int
+    """N"""
+    half_from: int
+    """Terms of this order in X and above may be multiplied in half precision."""
+    tolerance: float
+    """Largest error of a certified loss or entropy, in nats."""
 
 
-def _fill_by_series(problem: Problem, predictions: _Predictions, part: slice, out: PairStatistics) -> Tensor:
-    """Losses and entropies of a slab of neurons; returns which pairs are certified, [tokens, neurons]."""
-    J = _moments(problem, predictions, part)
-    for j, alone in enumerate(predictions.alone):
-        J[j, 0] = alone
-    c, r = problem.c[:, part], problem.r[:, part]
-    A = problem.A[part]
-    size = A.abs().amax(dim=1)
-    l_correct = predictions.log_p.gather(1, problem.targets[:, None])
-    a_correct = A[:, problem.targets].T
-    tilts = ((None, c, "_frozen"), (r - 1, r * c, ""))
-    certified = torch.ones_like(c, dtype=torch.bool)
-    for q, d, suffix in tilts:
-        tilt = _tilt(J, q, d)
-        shift = d * a_correct if q is None else q * l_correct + d * a_correct
-        getattr(out, f"delta_loss{suffix}")[:, part] = tilt.log_partition - shift
-        getattr(out, f"delta_entropy{suffix}")[:, part] = tilt.delta_entropy
-        certified &= _error_bound(J, q, d, size, predictions.deepest) <= TOLERANCE
-    return certified
+EXACT = Accuracy(order=3, half_from=3, tolerance=3e-6)
+SURVEY = Accuracy(order=2, half_from=2, tolerance=4e-4)
+
+
+class _Weights:
+    """The rows over the vocabulary, [tokens, d_vocab] each, that powers of A are multiplied with, and their sums."""
+
+    def __init__(self, problem: Problem, predictions: Predictions, order: int) -> None:
+        log_p = predictions.centred_l()
+        self._unbiased = problem.b_U is None
+        u = log_p if problem.b_U is None else predictions.centred_u(problem.b_U)
+        self._rows: dict[Weight, Tensor] = {(0, 0): predictions.p}
+        for j in range(1, order + (2 if self._unbiased else 1)):
+            self._rows[0, j] = self._rows[0, j - 1] * u
+        if not self._unbiased:
+            self._rows |= {(1, j): self._rows[0, j] * log_p for j in range(order + 1)}
+        self._sums = {weight: row.sum(dim=1, keepdim=True) for weight, row in self._rows.items()}
+        self._narrow: dict[Weight, Tensor] = {}
+        self.omega = torch.addcmul((order + 3) * predictions.p, predictions.p, log_p.abs())
+        self.total = self.omega.sum(dim=1, keepdim=True)
+        u = u.abs()
+        self.farthest = u.amax(dim=1, keepdim=True)
+        self.spread = torch.linalg.vecdot(self.omega, u.pow_(order + 1))[:, None].pow(1 / (order + 1))
+
+    def key(self, weight: Weight) -> Weight:
+        """Without a bias ũ = l̃, so that p·l̃·ũʲ is p·ũʲ⁺¹."""
+        return (0, weight[1] + 1) if self._unbiased and weight[0] else weight
+
+    def sum(self, weight: Weight) -> Tensor:
+        """[tokens, 1]"""
+        return self._sums[self.key(weight)]
+
+    def rows(self, weight: Weight, kind: torch.dtype) -> Tensor:
+        """[tokens, d_vocab]"""
+        weight = self.key(weight)
+        if kind == torch.float32:
+            return self._rows[weight]
+        if weight not in self._narrow:
+            self._narrow[weight] = self._rows[weight].to(kind)
+        return self._narrow[weight]
 
 
 @dataclass(frozen=True)
-class _Tilt:
-    log_partition: Tensor
-    delta_entropy: Tensor
+class _Moments:
+    """What one slab of neurons has at every token, each [tokens, neurons]."""
+
+    central: dict[tuple[Weight, int], Tensor]
+    """E[w·ũʲ·ãᵏ] by ((w, j), k); k = 0 is [tokens, 1]."""
+    mean: Tensor
+    """Σ p·a"""
+    spread: Tensor
+    """An upper bound of (Σ ω·|ã|^{N+1})^{1/(N+1)}, ω = p·(N + 3 + |l̃|)."""
+    farthest: Tensor
+    """An upper bound of max |ã|."""
 
 
-def _tilt(J: Moments, q: Tensor | None, d: Tensor) -> _Tilt:
-    """log F and the entropy's change, from differences to the untilted values so that small changes keep digits."""
-    f = _series(J, q, d, 0, 0) - J[0, 0]  # F − 1
-    g = _series(J, q, d, 1, 0) - J[1, 0]  # F_l − Σ p·l
-    F_a = _series(J, q, d, 0, 1)
-    log_partition = f.log1p()
-    tilted = g + d * F_a - J[1, 0] * f
-    if q is not None:
-        tilted = tilted + q * (J[1, 0] + g)
-    return _Tilt(log_partition, log_partition - tilted / (1 + f))
+class Series:
+    """Losses and entropies of every pair of a problem, to a low order."""
 
+    def __init__(self, problem: Problem, predictions: Predictions, accuracy: Accuracy = EXACT) -> None:
+        self._problem, self._predictions, self._accuracy = problem, predictions, accuracy
+        self._weights = _Weights(problem, predictions, accuracy.order)
+        self._half = half_precision(problem.c.device.type) or torch.float32
+        # Powers of A overwrite each other: pages that a new tensor touches first cost as much as filling it.
+        slab = torch.empty(min(_NEURONS_AT_ONCE, problem.c.shape[1]), problem.logits.shape[1], device=problem.c.device)
+        self._power, self._narrow_power = slab, torch.empty_like(slab, dtype=self._half)
+        self.spread = torch.empty_like(problem.c)
+        """(Σ ω·|a|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
+        self._omega = self._weights.omega.to(self._half)
+        W_out, W_U = problem.path.W_out, problem.path.W_U
+        self._first = {
+            weight: (self._weights.rows(weight, torch.float32) @ W_U.T) @ W_out.T for weight in self._weights_of(1)
+        }
 
-def _series(J: Moments, q: Tensor | None, d: Tensor, j0: int, k0: int) -> Tensor:
-    """Σ q^j d^k/(j! k!)·J_{j+j0, k+k0} over the orders that are there: F, F_l (1, 0) or F_a (0, 1)."""
-    limit = _ORDER - j0 - k0
-    total = torch.zeros_like(d)
-    for j in range(0 if q is None else limit, -1, -1):  # Horner in q over Horner in d
-        row = torch.zeros_like(d)
-        for k in range(limit - j, -1, -1):
-            row = row * (d / (k + 1)) + J[j + j0, k + k0]
-        total = row if q is None else total * (q / (j + 1)) + row
-    return total
+    @property
+    def mean_a(self) -> Tensor:
+        """Σ p·a, [tokens, n_neurons]"""
+        return self._first[0, 0]
 
+    def fill(self, out: PairStatistics) -> Tensor:
+        """Write all losses and entropies; returns which pairs are certified, [tokens, n_neurons]."""
+        tokens, n_neurons = self._problem.c.shape
+        certified = torch.empty(tokens, n_neurons, dtype=torch.bool, device=self._problem.c.device)
+        for start in range(0, n_neurons, _NEURONS_AT_ONCE):
+            part = slice(start, min(start + _NEURONS_AT_ONCE, n_neurons))
+            certified[:, part] = self._fill_part(part, out)
+        return certified
 
-def _error_bound(J: Moments, q: Tensor | None, d: Tensor, size: Tensor, deepest: Tensor) -> Tensor:
-    """A bound on the error of both delta_loss and delta_entropy, in nats, [tokens, neurons].
+    def _fill_part(self, part: slice, out: PairStatistics) -> Tensor:
+        problem, own = self._problem, self._predictions
+        moments = self._moments(part)
+        c, r = problem.c[:, part], problem.r[:, part]
+        a_correct = problem.path.A[part][:, problem.targets].T - moments.mean
+        u_correct = (own.log_correct - own.b_correct) - (own.mean_l - own.mean_b)
+        certified = torch.ones_like(c, dtype=torch.bool)
+        for q, d, suffix in ((None, c, "_frozen"), (r - 1, r * c, "")):
+            log_partition, tilted = self._tilt(moments, q, d)
+            x_correct = d * a_correct if q is None else q * u_correct + d * a_correct
+            getattr(out, f"delta_loss{suffix}")[:, part] = log_partition - x_correct
+            getattr(out, f"delta_entropy{suffix}")[:, part] = log_partition - tilted
+            # A tilted mean of at most 1 is what lets the N + 3 of ω cover the quotient.
+            certified &= (self._error_bound(moments, q, d) <= self._accuracy.tolerance) & (tilted.abs() <= 1)
+        return certified
 
-    With Y = |q·l| + |d·a| ≥ |X| and Y_max its largest value, Y² ≤ 2(q²l² + d²a²) and Y⁴ ≤ 8(q⁴l⁴ + d⁴a⁴) give E[Y²],
-    E[Y⁴] and E[|l|Y⁴] from moments (l < 0 makes Σ p|l|a⁴ = −J_14), and E|l³a| ≤ √(E[l⁴]·E[l²a²]).
-    """
-    d2 = d.square()
-    d4 = 1.1 * d2.square()  # half-precision moments may fall short of the truth, by far less than a tenth
-    second = 2 * d2 * J[0, 2]
-    fourth, fourth_l = 8 * d4 * J[0, 4], -8 * d4 * J[1, 4]
-    furthest, third_l = d.abs() * size, torch.zeros_like(d)
-    if q is not None:
-        q2 = q.square()
-        second = second + 2 * q2 * J[2, 0]
-        fourth, fourth_l = fourth + 8 * q2.square() * J[4, 0], fourth_l - 8 * q2.square() * J[5, 0]
-        furthest = furthest + q.abs() * deepest
-        third_l = q2 * d.abs() / 2 * (J[4, 0] * 1.1 * J[2, 2]).sqrt()
-    fifth, fifth_l = furthest * fourth, furthest * fourth_l
-    growth = furthest.exp()
-    # Taylor's remainder, and the rounding of the orders that are computed in half precision, of F, F_l and d·F_a.
-    error = growth * furthest * fifth / 720 + _HALF_ERROR * (fourth / 24 + fifth / 120)
-    error_l = growth * fifth_l / 120 + _HALF_ERROR * (third_l + fourth_l / 24)
-    error_a = growth * furthest * fifth / 120 + _HALF_ERROR * (fourth / 6 + fifth / 24)
-    entropy = -J[1, 0]
-    # F = E[e^X] ≥ e^{E[X]} ≥ e^{−√E[X²]} by Jensen; an error of F reaches the entropy times 1 + entropy.
-    return (error * (1 + entropy) + 1.1 * error_l + error_a) * second.sqrt().exp()
+    def _weights_of(self, k: int) -> list[Weight]:
+        """The weights that aᵏ is multiplied with."""
+        found = [(w, j) for w in (0, 1) for j in range(self._accuracy.order - k + 1)]
+        return sorted({self._weights.key(weight) for weight in found})
 
+    def _moments(self, part: slice) -> _Moments:
+        order, weights = self._accuracy.order, self._weights
+        A = self._problem.path.A[part]
+        raw = {(weight, 1): product[:, part] for weight, product in self._first.items()}
+        power, narrow = self._power[: len(A)], self._narrow_power[: len(A)]
+        power.copy_(A)
+        for k in range(2, order + 1):
+            narrow.copy_(power.mul_(A))
+            for weight in self._weights_of(k):
+                exact = self._degree(weight) + k < self._accuracy.half_from
+                left = weights.rows(weight, torch.float32 if exact else self._half)
+                raw[weight, k] = (left @ (power if exact else narrow).T).float()
+        narrow.copy_(power.mul_(A).abs_())
+        bounds = (self._omega @ narrow.T).float()
+        mean = raw[(0, 0), 1]
+        # 1.02 for rounding; the mean is added by Minkowski's inequality.
+        self.spread[:, part] = raw_spread = (1.02 * bounds).pow(1 / (order + 1))
+        spread = raw_spread + mean.abs() * weights.total.pow(1 / (order + 1))
+        return _Moments(self._centred(raw, mean), mean, spread, self._problem.path.size[part] + mean.abs())
 
-@dataclass(frozen=True)
-class _Reach:
-    """The largest and smallest entry of every neuron's A, each [n_neurons]."""
+    def _degree(self, weight: Weight) -> int:
+        """The lowest power of ũ, beside l̃, that this row of weights stands for."""
+        return max(0, weight[1] - 1) if self._problem.b_U is None else weight[1]
 
-    highest: Tensor
-    lowest: Tensor
-    columns: Tensor
-    """Aᵀ, [d_vocab, n_neurons], so that a token's column is contiguous."""
+    def _centred(self, raw: dict[tuple[Weight, int], Tensor], mean: Tensor) -> dict[tuple[Weight, int], Tensor]:
+        central: dict[tuple[Weight, int], Tensor] = {}
+        for w in (0, 1):
+            for j in range(self._accuracy.order + 1):
+                weight = (w, j)
+                central[weight, 0] = self._weights.sum(weight)
+                for k in range(1, self._accuracy.order + 1 - j):
+                    terms = [
+                        comb(k, i)
+                        * (-mean) ** (k - i)
+                        * (raw[self._weights.key(weight), i] if i else central[weight, 0])
+                        for i in range(k + 1)
+                    ]
+                    central[weight, k] = torch.stack(terms).sum(dim=0)
+        return central
 
-    @classmethod
-    def of(cls, problem: Problem) -> "_Reach":
-        return cls(problem.A.amax(dim=1), problem.A.amin(dim=1), problem.A.T.contiguous())
+    def _tilt(self, moments: _Moments, q: Tensor | None, d: Tensor) -> tuple[Tensor, Tensor]:
+        """log F, and the mean of l̃ + X under the tilted distribution."""
+        orders = range(1, self._accuracy.order + 1)
+        plain = {n: self._expect(moments, 0, n, q, d) / factorial(n) for n in orders if n > 1}  # E[X] = 0
+        with_l = torch.stack([self._expect(moments, 1, n, q, d) / factorial(n) for n in orders]).sum(dim=0)
+        rise = torch.stack(list(plain.values())).sum(dim=0)
+        with_x = torch.stack([n * value for n, value in plain.items()]).sum(dim=0)
+        return rise.log1p(), (with_l + with_x) / (1 + rise)
 
-    def above(self, c: Tensor, token: int) -> Tensor:
-        """How far any token's logit can rise against `token`'s, [n_neurons]; at least 0."""
-        own = self.columns[token]
-        return torch.maximum(c * (self.highest - own), c * (self.lowest - own))
+    def _expect(self, moments: _Moments, w: int, n: int, q: Tensor | None, d: Tensor) -> Tensor:
+        """E[Xⁿ] (w = 0) or E[l̃·Xⁿ] (w = 1), by the binomial theorem."""
+        total = d**n * moments.central[(w, 0), n]
+        if q is not None:
+            for k in range(n):
+                total = total + comb(n, k) * q ** (n - k) * d**k * moments.central[(w, n - k), k]
+        return total
 
-    def below(self, c: Tensor, token: int) -> Tensor:
-        """How far any token's logit can fall against `token`'s."""
-        return self.above(-c, token)
+    def _error_bound(self, moments: _Moments, q: Tensor | None, d: Tensor) -> Tensor:
+        """A bound on the error of both the loss's and the entropy's change, in nats.
 
-
-def _fill_ranks(
-    problem: Problem, before: Before, reach: _Reach, t: int, certified: Tensor, out: PairStatistics
-) -> None:
-    """Exact rank and argmax change of the certified neurons at token t."""
-    c, logits = problem.c[t], problem.logits[t]
-    target, top = int(problem.targets[t]), int(before.top[t])
-    farthest = torch.maximum(reach.above(c, target), reach.below(c, target))
-    window, width = _window(logits, target, farthest)
-    moved = logits[window, None] + c * reach.columns[window]
-    correct = logits[target] + c * reach.columns[target]
-    outside = int(before.rank[t]) - 1 - int((logits[window] > logits[target]).sum())
-    rank = outside + 1 + (moved > correct).sum(dim=0)
-    rises = reach.above(c, top)
-    challengers = (logits >= logits[top] - rises.max()).nonzero().squeeze(1)
-    far = farthest > width
-    if len(challengers) > _MOST_WINDOW:
-        challengers = logits.topk(_MOST_WINDOW).indices
-        far |= rises > logits[top] - logits[challengers[-1]]
-    best = logits[challengers, None] + c * reach.columns[challengers]
-    out.rank[t] = torch.where(certified, rank, out.rank[t])
-    out.changed[t] = torch.where(certified, best.amax(dim=0) > logits[top] + c * reach.columns[top], out.changed[t])
-    ranks_after(problem, before, t, (far & certified).nonzero().squeeze(1), out)
-
-
-def _window(logits: Tensor, target: int, farthest: Tensor) -> tuple[Tensor, float]:
-    """Tokens whose logit is within `width` of the target's, and that width: enough for nearly all neurons."""
-    distance = (logits - logits[target]).abs()
-    width = float(farthest.quantile(_WINDOW_QUANTILE))
-    window = (distance <= width).nonzero().squeeze(1)
-    if len(window) > _MOST_WINDOW:
-        nearest = distance.topk(_MOST_WINDOW, largest=False)
-        return nearest.indices, float(nearest.values[-1]) * (1 - 1e-6)
-    return window, width
+        With Y ≥ (Σ ω·|X|^{N+1})^{1/(N+1)} by Minkowski's inequality, what is left out of F, of Σ p·l̃·e^X and of
+        Σ p·X·e^X is at most Y^{N+1}/(N+1)!·e^{max|X|} in all, and the rounding of order n at most 2⁻⁹·3·Yⁿ/n!, times a
+        power of Σ ω by Hölder's. F = Σ p·e^X ≥ 1 by Jensen's, since Σ p·X = 0: quotient and logarithm enlarge nothing.
+        """
+        order, weights = self._accuracy.order, self._weights
+        size, farthest = d.abs() * moments.spread, d.abs() * moments.farthest
+        if q is not None:
+            size, farthest = size + q.abs() * weights.spread, farthest + q.abs() * weights.farthest
+        bound = farthest.exp() * size ** (order + 1) / factorial(order + 1)
+        if self._half != torch.float32:
+            for n in range(self._accuracy.half_from, order + 1):
+                bound = bound + _HALF_ERROR * size**n / factorial(n) * weights.total ** (1 - n / (order + 1))
+        return bound

@@ -1,0 +1,183 @@
+"""The CPU's kernels around the compiled loops of `native.py`: whole rows for chosen pairs, ranks from windows."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from math import factorial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.core.metrics import native
+from backend.core.metrics.closing import close_sums
+from backend.core.metrics.kernels import Before, PairStatistics, Problem, chosen_pairs
+from backend.core.metrics.predictions import Predictions
+
+_TOKENS_AT_ONCE = 64
+"""Tokens whose tiles of p and l stay in L2 while the rows of A pass by."""
+_ROUNDING = 2e-7
+"""What the polynomials may leave out, in nats."""
+_LOOPS: Any = native
+_FARTHEST = 4.0
+"""Largest |x| and |z| of the polynomials of degree 12."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An upper bound of (Σ p·(1 + |l|)·|a|^order)^{1/order} for every pair."""
+
+    norm: Tensor
+    """[tokens, n_neurons]"""
+    order: int
+
+
+def fill_rows(
+    problem: Problem,
+    before: Before,
+    predictions: Predictions,
+    mean_a: Tensor,
+    wanted: Tensor,
+    out: PairStatistics,
+    spread: Spread | None = None,
+) -> None:
+    """Fill everything of `out` for the wanted pairs, [tokens, n_neurons], from whole rows of logits.
+
+    Args:
+        mean_a: Σ p·a, [tokens, n_neurons].
+        spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
+    """
+    reach = _Reach.of(problem, predictions)
+    wild = wanted & (reach.farthest > _FARTHEST)
+    for t in wild.any(dim=1).nonzero().flatten().tolist():
+        chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
+    tokens, rows = pairs = _in_blocks(wanted & ~wild)
+    if not len(tokens):
+        return
+    degrees = reach.degrees(problem, pairs, spread)
+    sums, above = _sums(problem, before, predictions, tokens, rows, degrees)
+    close_sums(problem, predictions, mean_a, pairs, sums, out)
+    out.rank[pairs] = above[:, 0] + 1
+    out.changed[pairs] = above[:, 1] > 0
+
+
+def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatistics) -> None:
+    """Fill rank and changed of the wanted pairs, exactly."""
+    reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
+    more = np.zeros(tuple(wanted.shape), np.int32)
+    beaten = np.zeros(tuple(wanted.shape), np.bool_)
+    logits, A, b = _arrays(problem.logits, problem.path.A, _bias(problem))
+    pairs = _arrays(problem.c, problem.r - 1, wanted, reach, problem.targets, before.top)
+    size = -(-len(wanted) // _workers())
+
+    def work(start: int) -> None:
+        stop = min(start + size, len(wanted))
+        _LOOPS.window_ranks(logits, A, b, problem.b_U is not None, *pairs, start, stop, more, beaten)
+
+    _in_parallel(work, range(0, len(wanted), size))
+    ranks = before.rank[:, None] + torch.from_numpy(more)
+    out.rank.copy_(torch.where(wanted, ranks, out.rank))
+    out.changed.copy_(torch.where(wanted, torch.from_numpy(beaten), out.changed))
+
+
+def _movement(problem: Problem, tokens: Tensor) -> Tensor:
+    """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
+    c, path = problem.c, problem.path
+    own = c * path.A[:, tokens].T
+    highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
+    movement = torch.maximum(highest - own, own - lowest)
+    if problem.b_U is None:
+        return movement
+    # The recomputed norm moves them by q·(their distance, the movement and what their biases differ) on top.
+    q = (problem.r - 1).abs()
+    b_range = problem.b_U.max() - problem.b_U.min()
+    near = ((1 + q) * movement + q * b_range) / (1 - q)
+    return torch.where(q < 0.5, near, torch.inf)
+
+
+def _bias(problem: Problem) -> Tensor:
+    return torch.zeros(1) if problem.b_U is None else problem.b_U
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How large x = c·a and z = q·(y − b_U) get, which decides the polynomials that e^x and e^z need."""
+
+    x: Tensor
+    """max |x|, [tokens, n_neurons]"""
+    z: Tensor
+    u_norm: Tensor
+    """(Σ p·(1 + |l|)·|u|⁴)^¼, [tokens, 1]"""
+
+    @classmethod
+    def of(cls, problem: Problem, predictions: Predictions) -> "_Reach":
+        x = problem.c.abs() * problem.path.size
+        u = predictions.log_p if problem.b_U is None else predictions.log_p - problem.b_U
+        z = (problem.r - 1).abs() * (u.abs().amax(dim=1, keepdim=True) + x)
+        weights = predictions.p * (1 - predictions.log_p)
+        return cls(x, z, torch.linalg.vecdot(weights, u.square().square_())[:, None].pow(1 / 4))
+
+    @property
+    def farthest(self) -> Tensor:
+        return torch.maximum(self.x, self.z)
+
+    def degrees(self, problem: Problem, pairs: tuple[Tensor, Tensor], spread: Spread | None) -> Tensor:
+        """LOW, MIDDLE or HIGH by pair: the lowest whose remainder, under p where that is known, is negligible."""
+        x, z = self.x[pairs], self.z[pairs]
+        if spread is None:
+            orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
+        else:
+            x_norm = problem.c[pairs].abs() * spread.norm[pairs]
+            z_norm = (problem.r - 1)[pairs].abs() * (self.u_norm[pairs[0], 0] + x_norm)
+            orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
+        needed = torch.zeros_like(x, dtype=torch.int32)
+        for degree in (3, 6):
+            rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
+            needed += rest * (x + z).exp() / factorial(degree + 1) > _ROUNDING
+        return needed
+
+
+def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and rows of the wanted pairs, by blocks of tokens and there by row."""
+    parts = []
+    for start in range(0, len(wanted), _TOKENS_AT_ONCE):
+        rows, tokens = wanted[start : start + _TOKENS_AT_ONCE].T.nonzero(as_tuple=True)
+        parts.append((tokens + start, rows))
+    tokens, rows = (torch.cat(column) for column in zip(*parts, strict=True))
+    return tokens, rows
+
+
+def _sums(
+    problem: Problem, before: Before, predictions: Predictions, tokens: Tensor, rows: Tensor, degrees: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
+    sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
+    has_b = problem.b_U is not None
+    c, q = problem.c[tokens, rows], (problem.r - 1)[tokens, rows]
+    p, log_p, A, bias = _arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
+    pairs = _arrays(rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
+    blocks = (tokens // _TOKENS_AT_ONCE).numpy()
+    # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
+    ends = np.flatnonzero(np.diff(blocks)) + 1
+    size = max(64, len(tokens) // (8 * _workers()))
+    cuts = sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
+    jobs = list(pairwise(cuts))
+    _in_parallel(lambda job: _LOOPS.sum_pairs(p, log_p, A, bias, has_b, *pairs, *job, sums, above), jobs)
+    return torch.from_numpy(sums), torch.from_numpy(above)
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.contiguous().numpy() for tensor in tensors]
+
+
+def _workers() -> int:
+    return max(1, torch.get_num_threads())
+
+
+def _in_parallel(work: Callable[[Any], Any], jobs: Iterable[Any]) -> None:
+    """Run jobs that release the interpreter's lock on all cores; the first error is raised."""
+    with ThreadPoolExecutor(_workers()) as pool:
+        for _ in pool.map(work, jobs):
+            pass

@@ -1,0 +1,88 @@
+"""Which kernel computes the effects here, and why. All have one interface: (Problem, Before) → PairStatistics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from backend.core.metrics import compiled, kernels, series
+from backend.core.metrics.kernels import Before, PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
+
+Mode = Literal["exact", "survey"]
+
+
+DEFAULT_MEMORY = 4 * 10**9
+"""Bytes; the same everywhere, so that an atlas does not depend on how much happens to be free."""
+_MOST_TOKENS = 256
+_ROWS_A_TOKEN = 14
+"""Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
+_ROWS_OF_SCRATCH = 400
+"""… and that the kernel takes besides."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How many tokens and neurons are handled at once."""
+
+    tokens: int
+    neurons: int
+
+    @classmethod
+    def within(cls, memory: int, n_neurons: int, d_vocab: int) -> "Tiles":
+        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons."""
+        row = 4 * d_vocab
+        tokens = _MOST_TOKENS
+        while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
+            tokens //= 2
+        left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
+        return cls(tokens, max(64, min(n_neurons, left // row)))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A way to compute all pairs."""
+
+    name: str
+    reason: str
+    every_pair: Callable[[Problem, Before], PairStatistics]
+
+
+def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
+    """The fastest kernel for a device; a survey's errors stay below `series.SURVEY.tolerance`, all others are exact."""
+    if device.type == "cpu":
+        accuracy = series.EXACT if mode == "exact" else series.SURVEY
+        narrow = series.half_precision("cpu")
+        products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
+        reason = f"CPU, {products} products; bounded to {accuracy.tolerance:g} nats, the rest from whole rows"
+        return Kernel("moment series", reason, partial(by_series, accuracy=accuracy))
+    if find_spec("triton") is not None:
+        from backend.core.metrics import gpu
+
+        return Kernel("Triton", "CUDA, and Triton is installed", gpu.every_pair)
+    return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", kernels.every_pair)
+
+
+def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = series.EXACT) -> PairStatistics:
+    """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows."""
+    out = PairStatistics.empty(problem)
+    predictions = Predictions.of(problem)
+    expansion = series.Series(problem, predictions, accuracy)
+    certified = expansion.fill(out)
+    spread = compiled.Spread(expansion.spread, accuracy.order + 1)
+    compiled.fill_rows(problem, before, predictions, expansion.mean_a, ~certified, out, spread)
+    compiled.fill_ranks(problem, before, certified, out)
+    return out
+
+
+def by_rows(problem: Problem, before: Before) -> PairStatistics:
+    """The compiled loops over whole rows for every pair."""
+    out = PairStatistics.empty(problem)
+    predictions = Predictions.of(problem)
+    everything = torch.ones_like(problem.c, dtype=torch.bool)
+    mean_a = (predictions.p @ problem.path.W_U.T) @ problem.path.W_out.T
+    compiled.fill_rows(problem, before, predictions, mean_a, everything, out)
+    return out

@@ -1,0 +1,243 @@
+"""Compiled inner loops for the CPU: one pass over the vocabulary for a (token, neuron) pair, and ranks from windows.
+
+With p the prediction at a token, l = log p, x = c·a and y = l + x the frozen logits less a constant, and z the further
+change that the recomputed norm makes (kernels.py), one pass sums
+
+    Σ p·(e^x − 1)        Σ p·(e^x − 1)·y        and how much each grows when e^x becomes e^{x+z}, y becomes y + z
+
+from which losses and entropies follow (`compiled.py`). Because p is there already, x and z are small and e^x − 1 is a
+short polynomial without range reduction. Sums are float32 within a tile of the vocabulary, float64 across tiles.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F = np.float32
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+
+TILE = 2048
+"""Tokens of the vocabulary in one float32 sum; a tile of A stays in L1 while many tokens pass over it."""
+LOW, MIDDLE, HIGH = 0, 1, 2
+"""Degrees of the polynomials: 3, 6 and 12."""
+
+_BINS = 64
+
+_FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@njit(inline="always")
+def _third(k: F, v: F) -> F:
+    """e^{kv} − 1; the powers of k leave the loop, so that v is multiplied once a degree."""
+    k2 = k * k / F(2)
+    return v * (k + v * (k2 + v * (k2 * k / F(3))))
+
+
+@njit(inline="always")
+def _sixth(k: F, v: F) -> F:
+    k2 = k * k / F(2)
+    k3 = k2 * k / F(3)
+    k4 = k3 * k / F(4)
+    k5 = k4 * k / F(5)
+    return v * (k + v * (k2 + v * (k3 + v * (k4 + v * (k5 + v * (k5 * k / F(6)))))))
+
+
+@njit(inline="always")
+def _twelfth(k: F, v: F) -> F:
+    """Of half the argument, then e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
+    x = k * v / F(2)
+    rest = F(1 / 5040) + x * (
+        F(1 / 40320) + x * (F(1 / 362880) + x * (F(1 / 3628800) + x * (F(1 / 39916800) + x * F(1 / 479001600))))
+    )
+    half = x * (
+        F(1) + x * (F(1 / 2) + x * (F(1 / 6) + x * (F(1 / 24) + x * (F(1 / 120) + x * (F(1 / 720) + x * rest)))))
+    )
+    return half * (half + F(2))
+
+
+def _loop(expm1: Any) -> Any:
+    """The pass over one tile, with e^{kv} − 1 as given."""
+
+    @njit(nogil=True, fastmath=_FAST, cache=True)
+    def plain(p, log_p, a, c, q, correct, top):
+        """b_U = 0: z = q·y, whose factor 1 + q on the last sum is left to the caller; both norms order tokens alike."""
+        s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
+        above_correct, above_top = np.int32(0), np.int32(0)
+        for v in range(p.shape[0]):
+            y = log_p[v] + c * a[v]
+            frozen = p[v] * expm1(c, a[v])
+            more = (p[v] + frozen) * expm1(q, y)
+            s0 += frozen
+            s1 += frozen * y
+            t0 += more
+            t1 += more * y
+            above_correct += np.int32(y > correct)
+            above_top += np.int32(y > top)
+        return s0, s1, t0, t1, above_correct, above_top
+
+    @njit(nogil=True, fastmath=_FAST, cache=True)
+    def biased(p, log_p, a, b, c, q, correct, top):
+        """z = q·(y − b_U), and the recomputed norm can change the order of the logits."""
+        s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
+        above_correct, above_top = np.int32(0), np.int32(0)
+        for v in range(p.shape[0]):
+            y = log_p[v] + c * a[v]
+            u = y - b[v]
+            after = y + q * u
+            frozen = p[v] * expm1(c, a[v])
+            more = (p[v] + frozen) * expm1(q, u)
+            s0 += frozen
+            s1 += frozen * y
+            t0 += more
+            t1 += more * after + frozen * (after - y)
+            above_correct += np.int32(after > correct)
+            above_top += np.int32(after > top)
+        return s0, s1, t0, t1, above_correct, above_top
+
+    return plain, biased
+
+
+_plain_3, _biased_3 = _loop(_third)
+_plain_6, _biased_6 = _loop(_sixth)
+_plain_12, _biased_12 = _loop(_twelfth)
+
+
+@njit(nogil=True, cache=True)
+def _pass(p, log_p, a, b, has_b, c, q, correct, top, degree):
+    if has_b:
+        if degree == LOW:
+            return _biased_3(p, log_p, a, b, c, q, correct, top)
+        if degree == MIDDLE:
+            return _biased_6(p, log_p, a, b, c, q, correct, top)
+        return _biased_12(p, log_p, a, b, c, q, correct, top)
+    if degree == LOW:
+        return _plain_3(p, log_p, a, c, q, correct, top)
+    if degree == MIDDLE:
+        return _plain_6(p, log_p, a, c, q, correct, top)
+    return _plain_12(p, log_p, a, c, q, correct, top)
+
+
+@njit(nogil=True, cache=True)
+def _after(logits, a, b, has_b, c, q, v):
+    """The logit of token v afterwards; without a bias up to the factor r > 0, which changes no order."""
+    y = logits[v] + c * a[v]
+    return y + q * (y - b[v]) if has_b else y
+
+
+@njit(nogil=True, cache=True)
+def _above_itself(p, log_p, A, b, has_b, t, i, c, q, degree, v, limits):
+    one = slice(v, v + 1)
+    return _pass(p[t, one], log_p[t, one], A[i, one], b[one] if has_b else b, has_b, c, q, limits[0], limits[1], degree)
+
+
+@njit(nogil=True, cache=True)
+def sum_pairs(p, log_p, A, b, has_b, rows, tokens, c, q, degree, targets, tops, first, last, sums, above):
+    """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
+
+    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b. By pair: rows,
+    tokens (int32), c, q = r − 1 (float32), degree (LOW, MIDDLE, HIGH). targets, tops: [tokens] int64.
+    `above` counts tokens that beat the correct one, and that beat the one on top before.
+    """
+    d_vocab = p.shape[1]
+    correct = np.empty(last - first, F)
+    best = np.empty(last - first, F)
+    for k in range(first, last):
+        t, i = tokens[k], rows[k]
+        correct[k - first] = _after(log_p[t], A[i], b, has_b, c[k], q[k], targets[t])
+        best[k - first] = _after(log_p[t], A[i], b, has_b, c[k], q[k], tops[t])
+        sums[k, :] = 0
+        above[k, :] = 0
+    for start in range(0, d_vocab, TILE):
+        stop = min(start + TILE, d_vocab)
+        some_b = b[start:stop] if has_b else b
+        for k in range(first, last):
+            t, i = tokens[k], rows[k]
+            found = _pass(
+                p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, c[k], q[k],
+                correct[k - first], best[k - first], degree[k],
+            )  # fmt: skip
+            sums[k, 0] += found[0]
+            sums[k, 1] += found[1]
+            sums[k, 2] += found[2]
+            sums[k, 3] += found[3]
+            above[k, 0] += found[4]
+            above[k, 1] += found[5]
+    for k in range(first, last):
+        # Rounding inside the loop can put a token above itself: whether it did is asked of the same loop, and undone.
+        target, top = targets[tokens[k]], tops[tokens[k]]
+        limits = correct[k - first], best[k - first]
+        above[k, 0] -= _above_itself(p, log_p, A, b, has_b, tokens[k], rows[k], c[k], q[k], degree[k], target, limits)[
+            4
+        ]
+        above[k, 1] -= _above_itself(p, log_p, A, b, has_b, tokens[k], rows[k], c[k], q[k], degree[k], top, limits)[5]
+
+
+@njit(nogil=True, cache=True)
+def _near(logits, centre, width):
+    """Tokens whose logit is within `width` of the token `centre`'s, nearest bins first; and where each bin starts."""
+    per_unit = (_BINS - 1) / max(width, 1e-30)
+    starts = np.zeros(_BINS + 2, np.int64)
+    for v in range(logits.shape[0]):
+        distance = abs(logits[v] - logits[centre])
+        if distance <= width:
+            starts[int(distance * per_unit) + 2] += 1
+    for n in range(2, _BINS + 2):
+        starts[n] += starts[n - 1]
+    tokens = np.empty(starts[-1], np.int32)
+    for v in range(logits.shape[0]):
+        distance = abs(logits[v] - logits[centre])
+        if distance <= width:
+            place = int(distance * per_unit) + 1
+            tokens[starts[place]] = v
+            starts[place] += 1
+    return tokens, starts[:-1], 1 / per_unit
+
+
+@njit(nogil=True, cache=True)
+def _above(logits, a, b, has_b, c, q, centre, near, reach):
+    """How many more tokens than before beat `centre`, and whether any does that did not."""
+    tokens, starts, bin_width = near
+    own = _after(logits, a, b, has_b, c, q, centre)
+    more, any_new = 0, False
+    for n in range(_BINS):
+        if n * bin_width > reach:
+            break
+        for k in range(starts[n], starts[n + 1]):
+            v = tokens[k]
+            if v == centre:
+                continue
+            before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, c, q, v) > own
+            more += int(after) - int(before)
+            any_new |= after and not before
+    return more, any_new
+
+
+@njit(nogil=True, cache=True)
+def window_ranks(logits, A, b, has_b, c, q, wanted, reach, targets, tops, first, last, more_above, beaten):
+    """Rank and argmax changes of the wanted pairs of the tokens `first` to `last`, exactly, from few tokens each.
+
+    Only a token whose logit is within the neuron's reach of the correct one's (or the top one's) can change sides.
+    b: [d_vocab], or anything where not has_b. wanted, c, q = r − 1: [tokens, n_rows]; reach: [tokens, n_rows, 2], how
+    far any logit can move against the correct token's, and against the top one's. more_above: [tokens, n_rows], how
+    many more tokens beat the correct one than before. beaten: whether any beats the top one.
+    """
+    correct = [_near(logits[t], targets[t], _widest(reach[t, :, 0], wanted[t])) for t in range(first, last)]
+    best = [_near(logits[t], tops[t], _widest(reach[t, :, 1], wanted[t])) for t in range(first, last)]
+    for i in range(A.shape[0]):
+        for t in range(first, last):
+            if wanted[t, i]:
+                pair = (logits[t], A[i], b, has_b, c[t, i], q[t, i])
+                more_above[t, i] = _above(*pair, targets[t], correct[t - first], reach[t, i, 0])[0]
+                beaten[t, i] = _above(*pair, tops[t], best[t - first], reach[t, i, 1])[1]
+
+
+@njit(nogil=True, cache=True)
+def _widest(reach, wanted):
+    widest = F(0)
+    for i in range(reach.shape[0]):
+        if wanted[i] and reach[i] > widest:
+            widest = reach[i]
+    return widest

@@ -1,0 +1,46 @@
+"""What the fast kernels need of each token's prediction before any ablation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backend.core.metrics.kernels import Problem
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """p, its logarithm l, and what they say about u = l − b_U, which the recomputed norm rescales."""
+
+    log_p: Tensor
+    """l, [tokens, d_vocab]"""
+    p: Tensor
+    """[tokens, d_vocab]; rows sum to 1."""
+    mean_l: Tensor
+    """Σ p·l, minus the entropy; [tokens, 1] as all below."""
+    mean_b: Tensor
+    """Σ p·b_U, 0 without a bias."""
+    log_correct: Tensor
+    """l of the correct token."""
+    b_correct: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Predictions":
+        log_p = problem.logits.log_softmax(dim=1)
+        p = log_p.exp()
+        p /= p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
+        mean_l = torch.linalg.vecdot(p, log_p)[:, None]
+        correct = problem.targets[:, None]
+        if problem.b_U is None:
+            mean_b = b_correct = torch.zeros_like(mean_l)
+        else:
+            mean_b, b_correct = (p @ problem.b_U)[:, None], problem.b_U[correct]
+        return cls(log_p, p, mean_l, mean_b, log_p.gather(1, correct), b_correct)
+
+    def centred_l(self) -> Tensor:
+        """l − Σ p·l, [tokens, d_vocab]"""
+        return self.log_p - self.mean_l
+
+    def centred_u(self, b_U: Tensor) -> Tensor:
+        """u − Σ p·u, [tokens, d_vocab]"""
+        return self.log_p - b_U - (self.mean_l - self.mean_b)
