@@ -85,7 +85,9 @@ def test_a_certificate_is_a_bound(
     monkeypatch.setattr(series, "half_precision", lambda _: torch.bfloat16 if half else None)
     problem = small_problem(6, strength=strength, bias=bias)
     found = PairStatistics.empty(problem)
-    certified = series.Series(problem, Predictions.of(problem), accuracy).fill(found)
+    certified = series.Series(problem, Predictions.of(problem.logits, problem.targets, problem.b_U), accuracy).fill(
+        found
+    )
     rows = engine.by_rows(problem, _before(problem))
     for name in ("delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen"):
         errors = (getattr(found, name) - getattr(rows, name)).abs()[certified]
@@ -135,12 +137,12 @@ def test_ranks_from_windows_are_exact_for_all_that_is_asked(bias: bool) -> None:
 def test_polynomials_of_every_degree_are_needed_and_suffice() -> None:
     """The same pairs with the degree that their reach asks for, and with the highest."""
     problem = small_problem(7, strength=0.1)
-    before, predictions = _before(problem), Predictions.of(problem)
+    before, predictions = _before(problem), Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions)
     expansion.fill(PairStatistics.empty(problem))
     tokens, rows = torch.ones_like(problem.c).nonzero(as_tuple=True)
     spread = compiled.Spread(expansion.spread, 4)
-    degrees = compiled._Reach.of(problem, predictions).degrees(problem, (tokens, rows), spread)
+    degrees = compiled._Reach.of(problem, predictions).degrees(problem, predictions, (tokens, rows), spread)
     assert set(degrees.tolist()) == {0, 1, 2}
     own, _ = compiled._sums(problem, before, predictions, tokens, rows, degrees)
     highest, _ = compiled._sums(problem, before, predictions, tokens, rows, torch.full_like(degrees, 2))

@@ -56,7 +56,7 @@ def fill_rows(
     tokens, rows = pairs = _in_blocks(wanted & ~wild)
     if not len(tokens):
         return
-    degrees = reach.degrees(problem, pairs, spread)
+    degrees = reach.degrees(problem, predictions, pairs, spread)
     sums, above = _sums(problem, before, predictions, tokens, rows, degrees)
     close_sums(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
@@ -108,35 +108,38 @@ class _Reach:
     x: Tensor
     """max |x|, [tokens, n_neurons]"""
     z: Tensor
-    u_norm: Tensor
-    """(Σ p·(1 + |l|)·|u|⁴)^¼, [tokens, 1]"""
 
     @classmethod
     def of(cls, problem: Problem, predictions: Predictions) -> "_Reach":
         x = problem.c.abs() * problem.path.size
-        u = predictions.log_p if problem.b_U is None else predictions.log_p - problem.b_U
-        z = (problem.r - 1).abs() * (u.abs().amax(dim=1, keepdim=True) + x)
-        weights = predictions.p * (1 - predictions.log_p)
-        return cls(x, z, torch.linalg.vecdot(weights, u.square().square_())[:, None].pow(1 / 4))
+        return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
     @property
     def farthest(self) -> Tensor:
         return torch.maximum(self.x, self.z)
 
-    def degrees(self, problem: Problem, pairs: tuple[Tensor, Tensor], spread: Spread | None) -> Tensor:
+    def degrees(
+        self, problem: Problem, predictions: Predictions, pairs: tuple[Tensor, Tensor], spread: Spread | None
+    ) -> Tensor:
         """LOW, MIDDLE or HIGH by pair: the lowest whose remainder, under p where that is known, is negligible."""
         x, z = self.x[pairs], self.z[pairs]
         if spread is None:
             orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
         else:
             x_norm = problem.c[pairs].abs() * spread.norm[pairs]
-            z_norm = (problem.r - 1)[pairs].abs() * (self.u_norm[pairs[0], 0] + x_norm)
+            z_norm = (problem.r - 1)[pairs].abs() * (_u_norm(problem, predictions)[pairs[0]] + x_norm)
             orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
         needed = torch.zeros_like(x, dtype=torch.int32)
         for degree in (3, 6):
             rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
             needed += rest * (x + z).exp() / factorial(degree + 1) > _ROUNDING
         return needed
+
+
+def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
+    """(Σ p·(1 + |l|)·|u|⁴)^¼, [tokens]"""
+    u = predictions.log_p if problem.b_U is None else predictions.log_p - problem.b_U
+    return torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square().square_()).pow(1 / 4)
 
 
 def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
 def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = series.EXACT) -> PairStatistics:
     """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows."""
     out = PairStatistics.empty(problem)
-    predictions = Predictions.of(problem)
+    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions, accuracy)
     certified = expansion.fill(out)
     spread = compiled.Spread(expansion.spread, accuracy.order + 1)
@@ -81,8 +81,8 @@ def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = seri
 def by_rows(problem: Problem, before: Before) -> PairStatistics:
     """The compiled loops over whole rows for every pair."""
     out = PairStatistics.empty(problem)
-    predictions = Predictions.of(problem)
+    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     everything = torch.ones_like(problem.c, dtype=torch.bool)
-    mean_a = (predictions.p @ problem.path.W_U.T) @ problem.path.W_out.T
+    mean_a = problem.path.mean(predictions.p)
     compiled.fill_rows(problem, before, predictions, mean_a, everything, out)
     return out

@@ -90,7 +90,7 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
     """All pairs, on the device where the problem's tensors are."""
     tokens, n_neurons = problem.c.shape
     d_vocab = problem.logits.shape[1]
-    predictions = Predictions.of(problem)
+    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     device = problem.c.device
     sums = torch.empty(tokens, n_neurons, 4, device=device)
     above = torch.empty(tokens, n_neurons, 2, dtype=torch.int32, device=device)
@@ -102,7 +102,7 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
         BIASED=problem.b_U is not None, T=_TOKENS, N=_NEURONS, V=_VOCABULARY,
     )  # fmt: skip
     out = PairStatistics.empty(problem)
-    mean_a = (predictions.p @ problem.path.W_U.T) @ problem.path.W_out.T
+    mean_a = problem.path.mean(predictions.p)
     pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
     close_sums(problem, predictions, mean_a, (pairs[0], pairs[1]), sums.flatten(0, 1), out)
     out.rank.copy_(above[..., 0].long() + 1)

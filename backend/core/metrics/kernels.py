@@ -45,6 +45,10 @@ class DirectPath:
         """max |A_i|, [n_neurons]"""
         return torch.maximum(self.highest, -self.lowest)
 
+    def mean(self, weights: Tensor) -> Tensor:
+        """Σ_v weights·A_v, [tokens, n_neurons], for weights [tokens, d_vocab]; through d_model, which is narrower."""
+        return (weights @ self.W_U.T) @ self.W_out.T
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -1,11 +1,9 @@
 """What the fast kernels need of each token's prediction before any ablation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-
-from backend.core.metrics.kernels import Problem
 
 
 @dataclass(frozen=True)
@@ -23,19 +21,24 @@ class Predictions:
     log_correct: Tensor
     """l of the correct token."""
     b_correct: Tensor
+    deepest: Tensor
+    """max |u|"""
 
     @classmethod
-    def of(cls, problem: Problem) -> "Predictions":
-        log_p = problem.logits.log_softmax(dim=1)
+    def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Predictions":
+        """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
+        log_p = logits.log_softmax(dim=1)
         p = log_p.exp()
         p /= p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
         mean_l = torch.linalg.vecdot(p, log_p)[:, None]
-        correct = problem.targets[:, None]
-        if problem.b_U is None:
+        correct = targets[:, None]
+        if b_U is None:
             mean_b = b_correct = torch.zeros_like(mean_l)
+            deepest = -log_p.amin(dim=1, keepdim=True)
         else:
-            mean_b, b_correct = (p @ problem.b_U)[:, None], problem.b_U[correct]
-        return cls(log_p, p, mean_l, mean_b, log_p.gather(1, correct), b_correct)
+            mean_b, b_correct = (p @ b_U)[:, None], b_U[correct]
+            deepest = (log_p - b_U).abs().amax(dim=1, keepdim=True)
+        return cls(log_p, p, mean_l, mean_b, log_p.gather(1, correct), b_correct, deepest)
 
     def centred_l(self) -> Tensor:
         """l − Σ p·l, [tokens, d_vocab]"""
@@ -44,3 +47,7 @@ class Predictions:
     def centred_u(self, b_U: Tensor) -> Tensor:
         """u − Σ p·u, [tokens, d_vocab]"""
         return self.log_p - b_U - (self.mean_l - self.mean_b)
+
+    def at(self, tokens: slice) -> "Predictions":
+        """Those of some of the tokens."""
+        return Predictions(*(getattr(self, f.name)[tokens] for f in fields(self)))

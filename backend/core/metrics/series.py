@@ -126,9 +126,8 @@ class Series:
         self.spread = torch.empty_like(problem.c)
         """(Σ ω·|a|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
         self._omega = self._weights.omega.to(self._half)
-        W_out, W_U = problem.path.W_out, problem.path.W_U
         self._first = {
-            weight: (self._weights.rows(weight, torch.float32) @ W_U.T) @ W_out.T for weight in self._weights_of(1)
+            weight: problem.path.mean(self._weights.rows(weight, torch.float32)) for weight in self._weights_of(1)
         }
 
     @property
