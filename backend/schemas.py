@@ -23,6 +23,11 @@ NeuronName = Annotated[
     StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,7}$"),
     Field(description="layer.index, both from 0", examples=["29.830"]),
 ]
+UnitName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([0-9]{1,4}\.[0-9]{1,7}|[Ll][0-9]{1,4}[Hh][0-9]{1,4})$"),
+    Field(description="A neuron (layer.index) or an attention head (L5H1), all from 0", examples=["29.830", "L5H1"]),
+]
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
@@ -284,7 +289,7 @@ class ActivationList(Wire):
 
 
 class InterventionRequest(Wire):
-    neuron: NeuronName
+    neuron: UnitName
     kind: InterventionKind = "mean"
     value: Annotated[float | None, Field(allow_inf_nan=False, ge=-1e4, le=1e4)] = None
     """The activation to set (`value`) or the factor (`scale`); null for the other kinds."""
@@ -314,6 +319,7 @@ class Ablation(Wire):
     reference: str
     """Where the mean came from."""
     activations_before: dict[str, list[FiniteFloat]]
+    """By neuron; of an attention head, the norm of its output."""
     activations_after: dict[str, list[FiniteFloat]]
     before: TokenValues
     before_totals: Totals

@@ -6,7 +6,10 @@ every load that the processed model still computes what the original computes an
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -23,6 +26,9 @@ _LOG_PROB_TOLERANCE = 5e-3
 _CLOSED_FORM_TOLERANCE = 1e-3
 """Relative to the largest value; observed 1e-6."""
 _RANDOM_SEED = 20240624
+
+Hooks = list[tuple[str, Any]]
+"""Names of hook points, and functions (values, hook) → values or None."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class AnalysisModel:
         self.norm: NormKind = "RMSNorm" if cfg.uses_rms_norm or "RMS" in str(cfg.normalization_type) else "LayerNorm"
         self.eps = float(cfg.eps)
         self.device = bridge.W_U.device
+        self.n_heads = int(cfg.n_heads)
         self.last_layer = self.n_layers - 1
         self.readout = self._readout()
         # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT, Falcon) the bridge puts 4·d_model.
@@ -102,7 +109,7 @@ class AnalysisModel:
     def trace(self, tokens: Tensor) -> Trace:
         """Run the model's body once over tokens [batch, position]; logits are left to `readout`."""
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
-            _, kept = self._run(tokens, self._residual, self._activations, stop_at_layer=self.n_layers)
+            _, kept = self.run(tokens, self._residual, self._activations, stop_at_layer=self.n_layers)
         return Trace(tokens, kept[self._residual], kept[self._activations])
 
     @property
@@ -113,7 +120,59 @@ class AnalysisModel:
     def _activations(self) -> str:
         return f"blocks.{self.last_layer}.mlp.hook_post"
 
-    def _run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+    @torch.no_grad()
+    def residual_before(self, tokens: Tensor, layer: int) -> Tensor:
+        """The residual stream before a layer's block, [batch, position, d_model], over tokens [batch, position]."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            return self.run(tokens, stop_at_layer=layer)[0].detach().float()
+
+    @torch.no_grad()
+    def continued(self, residual: Tensor, layer: int, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block, from the one before `layer`, both [batch, position, d_model].
+
+        Args:
+            hooks: hook points and what is done to the values that pass there.
+        """
+        after: list[Tensor] = []
+
+        def keep(value: Tensor, hook: Any) -> None:
+            after.append(value.detach().float())
+
+        every = [*hooks, (self._residual, keep)]
+        with refusing_memory_errors(f"Running {self.name} from layer {layer}"), self._without_blocks_before(layer):
+            self.bridge.run_with_hooks(residual, fwd_hooks=every, start_at_layer=layer, stop_at_layer=self.n_layers)
+        return after[-1]
+
+    @contextmanager
+    def _without_blocks_before(self, layer: int) -> Iterator[None]:
+        """The bridge runs blocks whose output it then discards; here they only pass on what they are given."""
+        skipped = list(self.bridge.blocks)[:layer]
+        outputs = self._block_outputs
+        for block in skipped:  # in its own dictionary: the bridge hands attributes on to the module that it wraps
+            block.__dict__["forward"] = _passing_on(outputs)
+        try:
+            yield
+        finally:
+            for block in skipped:
+                del block.__dict__["forward"]
+
+    @cached_property
+    def _block_outputs(self) -> int | None:
+        """How many values a block returns in a tuple, or None where it returns the residual stream alone."""
+        found: list[int | None] = []
+
+        def look(module: Any, given: Any, output: Any) -> None:
+            found.append(len(output) if isinstance(output, tuple) else None)
+
+        handle = self.bridge.blocks[0].register_forward_hook(look)
+        try:
+            self.run(_probe_tokens(self.d_vocab)[:, :2], stop_at_layer=min(1, self.n_layers - 1) + 1)
+        finally:
+            handle.remove()
+        return found[0] if found else None
+
+    @torch.no_grad()
+    def run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
         """The bridge's output, and what passed its hook points `names` (a point that nothing passes is left out)."""
         kept: dict[str, Tensor] = {}
 
@@ -142,7 +201,7 @@ class AnalysisModel:
         """The load self-check of SPEC.md: same predictions as the original, and the closed forms hold."""
         mlp_out_name, scale_name = f"blocks.{self.last_layer}.hook_mlp_out", "ln_final.hook_scale"
         try:
-            logits, kept = self._run(probe, self._activations, mlp_out_name, self._residual, scale_name)
+            logits, kept = self.run(probe, self._activations, mlp_out_name, self._residual, scale_name)
         except (KeyError, RuntimeError) as error:
             if is_memory_error(error):
                 raise
@@ -180,6 +239,13 @@ class AnalysisModel:
                 f"{self.name}: its logits are not norm(x)·W_U + b_U (a soft-cap or another step follows). The closed "
                 "forms of the effects do not hold for it."
             )
+
+
+def _passing_on(outputs: int | None) -> Any:
+    def forward(hidden: Tensor, *_: Any, **__: Any) -> Any:
+        return hidden if outputs is None else (hidden, *[None] * (outputs - 1))
+
+    return forward
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

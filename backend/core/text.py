@@ -1,26 +1,18 @@
-"""One text through the model, and what interventions on neurons of the last layer do to every token of it.
-
-Any number of interventions add up in the residual stream, x′ = x + Σ δ_i·w_out_i, so with A_i = w_out_i·W_U the logits
-are L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one scale s/s′ with the norm recomputed: no forward pass and
-no unembedding is redone.
-"""
+"""One text through the model: its tokens, and what the model predicts at each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.errors import BadIntervention, BadNeuron, BadText
-from backend.core.interventions import Intervention
+from backend.core.errors import BadText
 from backend.core.metrics.distributions import Normaliser, count_above, normalise
-from backend.core.metrics.effects import Readout
+from backend.core.metrics.predictions import Predictions
 from backend.core.model import AnalysisModel
-from backend.core.neurons import NeuronId
 
 PREDICTIONS = 10
+_CANDIDATES = 64
 _ROWS_AT_ONCE = 16
 """Rows of logits handled together: few enough to stay in cache between the passes."""
 
@@ -54,19 +46,17 @@ class TracedText:
     activations: Tensor
     """Of the last layer, [tokens, d_mlp]."""
     before: State
-    logits: Tensor = field(repr=False)
-    """[tokens, d_vocab]"""
+    predictions: Predictions = field(repr=False)
+    nearest: Tensor = field(repr=False)
+    """The most probable tokens at every position, best first, [tokens, candidates]: the only ones that a moderate
+    intervention can bring among the first ten."""
+    prefixes: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """The residual stream before a layer, [tokens, d_model], for the layers that were continued from."""
 
-
-@dataclass(frozen=True)
-class TextAblation:
-    """A text under interventions."""
-
-    total: State
-    frozen: State
-    activations_before: Tensor
-    """Of the intervened neurons, [tokens, interventions]."""
-    activations_after: Tensor
+    @property
+    def following(self) -> Tensor:
+        """The next token of every position; the last, which has none, is given its own."""
+        return torch.tensor([*self.tokens[1:], self.tokens[-1]], device=self.scale.device)
 
 
 def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
@@ -86,7 +76,7 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
     centred = readout.centred(trace.residual[0])
     scale = readout.scale(centred)
     logits = readout.logits(centred, scale)
-    before = _state(logits, tokens, scale)
+    following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
     return TracedText(
         tokens,
         _counted(tokens, model.uncounted),
@@ -94,8 +84,9 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
         centred,
         scale,
         trace.activations[0],
-        before,
-        logits,
+        state_of(logits, tokens, scale),
+        Predictions.of(logits, following, readout.b_U),
+        logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices,
     )
 
 
@@ -105,61 +96,8 @@ def _counted(tokens: list[int], uncounted: frozenset[int]) -> list[int]:
     return words or list(positions)  # of a single word, all that there is is its prediction after BOS
 
 
-def ablate_text(
-    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: NDArray[np.float64] | None
-) -> TextAblation:
-    """The text under all interventions together.
-
-    Args:
-        means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text.
-
-    Raises:
-        BadNeuron: a neuron that does not exist, or is not in the last layer.
-        BadIntervention: the same neuron twice.
-    """
-    indices = [last_layer_index(i.neuron, model.last_layer, model.d_mlp) for i in interventions]
-    if len(set(indices)) < len(indices):
-        raise BadIntervention("A neuron is named twice: give each neuron one intervention.")
-    before = text.activations[:, indices]
-    reference = before.mean(dim=0).tolist() if means is None else means[indices].tolist()
-    after = torch.stack(
-        [i.target(before[:, k], mean) for k, (i, mean) in enumerate(zip(interventions, reference, strict=True))], dim=1
-    )
-    readout, deltas = model.readout, after - before
-    written = deltas @ readout.W_out[indices]
-    scale = readout.scale(text.centred + readout.centred(written))
-    frozen = text.logits + (deltas / text.scale[:, None]) @ readout.direct_logits(torch.tensor(indices))
-    return TextAblation(
-        total=_state(_rescaled(readout, frozen, text.scale / scale), text.tokens, scale),
-        frozen=_state(frozen, text.tokens, text.scale),
-        activations_before=before,
-        activations_after=after,
-    )
-
-
-def last_layer_index(neuron: NeuronId, last_layer: int, d_mlp: int) -> int:
-    """The index of a neuron of the last layer.
-
-    Raises:
-        BadNeuron: the model does not have it, or it is in an earlier layer.
-    """
-    neuron.within(last_layer + 1, d_mlp)
-    if neuron.layer != last_layer:
-        raise BadNeuron(
-            f"Neuron {neuron} is not in the last layer: only neurons {last_layer}.0 to {last_layer}.{d_mlp - 1} can be "
-            "read and intervened on."
-        )
-    return neuron.index
-
-
-def _rescaled(readout: Readout, frozen: Tensor, r: Tensor) -> Tensor:
-    """Logits with the norm recomputed from those with it frozen; r = s/s′, [tokens]."""
-    if readout.b_U is None:
-        return frozen * r[:, None]
-    return (frozen - readout.b_U) * r[:, None] + readout.b_U
-
-
-def _state(logits: Tensor, tokens: list[int], scale: Tensor) -> State:
+def state_of(logits: Tensor, tokens: Sequence[int], scale: Tensor) -> State:
+    """From logits [tokens, d_vocab] and the final norm's divisor [tokens]."""
     following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
     parts = [
         _predictions(rows, targets)

@@ -10,7 +10,7 @@ from torch import Tensor
 from backend import schemas
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
-from backend.core.text import State, TracedText, last_layer_index
+from backend.core.text import State, TracedText
 from backend.live.engine import LiveAblation, LiveText
 
 
@@ -34,7 +34,7 @@ def ablation(
 ) -> schemas.Ablation:
     """The answer to intervening on a text; `reference` tells where the mean came from."""
     traced, before, result = text.traced, text.traced.before, ablated.result
-    names = [str(intervention.neuron) for intervention in interventions]
+    names = [str(intervention.unit) for intervention in interventions]
     return schemas.Ablation(
         text=text.id,
         reference=reference,
@@ -99,24 +99,19 @@ def _ln_mediated(traced: TracedText, total: State, frozen: State) -> float | Non
 
 
 def activations(
-    text: LiveText, neurons: Sequence[NeuronId], means: NDArray[np.float64] | None
+    text: LiveText, neurons: Sequence[NeuronId], values: Sequence[Tensor], means: NDArray[np.float64] | None
 ) -> schemas.ActivationList:
-    """The answer to reading neurons on a text.
-
-    Raises:
-        BadNeuron: a neuron that the model's last layer does not have.
-    """
-    values = text.traced.activations
-    for neuron in neurons:
-        last_layer_index(neuron, text.layer, values.shape[1])
-    strips = [
-        schemas.ActivationStrip(
-            neuron=str(neuron),
-            activations=values[:, neuron.index].tolist(),
-            reference_mean=None if means is None else _finite(float(means[neuron.index])),
+    """The answer to reading neurons on a text; `means` are those of the last layer, [d_mlp]."""
+    strips = []
+    for neuron, activations in zip(neurons, values, strict=True):
+        known = means is not None and neuron.layer == text.layer
+        strips.append(
+            schemas.ActivationStrip(
+                neuron=str(neuron),
+                activations=activations.tolist(),
+                reference_mean=_finite(float(means[neuron.index])) if known and means is not None else None,
+            )
         )
-        for neuron in neurons
-    ]
     return schemas.ActivationList(strips=strips)
 
 

@@ -17,12 +17,16 @@ import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from backend.core.ablation import TextAblation, ablate_text
 from backend.core.errors import CalibroscopeError
+from backend.core.forward import activations_of
 from backend.core.interventions import Intervention
 from backend.core.model import AnalysisModel
+from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
-from backend.core.text import State, TextAblation, TracedText, ablate_text, trace_text
+from backend.core.text import State, TracedText, trace_text
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
@@ -134,6 +138,21 @@ class LiveEngine:
 
         return self._in_turn(work)
 
+    def activations(self, text: LiveText, neurons: Sequence[NeuronId]) -> list[Tensor]:
+        """Each neuron's activations on a text, [tokens].
+
+        Raises:
+            BadNeuron: the model does not have one of them.
+        """
+
+        def work() -> list[Tensor]:
+            model = self._loaded(text.model)
+            for neuron in neurons:
+                neuron.within(model.n_layers, model.d_mlp)
+            return activations_of(model, text.traced, neurons)
+
+        return self._in_turn(work)
+
     def _in_turn(self, work: Callable[[], Result]) -> Result:
         with self._lock:
             if self._waiting >= self._queue_limit:
@@ -185,7 +204,8 @@ def _strings(model: AnalysisModel, tokens: list[int], *states: State) -> dict[in
 
 def _bytes(text: LiveText) -> int:
     traced = text.traced
-    tensors = (traced.centred, traced.activations, traced.logits)
+    predictions = traced.predictions
+    tensors = (traced.centred, traced.activations, predictions.p, predictions.log_p, *traced.prefixes.values())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

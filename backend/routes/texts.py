@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path
 
 from backend import schemas
 from backend.core.interventions import Intervention
-from backend.core.neurons import NeuronId
+from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live import answers
 from backend.live.engine import LiveModel, LiveText
 from backend.routes.deps import AtlasDep, EngineDep
@@ -35,15 +35,24 @@ def read_text(text: TextDep) -> schemas.TextTrace:
 
 
 @router.post("/texts/{text_id}/activations")
-def read_activations(text: TextDep, body: schemas.ActivationRequest, atlas: AtlasDep) -> schemas.ActivationList:
-    """Activations of last-layer neurons on every token of a text."""
+def read_activations(
+    text: TextDep, body: schemas.ActivationRequest, atlas: AtlasDep, engine: EngineDep
+) -> schemas.ActivationList:
+    """Activations of neurons, of any layer, on every token of a text."""
+    neurons = [NeuronId.parse(name) for name in body.neurons]
     means, _ = atlas.reference_means(text.model.slug, None)
-    return answers.activations(text, [NeuronId.parse(name) for name in body.neurons], means)
+    return answers.activations(text, neurons, engine.activations(text, neurons), means)
 
 
 @router.post("/texts/{text_id}/ablate")
 def ablate(text: TextDep, body: schemas.AblateRequest, atlas: AtlasDep, engine: EngineDep) -> schemas.Ablation:
-    """What interventions on last-layer neurons do to every token, with the final norm recomputed and frozen."""
-    interventions = [Intervention(NeuronId.parse(i.neuron), i.kind, i.value) for i in body.interventions]
+    """What interventions do to every token, with the final norm recomputed and frozen.
+
+    Neurons of the last layer are ablated in closed form, in milliseconds; those of earlier layers, and attention heads,
+    by a forward pass from their layer on.
+    """
+    interventions = [Intervention(parse_unit(i.neuron), i.kind, i.value) for i in body.interventions]
     means, reference = atlas.reference_means(text.model.slug, body.run)
+    if means is not None and any(isinstance(i.unit, HeadId) or i.unit.layer != text.layer for i in interventions):
+        reference += "; for units outside the last layer, over this text"
     return answers.ablation(text, interventions, engine.ablate(text, interventions, means), reference)

@@ -107,8 +107,16 @@ async def test_live_effects_agree_with_the_atlas_of_the_same_model(
         calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron=name, kind="scale", value=1)]))
     )
     assert scale.total.values.entropy == pytest.approx(trace.values.entropy, abs=1e-5)
-    with pytest.raises(ApiError, match="not in the last layer"):
-        await client.send(calls.activations(trace.id, ["0.1"]))
+    earlier = await client.send(calls.activations(trace.id, ["0.1"]))
+    assert earlier.strips[0].reference_mean is None
+    head = await client.send(
+        calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron="L0H1", kind="zero")]))
+    )
+    assert "over this text" in head.reference
+    assert head.activations_after["L0H1"] == [0.0] * len(trace.tokens)
+    assert head.total.totals.mean_loss != head.before_totals.mean_loss
+    with pytest.raises(ApiError, match="does not exist"):
+        await client.send(calls.activations(trace.id, ["7.1"]))
     await client.close()
 
 
@@ -140,7 +148,7 @@ PROBLEMS = [
     ("POST", "/texts/unknown/ablate", '{"interventions": [{"neuron": "1.3"}]}', 404, "send the text again"),
     ("POST", "/texts/{text}/ablate", '{"interventions": []}', 422, "interventions"),
     ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "99.5"}]}', 422, "does not exist"),
-    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "0.3"}]}', 422, "not in the last layer"),
+    ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "9.3"}]}', 422, "layers are 0 to 1"),
     ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "{layer}.3", "kind": "value"}]}', 422, "needs"),
     ("POST", "/texts/{text}/ablate", '{"interventions": [{"neuron": "{layer}.3", "value": 1}]}', 422, "takes no"),
     ("POST", "/texts/{text}/ablate",

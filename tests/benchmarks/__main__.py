@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from backend.core.ablation import ablate_text
 from backend.core.interventions import Intervention
 from backend.core.metrics import engine, kernels
 from backend.core.metrics.effects import TokenBatch
@@ -21,7 +22,7 @@ from backend.core.metrics.series import SURVEY
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
-from backend.core.text import ablate_text, trace_text
+from backend.core.text import trace_text
 from precompute.corpus import counted_positions
 from tests.benchmarks.published import published_effects
 from tests.core.prose import PROSE

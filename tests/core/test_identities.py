@@ -124,10 +124,10 @@ def test_the_error_of_a_share_agrees_with_the_bootstrap() -> None:
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=20), st.floats(-20, 20))
 def test_interventions_do_what_they_say(values: list[float], mean: float) -> None:
     n, neuron = torch.tensor(values), NeuronId(0, 0)
-    assert torch.equal(Intervention(neuron, "scale", 1.0).target(n, mean), n)
-    assert torch.equal(Intervention(neuron, "zero").target(n, mean), torch.zeros_like(n))
-    assert torch.equal(Intervention(neuron, "value", 3.0).target(n, mean), torch.full_like(n, 3.0))
-    clipped = Intervention(neuron, "clip").target(n, mean)
+    assert torch.equal(Intervention(neuron, "scale", 1.0).target(n, torch.tensor(mean)), n)
+    assert torch.equal(Intervention(neuron, "zero").target(n, torch.tensor(mean)), torch.zeros_like(n))
+    assert torch.equal(Intervention(neuron, "value", 3.0).target(n, torch.tensor(mean)), torch.full_like(n, 3.0))
+    clipped = Intervention(neuron, "clip").target(n, torch.tensor(mean))
     assert bool((clipped <= n).all())
     assert torch.equal(clipped[n <= torch.tensor(mean)], n[n <= torch.tensor(mean)])
 

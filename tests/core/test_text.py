@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from backend.core.ablation import ablate_text
 from backend.core.errors import BadIntervention, BadNeuron, BadText
 from backend.core.interventions import Intervention
 from backend.core.model import AnalysisModel
-from backend.core.neurons import NeuronId
+from backend.core.neurons import HeadId, NeuronId
 from backend.core.sources import ModelFiles
-from backend.core.text import ablate_text, trace_text
+from backend.core.text import trace_text
 from tests.reference.brute_force import Reference
 from tests.reference.tiny_models import FAMILIES, LAYERS
 
@@ -52,7 +53,7 @@ def test_several_interventions_add_up(tiny_model: Callable[[str], AnalysisModel]
 
 def test_probabilities_are_the_most_probable_in_order(tiny_model: Callable[[str], AnalysisModel]) -> None:
     text = trace_text(tiny_model("gpt2"), TEXT, 64)
-    top = text.logits.softmax(-1).topk(10)
+    top = text.predictions.p.topk(10)
     torch.testing.assert_close(text.before.top_probabilities, top.values, atol=1e-6, rtol=1e-4)
     assert torch.equal(text.before.top_tokens, top.indices)
 
@@ -83,8 +84,12 @@ def test_odd_texts_are_texts(text: str, tiny_model: Callable[[str], AnalysisMode
 def test_what_cannot_be_done_says_why(tiny_model: Callable[[str], AnalysisModel]) -> None:
     model = tiny_model("gpt2")
     text = trace_text(model, TEXT, 64)
-    with pytest.raises(BadNeuron, match="not in the last layer"):
-        ablate_text(model, text, [Intervention(NeuronId(0, 1))], None)
+    with pytest.raises(BadNeuron, match="layers are 0 to 1"):
+        ablate_text(model, text, [Intervention(NeuronId(2, 1))], None)
+    with pytest.raises(BadNeuron, match="heads are 0 to 3"):
+        ablate_text(model, text, [Intervention(HeadId(0, 4), "zero")], None)
+    with pytest.raises(BadIntervention, match="is a head"):
+        Intervention(HeadId(0, 1), "clip")
     with pytest.raises(BadNeuron, match="does not exist"):
         ablate_text(model, text, [Intervention(NeuronId(LAST, 4000))], None)
     with pytest.raises(BadIntervention, match="named twice"):

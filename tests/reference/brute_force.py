@@ -6,7 +6,7 @@ processing (folding, centring) must not change any of these numbers.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -16,6 +16,8 @@ import transformers
 from torch import Tensor, nn
 
 from tests.reference.tiny_models import Family
+
+_HEADS_OUT = frozenset({"c_proj", "dense", "out_proj", "o_proj"})
 
 
 @dataclass
@@ -41,10 +43,7 @@ class Reference:
 
     def activations(self, tokens: Tensor) -> Tensor:
         """The last layer's, [positions, d_mlp]."""
-        seen: list[Tensor] = []
-        with _hooked(self.mlp_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))):
-            self._logits(tokens)
-        return seen[0].reshape(-1, seen[0].shape[-1])
+        return self.inputs_of(self.mlp_out, tokens)
 
     def unhooked(self, tokens: Tensor) -> Outcome:
         """With nothing of the model replaced, not even its norm by the same norm written out."""
@@ -55,19 +54,46 @@ class Reference:
             return _outcome(self._logits(tokens), tokens)
 
     def ablated(self, tokens: Tensor, neuron: int, target: float, *, frozen: bool) -> Outcome:
-        """With the neuron's activation set to `target` at every position."""
+        """With the last layer's neuron set to `target` at every position."""
+        return self.edited(tokens, [(self.mlp_out, slice(neuron, neuron + 1), torch.tensor([target]))], frozen=frozen)
+
+    def edited(self, tokens: Tensor, edits: list[tuple[nn.Module, slice, Tensor]], *, frozen: bool) -> Outcome:
+        """With columns of some modules' inputs set to given values at every position."""
         own_scale: list[Tensor] = []
         with self._norm(lambda scale: own_scale.append(scale) or scale):
             self._logits(tokens)
 
-        def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-            changed = inputs[0].clone()
-            changed[..., neuron] = target
-            return (changed,)
+        def replacing(columns: slice, values: Tensor) -> Any:
+            def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+                changed = inputs[0].clone()
+                changed[..., columns] = values.to(changed)
+                return (changed,)
 
-        hook = self.mlp_out.register_forward_pre_hook(replace)
-        with _hooked(hook), self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)):
+            return replace
+
+        with ExitStack() as stack:
+            for module, columns, values in edits:
+                stack.enter_context(_hooked(module.register_forward_pre_hook(replacing(columns, values))))
+            stack.enter_context(self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)))
             return _outcome(self._logits(tokens), tokens)
+
+    def neurons_of(self, layer: int) -> nn.Module:
+        """The module whose input are a layer's activations."""
+        return _at(self.model, self.family.mlp_out.replace("-1", str(layer)))
+
+    def heads_of(self, layer: int) -> nn.Module:
+        """The module whose input are the outputs of a layer's heads, one after the other."""
+        block = _at(self.model, self.family.mlp_out.split("-1")[0] + str(layer))
+        return next(
+            module for name, module in block.named_modules() if name.split(".")[-1] in _HEADS_OUT and "att" in name
+        )
+
+    def inputs_of(self, module: nn.Module, tokens: Tensor) -> Tensor:
+        """What a module reads, [positions, width]."""
+        seen: list[Tensor] = []
+        with _hooked(module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))):
+            self._logits(tokens)
+        return seen[0].reshape(-1, seen[0].shape[-1])
 
     def _logits(self, tokens: Tensor) -> Tensor:
         with torch.no_grad():
@@ -104,7 +130,9 @@ def _outcome(logits: Tensor, tokens: Tensor) -> Outcome:
 
 def _at(model: nn.Module, path: str) -> nn.Module:
     return reduce(
-        lambda found, part: found[int(part)] if part == "-1" else getattr(found, part), path.split("."), model
+        lambda found, part: found[int(part)] if part.lstrip("-").isdigit() else getattr(found, part),
+        path.split("."),
+        model,
     )
 
 

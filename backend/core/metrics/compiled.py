@@ -139,7 +139,8 @@ class _Reach:
 def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
     """(Σ p·(1 + |l|)·|u|⁴)^¼, [tokens]"""
     u = predictions.log_p if problem.b_U is None else predictions.log_p - problem.b_U
-    return torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square().square_()).pow(1 / 4)
+    fourth: Tensor = torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square().square_())
+    return fourth.pow(1 / 4)
 
 
 def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,94 @@
+"""What interventions do to a traced text, for any number of neurons of any layer and attention heads.
+
+The total effect recomputes the final norm; the frozen one holds its scale at s (Eq. 6), whichever layer is changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core import closed_form
+from backend.core.errors import BadIntervention
+from backend.core.forward import activations_of, continue_from
+from backend.core.interventions import Intervention
+from backend.core.model import AnalysisModel
+from backend.core.neurons import HeadId, NeuronId
+from backend.core.text import State, TracedText, state_of
+
+Means = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TextAblation:
+    """A text under interventions."""
+
+    total: State
+    frozen: State
+    activations_before: Tensor
+    """Of the intervened units, [tokens, interventions]; of a head its output's norm."""
+    activations_after: Tensor
+
+
+def ablate_text(
+    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+) -> TextAblation:
+    """The text under all interventions together.
+
+    Args:
+        means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text, as
+            units of earlier layers always do.
+
+    Raises:
+        BadNeuron: a neuron or a head that the model does not have.
+        BadIntervention: the same one twice, or a kind that heads do not know.
+    """
+    units = [intervention.unit for intervention in interventions]
+    for unit in units:
+        unit.within(model.n_layers, model.n_heads if isinstance(unit, HeadId) else model.d_mlp)
+    if len(set(units)) < len(units):
+        raise BadIntervention("A neuron is named twice: give each neuron one intervention.")
+    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
+        return _in_closed_form(model, text, interventions, means)
+    return _by_forward_pass(model, text, interventions, means)
+
+
+def _in_closed_form(
+    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+) -> TextAblation:
+    indices = [intervention.unit.index for intervention in interventions]
+    before = text.activations[:, indices]
+    reference = before.mean(dim=0) if means is None else torch.from_numpy(means[indices]).to(before)
+    after = torch.stack([i.target(before[:, k], reference[k]) for k, i in enumerate(interventions)], dim=1)
+    total, frozen = closed_form.states(model.readout, text, indices, after - before)
+    return TextAblation(total, frozen, before, after)
+
+
+def _by_forward_pass(
+    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+) -> TextAblation:
+    first = min(intervention.unit.layer for intervention in interventions)
+    plain = activations_of(model, text, [intervention.unit for intervention in interventions])
+    references = []
+    for values, intervention in zip(plain, interventions, strict=True):
+        unit = intervention.unit
+        known = means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer
+        references.append(torch.tensor(means[unit.index]) if known and means is not None else values.mean(dim=0))
+    residual, seen = continue_from(model, text, first, interventions, references)
+    readout = model.readout
+    centred = readout.centred(residual)
+    scale = readout.scale(centred)
+    return TextAblation(
+        total=state_of(readout.logits(centred, scale), text.tokens, scale),
+        frozen=state_of(readout.logits(centred, text.scale), text.tokens, text.scale),
+        activations_before=torch.stack([_size(values) for values in plain], dim=1),
+        activations_after=torch.stack([_size(values) for values in seen], dim=1),
+    )
+
+
+def _size(values: Tensor) -> Tensor:
+    """A neuron's activation as it is, a head's output as its norm; [tokens]."""
+    return values if values.ndim == 1 else values.norm(dim=1)

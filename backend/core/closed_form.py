@@ -1,0 +1,162 @@
+"""Interventions on neurons of the last layer, without a forward pass or an unembedding.
+
+Any number of them add up in the residual stream, x′ = x + Σ δ_i·w_out_i, so with A_i = w_out_i·W_U the logits are
+L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one factor s/s′ with the norm recomputed (kernels.py).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from backend.core.metrics import compiled
+from backend.core.metrics.effects import Readout
+from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
+from backend.core.text import PREDICTIONS, State, TracedText, state_of
+
+_TOKENS_AT_ONCE = 64
+
+Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Loss, entropy, rank, top tokens and their probabilities of some tokens."""
+
+
+def states(readout: Readout, text: TracedText, indices: list[int], deltas: Tensor) -> tuple[State, State]:
+    """The text with the norm recomputed, and with it frozen.
+
+    Args:
+        indices: the neurons, and deltas: what is added to their activations, [tokens, len(indices)].
+    """
+    written = deltas @ readout.W_out[indices]
+    scale = readout.scale(text.centred + readout.centred(written))
+    r = text.scale / scale
+    A = readout.direct_logits(torch.tensor(indices, device=deltas.device))
+    change = _Change(deltas / text.scale[:, None], A, r, readout.b_U)
+    if text.scale.device.type != "cpu":
+        frozen = text.predictions.log_p + change.c @ A
+        return state_of(change.rescaled(frozen), text.tokens, scale), state_of(frozen, text.tokens, text.scale)
+    parts = [
+        _block(text, change, slice(start, min(start + _TOKENS_AT_ONCE, len(r))))
+        for start in range(0, len(r), _TOKENS_AT_ONCE)
+    ]
+    total, frozen = (_joined([part[n] for part in parts], s) for n, s in enumerate((scale, text.scale)))
+    return total, frozen
+
+
+class _Change:
+    """How the logits change: by c·A with the norm frozen, then by the factor r on all but the bias."""
+
+    def __init__(self, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
+        self.c, self.A, self.r, self.b_U = c, A, r, b_U
+
+    def rescaled(self, frozen: Tensor) -> Tensor:
+        """Logits with the norm recomputed from those with it frozen, [tokens, d_vocab]; up to a constant each."""
+        if self.b_U is None:
+            return frozen * self.r[:, None]
+        return (frozen - self.b_U) * self.r[:, None] + self.b_U
+
+    def problem(self, text: TracedText, tokens: slice) -> tuple[Problem, Tensor]:
+        """The tokens with one row of changes for all, or with a row each; and which pairs are meant."""
+        c, r = self.c[tokens], self.r[tokens]
+        log_p, targets = text.predictions.log_p[tokens], text.following[tokens]
+        if c.shape[1] == 1:
+            rows, wanted = self.A, torch.ones_like(c, dtype=torch.bool)
+        else:
+            rows, wanted = c @ self.A, torch.eye(len(c), dtype=torch.bool)
+            c = wanted.float()
+        path = DirectPath(rows, rows, rows, rows.amax(dim=1), rows.amin(dim=1))
+        return Problem(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
+
+
+def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, Columns]:
+    problem, wanted = change.problem(text, tokens)
+    predictions = text.predictions.at(tokens)
+    loss = -predictions.log_correct[:, 0]
+    top = text.nearest[tokens, 0]
+    before = Before(loss, -predictions.mean_l[:, 0], text.before.rank[tokens], top)
+    rows = problem.path.A
+    mean_a = predictions.p @ rows.T if len(rows) == 1 else torch.diag((predictions.p * rows).sum(dim=1))
+    found = _filled(problem, before, predictions, mean_a, wanted)
+    frozen_rank = found.rank
+    if change.b_U is not None:  # then the recomputed norm orders tokens differently
+        frozen_rank = _filled(_without_rescaling(problem), before, predictions, mean_a, wanted).rank
+    best = _Best(text, change, problem, tokens)
+    entropy = before.entropy
+    total_loss, frozen_loss = loss + found.delta_loss[wanted], loss + found.delta_loss_frozen[wanted]
+    total = (total_loss, entropy + found.delta_entropy[wanted], found.rank[wanted], *best.total(total_loss))
+    frozen = (frozen_loss, entropy + found.delta_entropy_frozen[wanted], frozen_rank[wanted], *best.frozen(frozen_loss))
+    return total, frozen
+
+
+def _filled(
+    problem: Problem, before: Before, predictions: Predictions, mean_a: Tensor, wanted: Tensor
+) -> PairStatistics:
+    out = PairStatistics.empty(problem)
+    compiled.fill_rows(problem, before, predictions, mean_a, wanted, out)
+    return out
+
+
+def _without_rescaling(problem: Problem) -> Problem:
+    return replace(problem, r=torch.ones_like(problem.r))
+
+
+class _Best:
+    """The ten most probable tokens afterwards, from the few dozen that were best before."""
+
+    def __init__(self, text: TracedText, change: _Change, problem: Problem, tokens: slice) -> None:
+        self._change, self._problem = change, problem
+        self._candidates = text.nearest[tokens]
+        self._q = change.r[tokens, None] - 1
+        rows = problem.path.A
+        if len(rows) == 1:
+            x, x_correct = problem.c * rows[0, self._candidates], problem.c[:, 0] * rows[0, problem.targets]
+            rise = torch.maximum(problem.c * problem.path.highest, problem.c * problem.path.lowest)[:, 0]
+        else:
+            x, x_correct = rows.gather(1, self._candidates), rows.gather(1, problem.targets[:, None])[:, 0]
+            rise = problem.path.highest
+        logits = problem.logits
+        self._y = logits.gather(1, self._candidates) + x
+        self._y_correct = logits.gather(1, problem.targets[:, None])[:, 0] + x_correct
+        # No token that is not a candidate can be higher than this afterwards.
+        self._others = logits.gather(1, self._candidates[:, -1:])[:, 0] + rise
+        if self._candidates.shape[1] == logits.shape[1]:
+            self._others = torch.full_like(self._others, -torch.inf)
+
+    def frozen(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and probabilities, each [tokens, 10], given the losses, which tell how the logits are normalised."""
+        return self._best(self._y, self._y_correct, self._others, loss, rescaled=False)
+
+    def total(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """As `frozen`, with the norm recomputed."""
+        b, q = self._change.b_U, self._q
+        if b is None:
+            y, correct, others = (1 + q) * self._y, (1 + q[:, 0]) * self._y_correct, (1 + q[:, 0]) * self._others
+        else:
+            y = self._y + q * (self._y - b[self._candidates])
+            correct = self._y_correct + q[:, 0] * (self._y_correct - b[self._problem.targets])
+            others = (1 + q[:, 0]) * self._others + q[:, 0].abs() * b.abs().max()
+        return self._best(y, correct, others, loss, rescaled=True)
+
+    def _best(
+        self, y: Tensor, correct: Tensor, others: Tensor, loss: Tensor, *, rescaled: bool
+    ) -> tuple[Tensor, Tensor]:
+        top = y.topk(min(PREDICTIONS, y.shape[1]), dim=1)
+        tokens, values = self._candidates.gather(1, top.indices), top.values
+        unsure = (values[:, -1] <= others).nonzero().squeeze(1)
+        for t in unsure.tolist():  # a strong intervention: look at the whole row
+            whole = self._problem.logits[t] + (
+                self._problem.c[t, 0] * self._problem.path.A[0] if len(self._problem.path.A) == 1
+                else self._problem.path.A[t]
+            )  # fmt: skip
+            if rescaled:
+                q, b = self._q[t], 0 if self._change.b_U is None else self._change.b_U
+                whole = whole + q * (whole - b)
+            values[t], tokens[t] = whole.topk(values.shape[1])
+        log_partition = loss + correct
+        return tokens, (values - log_partition[:, None]).exp()
+
+
+def _joined(parts: list[Columns], scale: Tensor) -> State:
+    loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    loss[-1], rank[-1] = torch.nan, 0
+    return State(loss, entropy, rank, scale, top_tokens, top_probabilities)

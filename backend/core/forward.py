@@ -1,0 +1,70 @@
+"""Forward passes that continue from a layer, with units replaced on the way: what no closed form covers.
+
+The residual stream before the first intervened layer is computed once and kept with the text; blocks before it are not
+run again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.core.interventions import Intervention
+from backend.core.model import AnalysisModel, Hooks
+from backend.core.neurons import HeadId, NeuronId, Unit
+from backend.core.text import TracedText
+
+
+def point(unit: Unit) -> str:
+    """The name of the hook point at which a unit's values pass."""
+    return f"blocks.{unit.layer}.attn.hook_z" if isinstance(unit, HeadId) else f"blocks.{unit.layer}.mlp.hook_post"
+
+
+def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]) -> list[Tensor]:
+    """The plain values of units: [tokens] of a neuron, [tokens, d_head] of a head."""
+    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
+        return [text.activations[:, unit.index] for unit in units]
+    _, kept = model.run(torch.tensor([text.tokens]), *{point(unit) for unit in units}, stop_at_layer=model.n_layers)
+    return [kept[point(unit)][0, :, unit.index] for unit in units]
+
+
+def prefix(model: AnalysisModel, text: TracedText, layer: int) -> Tensor:
+    """The residual stream before a layer, [tokens, d_model], remembered with the text."""
+    if layer not in text.prefixes:
+        text.prefixes[layer] = model.residual_before(torch.tensor([text.tokens]), layer)[0]
+    return text.prefixes[layer]
+
+
+def continue_from(
+    model: AnalysisModel,
+    text: TracedText,
+    layer: int,
+    interventions: Sequence[Intervention],
+    references: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """The residual stream after the last block under all interventions together, [tokens, d_model]; and what each
+    unit's values were set to.
+
+    Args:
+        layer: the first layer that is intervened on.
+        references: each unit's reference mean: a number, or of a head [d_head].
+    """
+    seen: dict[int, Tensor] = {}
+    hooks: Hooks = []
+    for place, (intervention, mean) in enumerate(zip(interventions, references, strict=True)):
+        hooks.append((point(intervention.unit), _replacing(place, intervention, mean, seen)))
+    residual = model.continued(prefix(model, text, layer)[None], layer, hooks)[0]
+    return residual, [seen[place] for place in range(len(interventions))]
+
+
+def _replacing(place: int, intervention: Intervention, mean: Tensor, seen: dict[int, Tensor]) -> Any:
+    def replace(values: Tensor, hook: Any) -> Tensor:
+        index = intervention.unit.index
+        target = intervention.target(values[0, :, index], mean)
+        seen[place] = target.float()
+        changed = values.clone()
+        changed[:, :, index] = target
+        return changed
+
+    return replace
