@@ -81,9 +81,11 @@ def _by_forward_pass(
     readout = model.readout
     centred = readout.centred(residual)
     scale = readout.scale(centred)
+    frozen = readout.logits(centred, text.scale)
+    total = readout.rescaled(frozen, text.scale / scale)
     return TextAblation(
-        total=state_of(readout.logits(centred, scale), text.tokens, scale),
-        frozen=state_of(readout.logits(centred, text.scale), text.tokens, text.scale),
+        total=state_of(total, text.tokens, scale),
+        frozen=state_of(frozen, text.tokens, text.scale),
         activations_before=torch.stack([_size(values) for values in plain], dim=1),
         activations_after=torch.stack([_size(values) for values in seen], dim=1),
     )

@@ -16,6 +16,7 @@ from backend.core.metrics.predictions import Predictions
 from backend.core.text import PREDICTIONS, State, TracedText, state_of
 
 _TOKENS_AT_ONCE = 64
+_MOST_ROWS = 128
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Loss, entropy, rank, top tokens and their probabilities of some tokens."""
@@ -30,30 +31,34 @@ def states(readout: Readout, text: TracedText, indices: list[int], deltas: Tenso
     written = deltas @ readout.W_out[indices]
     scale = readout.scale(text.centred + readout.centred(written))
     r = text.scale / scale
-    A = readout.direct_logits(torch.tensor(indices, device=deltas.device))
-    change = _Change(deltas / text.scale[:, None], A, r, readout.b_U)
+    A = _rows(readout, text, indices)
+    change = _Change(written / text.scale[:, None], deltas / text.scale[:, None], A, r, readout.b_U)
     if text.scale.device.type != "cpu":
         frozen = text.predictions.log_p + change.c @ A
-        return state_of(change.rescaled(frozen), text.tokens, scale), state_of(frozen, text.tokens, text.scale)
-    parts = [
-        _block(text, change, slice(start, min(start + _TOKENS_AT_ONCE, len(r))))
-        for start in range(0, len(r), _TOKENS_AT_ONCE)
-    ]
+        return state_of(readout.rescaled(frozen, r), text.tokens, scale), state_of(frozen, text.tokens, text.scale)
+    step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
+    parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
     total, frozen = (_joined([part[n] for part in parts], s) for n, s in enumerate((scale, text.scale)))
     return total, frozen
+
+
+def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
+    """A of these neurons, [neurons, d_vocab]; kept with the text, since a slider asks for the same ones again."""
+    unknown = [index for index in indices if index not in text.rows]
+    if unknown:
+        if len(text.rows) + len(unknown) > _MOST_ROWS:
+            text.rows.clear()
+            unknown = indices
+        found = readout.direct_logits(torch.tensor(unknown, device=text.scale.device))
+        text.rows.update(zip(unknown, found, strict=True))
+    return torch.stack([text.rows[index] for index in indices])
 
 
 class _Change:
     """How the logits change: by c·A with the norm frozen, then by the factor r on all but the bias."""
 
-    def __init__(self, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
-        self.c, self.A, self.r, self.b_U = c, A, r, b_U
-
-    def rescaled(self, frozen: Tensor) -> Tensor:
-        """Logits with the norm recomputed from those with it frozen, [tokens, d_vocab]; up to a constant each."""
-        if self.b_U is None:
-            return frozen * self.r[:, None]
-        return (frozen - self.b_U) * self.r[:, None] + self.b_U
+    def __init__(self, written: Tensor, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
+        self.written, self.c, self.A, self.r, self.b_U = written, c, A, r, b_U
 
     def problem(self, text: TracedText, tokens: slice) -> tuple[Problem, Tensor]:
         """The tokens with one row of changes for all, or with a row each; and which pairs are meant."""
@@ -75,7 +80,8 @@ def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, C
     top = text.nearest[tokens, 0]
     before = Before(loss, -predictions.mean_l[:, 0], text.before.rank[tokens], top)
     rows = problem.path.A
-    mean_a = predictions.p @ rows.T if len(rows) == 1 else torch.diag((predictions.p * rows).sum(dim=1))
+    means = (text.mean_column[tokens] * change.written[tokens]).sum(dim=1)  # Σ p·c·a
+    mean_a = (means / problem.c[:, 0].where(problem.c[:, 0] != 0, 1))[:, None] if len(rows) == 1 else torch.diag(means)
     found = _filled(problem, before, predictions, mean_a, wanted)
     frozen_rank = found.rank
     if change.b_U is not None:  # then the recomputed norm orders tokens differently

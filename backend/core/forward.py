@@ -23,10 +23,15 @@ def point(unit: Unit) -> str:
 
 def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]) -> list[Tensor]:
     """The plain values of units: [tokens] of a neuron, [tokens, d_head] of a head."""
-    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
-        return [text.activations[:, unit.index] for unit in units]
-    _, kept = model.run(torch.tensor([text.tokens]), *{point(unit) for unit in units}, stop_at_layer=model.n_layers)
-    return [kept[point(unit)][0, :, unit.index] for unit in units]
+    unread = {unit for unit in units if unit not in text.values}
+    for unit in [unit for unit in unread if isinstance(unit, NeuronId) and unit.layer == model.last_layer]:
+        text.values[unit] = text.activations[:, unit.index]
+        unread.remove(unit)
+    if unread:
+        points, last = {point(unit) for unit in unread}, max(unit.layer for unit in unread)
+        _, kept = model.run(torch.tensor([text.tokens]), *points, stop_at_layer=last + 1)
+        text.values.update({unit: kept[point(unit)][0, :, unit.index].clone() for unit in unread})
+    return [text.values[unit] for unit in units]
 
 
 def prefix(model: AnalysisModel, text: TracedText, layer: int) -> Tensor:

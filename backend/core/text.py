@@ -10,6 +10,7 @@ from backend.core.errors import BadText
 from backend.core.metrics.distributions import Normaliser, count_above, normalise
 from backend.core.metrics.predictions import Predictions
 from backend.core.model import AnalysisModel
+from backend.core.neurons import Unit
 
 PREDICTIONS = 10
 _CANDIDATES = 64
@@ -50,8 +51,14 @@ class TracedText:
     nearest: Tensor = field(repr=False)
     """The most probable tokens at every position, best first, [tokens, candidates]: the only ones that a moderate
     intervention can bring among the first ten."""
+    mean_column: Tensor = field(repr=False)
+    """Σ_v p_v·W_U[:, v], [tokens, d_model]"""
     prefixes: dict[int, Tensor] = field(default_factory=dict, repr=False)
     """The residual stream before a layer, [tokens, d_model], for the layers that were continued from."""
+    rows: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """A_i of the last layer's neurons that were intervened on, [d_vocab] each."""
+    values: dict[Unit, Tensor] = field(default_factory=dict, repr=False)
+    """Of the neurons and heads that were read."""
 
     @property
     def following(self) -> Tensor:
@@ -77,6 +84,7 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
     scale = readout.scale(centred)
     logits = readout.logits(centred, scale)
     following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
+    predictions = Predictions.of(logits, following, readout.b_U)
     return TracedText(
         tokens,
         _counted(tokens, model.uncounted),
@@ -85,8 +93,9 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
         scale,
         trace.activations[0],
         state_of(logits, tokens, scale),
-        Predictions.of(logits, following, readout.b_U),
+        predictions,
         logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices,
+        predictions.p @ readout.W_U.T,
     )
 
 

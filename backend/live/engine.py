@@ -205,7 +205,14 @@ def _strings(model: AnalysisModel, tokens: list[int], *states: State) -> dict[in
 def _bytes(text: LiveText) -> int:
     traced = text.traced
     predictions = traced.predictions
-    tensors = (traced.centred, traced.activations, predictions.p, predictions.log_p, *traced.prefixes.values())
+    tensors = (
+        traced.centred,
+        traced.activations,
+        predictions.p,
+        predictions.log_p,
+        *traced.prefixes.values(),
+        *traced.rows.values(),
+    )
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -21,8 +21,10 @@ _TOKENS_AT_ONCE = 64
 _ROUNDING = 2e-7
 """What the polynomials may leave out, in nats."""
 _LOOPS: Any = native
-_FARTHEST = 4.0
-"""Largest |x| and |z| of the polynomials of degree 12."""
+_NEAR = 2.0
+"""Largest |x| and |z| that the polynomials take as they are."""
+_FARTHEST = 16.0
+"""Largest |x| and |z| of the polynomials of degree 12, whose argument is an eighth of it."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Reach:
     def degrees(
         self, problem: Problem, predictions: Predictions, pairs: tuple[Tensor, Tensor], spread: Spread | None
     ) -> Tensor:
-        """LOW, MIDDLE or HIGH by pair: the lowest whose remainder, under p where that is known, is negligible."""
+        """LOW, MIDDLE, HIGH or FAR by pair: the lowest whose remainder, under p where that is known, is negligible."""
         x, z = self.x[pairs], self.z[pairs]
         if spread is None:
             orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
@@ -133,7 +135,7 @@ class _Reach:
         for degree in (3, 6):
             rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
             needed += rest * (x + z).exp() / factorial(degree + 1) > _ROUNDING
-        return needed
+        return torch.where(torch.maximum(x, z) > _NEAR, native.FAR, needed)
 
 
 def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
@@ -165,7 +167,7 @@ def _sums(
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1
-    size = max(64, len(tokens) // (8 * _workers()))
+    size = max(16, len(tokens) // (8 * _workers()))
     cuts = sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
     jobs = list(pairwise(cuts))
     _in_parallel(lambda job: _LOOPS.sum_pairs(p, log_p, A, bias, has_b, *pairs, *job, sums, above), jobs)

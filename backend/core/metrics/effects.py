@@ -49,6 +49,12 @@ class Readout:
         logits = (centred / scale[..., None]) @ self.W_U
         return logits if self.b_U is None else logits + self.b_U
 
+    def rescaled(self, frozen: Tensor, r: Tensor) -> Tensor:
+        """Logits with the norm recomputed from those with its scale frozen, [..., d_vocab]; r = s/s′, [...]."""
+        if self.b_U is None:
+            return frozen * r[..., None]
+        return (frozen - self.b_U) * r[..., None] + self.b_U
+
     def direct_logits(self, neurons: slice | Tensor = slice(None)) -> Tensor:
         """A = W_out·W_U for the chosen neurons, [n_chosen, d_vocab]."""
         return self.W_out[neurons] @ self.W_U

@@ -21,8 +21,8 @@ Indices = NDArray[np.int32]
 
 TILE = 2048
 """Tokens of the vocabulary in one float32 sum; a tile of A stays in L1 while many tokens pass over it."""
-LOW, MIDDLE, HIGH = 0, 1, 2
-"""Degrees of the polynomials: 3, 6 and 12."""
+LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
+"""Degrees of the polynomials: 3, 6, 12, and 12 of an eighth of the argument."""
 
 _BINS = 64
 
@@ -47,14 +47,21 @@ def _sixth(k: F, v: F) -> F:
 
 @njit(inline="always")
 def _twelfth(k: F, v: F) -> F:
-    """Of half the argument, then e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
-    x = k * v / F(2)
+    x = k * v
     rest = F(1 / 5040) + x * (
         F(1 / 40320) + x * (F(1 / 362880) + x * (F(1 / 3628800) + x * (F(1 / 39916800) + x * F(1 / 479001600))))
     )
-    half = x * (
+    return x * (
         F(1) + x * (F(1 / 2) + x * (F(1 / 6) + x * (F(1 / 24) + x * (F(1 / 120) + x * (F(1 / 720) + x * rest)))))
     )
+
+
+@njit(inline="always")
+def _far(k: F, v: F) -> F:
+    """Three times e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
+    eighth = _twelfth(k / F(8), v)
+    quarter = eighth * (eighth + F(2))
+    half = quarter * (quarter + F(2))
     return half * (half + F(2))
 
 
@@ -103,6 +110,7 @@ def _loop(expm1: Any) -> Any:
 _plain_3, _biased_3 = _loop(_third)
 _plain_6, _biased_6 = _loop(_sixth)
 _plain_12, _biased_12 = _loop(_twelfth)
+_plain_far, _biased_far = _loop(_far)
 
 
 @njit(nogil=True, cache=True)
@@ -112,12 +120,16 @@ def _pass(p, log_p, a, b, has_b, c, q, correct, top, degree):
             return _biased_3(p, log_p, a, b, c, q, correct, top)
         if degree == MIDDLE:
             return _biased_6(p, log_p, a, b, c, q, correct, top)
-        return _biased_12(p, log_p, a, b, c, q, correct, top)
+        if degree == HIGH:
+            return _biased_12(p, log_p, a, b, c, q, correct, top)
+        return _biased_far(p, log_p, a, b, c, q, correct, top)
     if degree == LOW:
         return _plain_3(p, log_p, a, c, q, correct, top)
     if degree == MIDDLE:
         return _plain_6(p, log_p, a, c, q, correct, top)
-    return _plain_12(p, log_p, a, c, q, correct, top)
+    if degree == HIGH:
+        return _plain_12(p, log_p, a, c, q, correct, top)
+    return _plain_far(p, log_p, a, c, q, correct, top)
 
 
 @njit(nogil=True, cache=True)
