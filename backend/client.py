@@ -134,6 +134,11 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
     def ablate(text_id: str, request: schemas.AblateRequest) -> Call[schemas.Ablation]:
         return Call("POST", f"/texts/{text_id}/ablate", schemas.Ablation, body=request)
 
+    @staticmethod
+    def sweep(text_id: str, request: schemas.SweepRequest) -> Call[schemas.Sweep]:
+        """All last-layer neurons ranked by what ablating each does, on one token or over the text."""
+        return Call("POST", f"/texts/{text_id}/sweep", schemas.Sweep, body=request)
+
 
 def _given(params: Params) -> Params:
     return {name: value for name, value in params.items() if value is not None}

@@ -30,6 +30,7 @@ UnitName = Annotated[
 ]
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+SweepSort = Literal["total_effect", "direct_effect_ln", "delta_loss", "delta_entropy", "abs_delta_entropy"]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: nobody has worked on the run for a while; `calibroscope precompute` resumes it."""
 RunStage = Literal["queued", "weights", "activations", "effects", "contexts", "done"]
@@ -329,6 +330,42 @@ class Ablation(Wire):
     """The final norm's scale held at its value before: the direct part."""
     ln_mediated: Number
     """1 − mean|Δloss frozen| / mean|Δloss total| over the same positions."""
+
+
+class SweepRequest(Wire):
+    position: Annotated[int | None, Field(ge=0, lt=MAX_TEXT_TOKENS)] = None
+    """The token to ask about; null for means over the text."""
+    target: Literal["mean", "zero"] = "mean"
+    sort: SweepSort = "total_effect"
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    run: int | None = None
+    """The run whose sample gives the means, as in an ablation."""
+
+
+class SweepRow(Wire):
+    """One neuron ablated alone: at the asked token, or in the mean over the text."""
+
+    neuron: NeuronName
+    activation: FiniteFloat
+    total_effect: Number
+    """mean |Δloss|; null where there is no next token to predict."""
+    direct_effect_ln: Number
+    ln_mediated: Number
+    delta_loss: Number
+    delta_entropy: FiniteFloat
+    abs_delta_entropy: FiniteFloat
+    prediction_change: Annotated[float, Field(ge=0, le=1)]
+    """Share of positions whose most probable next token changes; for one token 0 or 1."""
+
+
+class Sweep(Wire):
+    text: str
+    position: int | None
+    positions: int
+    """How many positions the means are over."""
+    reference: str
+    rows: list[SweepRow]
+    """The first neurons in the asked order, largest first."""
 
 
 class MetricDefinition(Wire):

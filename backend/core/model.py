@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
 from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
-from backend.core.metrics.effects import NormKind, Readout
+from backend.core.metrics.effects import EffectsEngine, NormKind, Readout
 from backend.core.sources import ModelFiles, require_every_weight
 
 _CHECK_TOKENS = 24
@@ -111,6 +111,11 @@ class AnalysisModel:
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
             _, kept = self.run(tokens, self._residual, self._activations, stop_at_layer=self.n_layers)
         return Trace(tokens, kept[self._residual], kept[self._activations])
+
+    @cached_property
+    def effects(self) -> EffectsEngine:
+        """The engine for all neurons of the last layer; it keeps A once it was used."""
+        return EffectsEngine(self.readout)
 
     @property
     def _residual(self) -> str:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from backend import schemas
 from backend.core.interventions import Intervention
+from backend.core.metrics.effects import EffectSums
 from backend.core.neurons import NeuronId
 from backend.core.text import State, TracedText
-from backend.live.engine import LiveAblation, LiveText
+from backend.live.engine import LiveAblation, LiveSweep, LiveText
 
 
 def text_trace(text: LiveText) -> schemas.TextTrace:
@@ -113,6 +114,30 @@ def activations(
             )
         )
     return schemas.ActivationList(strips=strips)
+
+
+def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, reference: str) -> schemas.Sweep:
+    """The answer to "who matters here?"."""
+    columns = EffectSums.of(swept.effects).columns()
+    activations = text.traced.activations[swept.positions].double().mean(dim=0).numpy()
+    if asked.position == len(text.traced.tokens) - 1:  # nothing follows: only the entropy means something
+        for name in ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss"):
+            columns[name] = np.full(len(activations), np.nan)
+    key = np.abs(columns[asked.sort])
+    order = np.argsort(-np.nan_to_num(key, nan=-1.0), kind="stable")[: asked.limit]
+    names = ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss", "delta_entropy", "abs_delta_entropy")
+    rows = [
+        schemas.SweepRow(
+            neuron=str(NeuronId(text.layer, int(i))),
+            activation=float(activations[i]),
+            prediction_change=float(columns["prediction_change"][i]),
+            **{name: _finite(float(columns[name][i])) for name in names},  # type: ignore[arg-type]
+        )
+        for i in order
+    ]
+    return schemas.Sweep(
+        text=text.id, position=asked.position, positions=len(swept.positions), reference=reference, rows=rows
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -23,9 +23,11 @@ from backend.core.ablation import TextAblation, ablate_text
 from backend.core.errors import CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.interventions import Intervention
+from backend.core.metrics.effects import Effects
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
+from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text
 
 Result = TypeVar("Result")
@@ -74,6 +76,14 @@ class LiveAblation:
 
     result: TextAblation
     strings: dict[int, str]
+
+
+@dataclass(frozen=True)
+class LiveSweep:
+    """Every last-layer neuron ablated alone on a text."""
+
+    effects: Effects
+    positions: list[int]
 
 
 class LiveEngine:
@@ -135,6 +145,22 @@ class LiveEngine:
             loaded = self._loaded(text.model)
             result = ablate_text(loaded, text.traced, interventions, means)
             return LiveAblation(result, _strings(loaded, [], result.total, result.frozen))
+
+        return self._in_turn(work)
+
+    def sweep(
+        self, text: LiveText, position: int | None, target: Target, means: NDArray[np.float64] | None
+    ) -> LiveSweep:
+        """All neurons of the last layer, each alone, at one position or at all that count.
+
+        Raises:
+            BadText: the text has no such position.
+        """
+
+        def work() -> LiveSweep:
+            effects = sweep_text(self._loaded(text.model).effects, text.traced, position, target, means)
+            everywhere = text.traced.counted or list(range(len(text.traced.tokens)))
+            return LiveSweep(effects, everywhere if position is None else [position])
 
         return self._in_turn(work)
 

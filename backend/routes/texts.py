@@ -56,3 +56,12 @@ def ablate(text: TextDep, body: schemas.AblateRequest, atlas: AtlasDep, engine: 
     if means is not None and any(isinstance(i.unit, HeadId) or i.unit.layer != text.layer for i in interventions):
         reference += "; for units outside the last layer, over this text"
     return answers.ablation(text, interventions, engine.ablate(text, interventions, means), reference)
+
+
+@router.post("/texts/{text_id}/sweep")
+def sweep(text: TextDep, body: schemas.SweepRequest, atlas: AtlasDep, engine: EngineDep) -> schemas.Sweep:
+    """Who matters here: all last-layer neurons, each ablated alone, ranked on one token or over the text."""
+    means, reference = atlas.reference_means(text.model.slug, body.run)
+    if body.target == "zero":
+        reference = "zero"
+    return answers.sweep(text, body, engine.sweep(text, body.position, body.target, means), reference)

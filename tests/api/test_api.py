@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from backend.client import ApiError, AsyncClient, calls
 from backend.live.engine import LiveEngine
-from backend.schemas import AblateRequest, InterventionRequest
+from backend.schemas import AblateRequest, InterventionRequest, SweepRequest
 from backend.service import create_service
 from backend.settings import Settings
 from tests.conftest import TinyAtlas
@@ -117,6 +117,36 @@ async def test_live_effects_agree_with_the_atlas_of_the_same_model(
     assert head.total.totals.mean_loss != head.before_totals.mean_loss
     with pytest.raises(ApiError, match="does not exist"):
         await client.send(calls.activations(trace.id, ["7.1"]))
+    await client.close()
+
+
+@pytest.mark.anyio
+async def test_a_sweep_ranks_what_single_ablations_do(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    client = AsyncClient(service=tiny_service)
+    trace = await client.send(calls.trace_text(tiny_atlas.slug, "The lamp is lit."))
+    position = 4
+    swept = await client.send(calls.sweep(trace.id, SweepRequest(position=position, limit=5, run=tiny_atlas.run)))
+    effects = [row.total_effect for row in swept.rows]
+    assert len(effects) == 5
+    assert effects == sorted(effects, reverse=True)
+    for row in swept.rows[:2]:
+        single = await client.send(
+            calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron=row.neuron)]))
+        )
+        assert row.activation == pytest.approx(single.activations_before[row.neuron][position], abs=1e-6)
+        changes = [
+            getattr(single.total.values, name)[position] - getattr(trace.values, name)[position]
+            for name in ("loss", "entropy")
+        ]
+        assert [row.delta_loss, row.delta_entropy] == pytest.approx(changes, abs=2e-5)
+    whole = await client.send(calls.sweep(trace.id, SweepRequest(sort="abs_delta_entropy", limit=1000)))
+    assert len(whole.rows) == tiny_atlas.neurons
+    assert whole.positions == len(trace.tokens) - 2, "not BOS, not the last"
+    last = await client.send(calls.sweep(trace.id, SweepRequest(position=len(trace.tokens) - 1, target="zero")))
+    assert last.rows[0].total_effect is None
+    assert last.reference == "zero"
+    with pytest.raises(ApiError, match="no position 500"):
+        await client.send(calls.sweep(trace.id, SweepRequest(position=500)))
     await client.close()
 
 

@@ -19,7 +19,7 @@ def small_problem(
     *,
     strength: float,
     bias: bool = False,
-    tokens: int = 12,
+    tokens: int = 18,
     neurons: int = 300,
     d_vocab: int = D_VOCAB,
     device: str = "cpu",

@@ -18,6 +18,7 @@ Mode = Literal["exact", "survey"]
 DEFAULT_MEMORY = 4 * 10**9
 """Bytes; the same everywhere, so that an atlas does not depend on how much happens to be free."""
 _MOST_TOKENS = 256
+_FEW_TOKENS = 16
 _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
 _ROWS_OF_SCRATCH = 400
@@ -67,7 +68,12 @@ def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
 
 
 def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = series.EXACT) -> PairStatistics:
-    """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows."""
+    """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows.
+
+    For a few tokens, raising all of A to its powers costs more than whole rows do.
+    """
+    if len(problem.logits) < _FEW_TOKENS:
+        return by_rows(problem, before)
     out = PairStatistics.empty(problem)
     predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions, accuracy)
