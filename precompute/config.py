@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from backend.core.metrics.engine import Mode
+from backend.core.metrics.series import EXACT, SURVEY
 from precompute.corpus import DEFAULT_CORPUS
 
 SHARD_SEQUENCES = 4
@@ -28,6 +30,10 @@ class RunConfig:
     """k of null_fraction; None for 1 % of d_model."""
     split: str = "train"
     field: str = "text"
+    layer: int | None = None
+    """Whose neurons are measured; None for the last, from 0. Earlier ones take a forward pass a neuron."""
+    mode: Mode = "exact"
+    """How effects are computed; `survey` is faster, within a stated bound on each token's error."""
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -36,8 +42,11 @@ class RunConfig:
             raise ValueError("--seq-len must be at least 8: positions before the fourth do not count.")
         if self.null_dim is not None and self.null_dim < 1:
             raise ValueError("--null-dim must be at least 1.")
+        if self.layer is not None and self.mode == "survey":
+            raise ValueError("--mode survey is for the last layer: neurons of others are measured exactly.")
 
     def as_dict(self) -> dict[str, str | int | float | bool | None]:
         """For the atlas; the shard sizes are part of it because shards are numbered by them."""
         shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
-        return {**asdict(self), **shards}
+        tolerance = SURVEY.tolerance if self.mode == "survey" else EXACT.tolerance
+        return {**asdict(self), **shards, "tolerance_nats": tolerance}

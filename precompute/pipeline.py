@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, SampledPositions
 from backend.atlas.store import Atlas
 from backend.core.classes import classify
+from backend.core.forward import ablate_each
 from backend.core.metrics import weights
-from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, TokenBatch
+from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Readout, TokenBatch
+from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles, find_model
@@ -36,10 +38,19 @@ _MOST_SAMPLED_VALUES = 4_000_000
 """Bound on neurons × positions whose per-token effects are kept."""
 
 
-def run(config: RunConfig, atlas: Atlas, cache: Path, scratch: Path, reporter: Reporter, device: str = "auto") -> int:
+def run(
+    config: RunConfig,
+    atlas: Atlas,
+    cache: Path,
+    scratch: Path,
+    reporter: Reporter,
+    device: str = "auto",
+    memory: int = DEFAULT_MEMORY,
+) -> int:
     """Carry out a run, or what is left of it, and return its id in the atlas.
 
     Args:
+        memory: bytes that the effects engine may take; changes no result beyond rounding.
         cache: where fetched models and corpora are kept.
         scratch: a folder for what an unfinished run must remember; its part of it is deleted when the run finishes.
 
@@ -49,16 +60,18 @@ def run(config: RunConfig, atlas: Atlas, cache: Path, scratch: Path, reporter: R
     files = find_model(config.model, cache, reporter.say)
     reporter.say(f"Loading {files.name} …")
     model = AnalysisModel.load(files, device)
+    layer = model.last_layer if config.layer is None else config.layer
+    model.readout_of(layer)  # refuses a layer that is not there before anything is written
     corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
     tokens = pack(corpus, model, config.sequences, config.seq_len, config.seed)
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, model.uncounted, config.seed)
-    record = atlas.begin_run(_plan(config, files, model, sample, corpus.name))
+    record = atlas.begin_run(_plan(config, files, model, layer, sample, corpus.name))
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
-    work = Run(record.id, config, atlas, model, sample, scratch / f"run-{record.id}", reporter)
+    work = Run(record.id, config, atlas, model, layer, sample, scratch / f"run-{record.id}", reporter, memory)
     try:
         with beating(atlas, record.id):
             work.carry_out()
@@ -68,7 +81,9 @@ def run(config: RunConfig, atlas: Atlas, cache: Path, scratch: Path, reporter: R
     return record.id
 
 
-def _plan(config: RunConfig, files: ModelFiles, model: AnalysisModel, sample: Sample, corpus: str) -> RunPlan:
+def _plan(
+    config: RunConfig, files: ModelFiles, model: AnalysisModel, layer: int, sample: Sample, corpus: str
+) -> RunPlan:
     described = ModelRecord(
         slug=files.slug,
         name=files.name,
@@ -83,7 +98,7 @@ def _plan(config: RunConfig, files: ModelFiles, model: AnalysisModel, sample: Sa
     packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
     return RunPlan(
         model=described,
-        layer=model.last_layer,
+        layer=layer,
         corpus=corpus,
         corpus_hash=tokens_hash(sample.tokens),
         weights_hash=files.weights_hash(),
@@ -106,13 +121,16 @@ class Run:
         config: RunConfig,
         atlas: Atlas,
         model: AnalysisModel,
+        layer: int,
         sample: Sample,
         scratch: Path,
         reporter: Reporter,
+        memory: int,
     ) -> None:
-        self.id, self.config, self.atlas, self.model = run_id, config, atlas, model
-        self.sample, self.reporter = sample, reporter
-        self.traces = Traces(model, sample, scratch)
+        self.id, self.config, self.atlas, self.model, self.layer = run_id, config, atlas, model, layer
+        self.sample, self.reporter, self.memory = sample, reporter, memory
+        self.readout = model.readout_of(layer)
+        self.traces = Traces(model, sample, scratch, layer)
         self.columns: Columns = {}
 
     def carry_out(self) -> None:
@@ -120,14 +138,17 @@ class Run:
             self.weights()
             means = self.activations()
             self.contexts()
-            self.effects(means)
+            if self.layer == self.model.last_layer:
+                self.effects(means)
+            else:
+                self.effects_by_forward(means)
         self.atlas.finish_run(self.id)
         self.traces.remove()
 
     def weights(self) -> None:
         """Weight metrics, spectrum, and the tokens that each neuron raises and lowers; a second's work, always redone
         because the classes of later stages need the columns."""
-        readout, layer = self.model.readout, self.model.last_layer
+        readout, layer = self.readout, self.layer
         self.reporter.stage("Weights", 1, 0, "")
         spectrum = weights.unembedding_spectrum(readout.W_U)
         null_dim = self.atlas.run(self.id).null_dim
@@ -138,7 +159,7 @@ class Run:
         }
         if 0 not in self.atlas.shards_done(self.id, "weights"):
             cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
-            top, bottom = _extreme_logits(self.model)
+            top, bottom = _extreme_logits(self.readout)
             vocabulary = self.model.token_strings(list(range(self.model.d_vocab)))
             with self.atlas.writing() as writer:
                 writer.put_vocabulary(self.atlas.run(self.id).model, vocabulary)
@@ -172,7 +193,7 @@ class Run:
         moments = reduce(Moments.merged, parts)
         self.columns |= moments.columns()
         with self.atlas.writing() as writer:
-            writer.set_neurons(self.id, self.model.last_layer, moments.columns())
+            writer.set_neurons(self.id, self.layer, moments.columns())
             writer.update_run(self.id, tokens_sampled=int(moments.count))
         return moments.mean
 
@@ -224,7 +245,7 @@ class Run:
         sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float().to(self.model.device)
-        engine = EffectsEngine(self.model.readout)
+        engine = EffectsEngine(self.readout, self.config.mode, self.memory)
         self.reporter.say(f"Effects by {engine.kernel.name} ({engine.kernel.reason}).")
         sampled = _SampledEffects(self, parts)
         for index, chosen in enumerate(places):
@@ -236,6 +257,29 @@ class Run:
             self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
             self.reporter.advance(len(chosen))
 
+    def effects_by_forward(self, means: NDArray[np.float64]) -> None:
+        """Mean ablation of every neuron of an earlier layer, at all positions of a sequence: a sequence a shard."""
+        counted = np.sort(self.sample.order)
+        length = self.config.seq_len
+        places = [counted[counted // length == index] for index in range(len(self.sample.tokens))]
+        done = self.atlas.shards_done(self.id, "effects")
+        neurons = len(self.readout.W_out)
+        self.reporter.say(f"Effects by forward passes from layer {self.layer} on, one a neuron and sequence.")
+        self.reporter.stage("Effects", len(places) * neurons, len(done) * neurons, "passes")
+        parts = dict(self.atlas.shards(self.id, "effects"))
+        sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
+        gathered = GatheredPositions(self.sample, self.traces)
+        targets = torch.from_numpy(means).float()
+        sampled = _SampledEffects(self, parts)
+        for index, chosen in enumerate(places):
+            if index in done or not len(chosen):
+                continue
+            tokens, positions = torch.from_numpy(self.sample.tokens[index]), torch.from_numpy(chosen % length)
+            effects = ablate_each(self.model, tokens, self.layer, targets, positions, self.reporter.advance)
+            sums.append(EffectSums.of(effects))
+            activations = gathered.at(chosen, self.model.device)[1]
+            self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
+
     def _commit_effects(
         self, index: int, shards: int, sums: list[EffectSums], effects: Effects, sampled: "_SampledEffects | None"
     ) -> None:
@@ -245,7 +289,7 @@ class Run:
         arrays = sums[-1].to_arrays() | (sampled.arrays_of(index) if sampled else {})
         with self.atlas.writing() as writer:
             writer.add_shard(self.id, "effects", index, arrays)
-            writer.set_neurons(self.id, self.model.last_layer, columns, classify(self.columns), whole.count)
+            writer.set_neurons(self.id, self.layer, columns, classify(self.columns), whole.count)
             if sampled:
                 writer.put_positions(self.id, sampled.positions())
                 writer.put_token_effects(self.id, sampled.effects())
@@ -267,8 +311,9 @@ class _SampledEffects:
 
     def __init__(self, work: Run, parts: dict[int, dict[str, NDArray[np.float64]]]) -> None:
         self._work = work
-        wanted = min(512, max(SHARD_TOKENS, _MOST_SAMPLED_VALUES // work.model.d_mlp))
-        self._shards = wanted // SHARD_TOKENS
+        wanted = min(512, max(SHARD_TOKENS, _MOST_SAMPLED_VALUES // len(work.readout.W_out)))
+        # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
+        self._shards = 0 if work.config.mode == "survey" else wanted // SHARD_TOKENS
         prefix = "sampled."
         self._kept = {
             index: {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
@@ -317,11 +362,11 @@ def _only_sums(arrays: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.f
     return {name: array for name, array in arrays.items() if not name.startswith("sampled.")}
 
 
-def _extreme_logits(model: AnalysisModel) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
+def _extreme_logits(readout: Readout) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
     """(ids, values) of the tokens that each neuron's direct path raises most, and lowers most; each [d_mlp, k]."""
     parts = []
-    for start in range(0, model.d_mlp, 128):
-        direct = model.readout.direct_logits(slice(start, start + 128))
+    for start in range(0, len(readout.W_out), 128):
+        direct = readout.direct_logits(slice(start, start + 128))
         k = min(LOGIT_TOKENS, direct.shape[1])
         parts.append((direct.topk(k, dim=1), direct.topk(k, dim=1, largest=False)))
     top, bottom = zip(*parts, strict=True)

@@ -58,8 +58,8 @@ class TracedShard:
 class Traces:
     """Traced shards by index, computed once and kept under `folder`."""
 
-    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path) -> None:
-        self._model, self._sample, self._folder = model, sample, folder
+    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path, layer: int) -> None:
+        self._model, self._sample, self._folder, self._layer = model, sample, folder, layer
 
     def __getitem__(self, index: int) -> TracedShard:
         path = self._folder / f"trace-{index:05d}.safetensors"
@@ -74,7 +74,7 @@ class Traces:
 
     def _compute(self, sequences: slice) -> TracedShard:
         tokens = torch.from_numpy(self._sample.tokens[sequences])
-        trace = self._model.trace(tokens)
+        trace = self._model.trace(tokens, self._layer)
         targets = torch.cat([tokens[:, 1:], tokens[:, -1:]], dim=1).to(trace.residual.device)
         loss, entropy, rank = self._predictions(trace.residual.flatten(0, 1), targets.flatten())
         loss = loss.reshape(tokens.shape)

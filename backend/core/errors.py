@@ -8,6 +8,10 @@ class CalibroscopeError(Exception):
     """Base of all errors that a user can do something about."""
 
 
+class BadLayer(CalibroscopeError):
+    """A layer that the model does not have."""
+
+
 class BadNeuron(CalibroscopeError):
     """A neuron's name that cannot be read, or that the model does not have."""
 

@@ -4,16 +4,21 @@ The residual stream before the first intervened layer is computed once and kept 
 run again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backend.core.interventions import Intervention
+from backend.core.metrics.effects import Effects, joined_effects
+from backend.core.metrics.moved import Unmoved, moved_effects
 from backend.core.model import AnalysisModel, Hooks
 from backend.core.neurons import HeadId, NeuronId, Unit
 from backend.core.text import TracedText
+
+_TOKENS_AT_ONCE = 4_096
+"""Tokens of ablated copies that run through the model together."""
 
 
 def point(unit: Unit) -> str:
@@ -70,6 +75,46 @@ def _replacing(place: int, intervention: Intervention, mean: Tensor, seen: dict[
         seen[place] = target.float()
         changed = values.clone()
         changed[:, :, index] = target
+        return changed
+
+    return replace
+
+
+def ablate_each(
+    model: AnalysisModel,
+    tokens: Tensor,
+    layer: int,
+    targets: Tensor,
+    positions: Tensor,
+    advanced: Callable[[int], None] = lambda neurons: None,
+) -> Effects:
+    """What setting each neuron of a layer, alone and at every position of a sequence, does at some positions.
+
+    The part of the model before the layer runs once; from there on many ablated copies of the sequence run together.
+
+    Args:
+        tokens: one sequence, [length]; targets: the activation that replaces each neuron's, [d_mlp].
+        positions: where effects are measured; each has a next token.
+        advanced: is told how many neurons were finished since it was last called.
+    """
+    start = model.residual_before(tokens[None], layer)
+    plain = model.continued(start, layer, [])[0]
+    unmoved = Unmoved.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device))
+    at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
+    found: list[Effects] = []
+    for neurons in torch.arange(len(targets)).split(at_once):
+        hooks: Hooks = [(f"blocks.{layer}.mlp.hook_post", _each_to(neurons, targets))]
+        after = model.continued(start.expand(len(neurons), -1, -1), layer, hooks)
+        found += [moved_effects(model.readout, unmoved, residual[positions]) for residual in after]
+        advanced(len(neurons))
+    return joined_effects(found)
+
+
+def _each_to(neurons: Tensor, targets: Tensor) -> Any:
+    def replace(values: Tensor, hook: Any) -> Tensor:
+        changed = values.clone()
+        copies = torch.arange(len(neurons))
+        changed[copies, :, neurons] = targets[neurons, None].to(values)
         return changed
 
     return replace

@@ -8,7 +8,7 @@ every load that the processed model still computes what the original computes an
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
-from backend.core.errors import SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
+from backend.core.errors import BadLayer, SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.effects import EffectsEngine, NormKind, Readout
 from backend.core.sources import ModelFiles, require_every_weight
 
@@ -106,11 +106,25 @@ class AnalysisModel:
         return [str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
 
     @torch.no_grad()
-    def trace(self, tokens: Tensor) -> Trace:
-        """Run the model's body once over tokens [batch, position]; logits are left to `readout`."""
+    def trace(self, tokens: Tensor, layer: int | None = None) -> Trace:
+        """Run the model's body once over tokens [batch, position]; logits are left to `readout`.
+
+        layer: whose activations are kept; None for the last.
+        """
+        activations = f"blocks.{self.last_layer if layer is None else layer}.mlp.hook_post"
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
-            _, kept = self.run(tokens, self._residual, self._activations, stop_at_layer=self.n_layers)
-        return Trace(tokens, kept[self._residual], kept[self._activations])
+            _, kept = self.run(tokens, self._residual, activations, stop_at_layer=self.n_layers)
+        return Trace(tokens, kept[self._residual], kept[activations])
+
+    def readout_of(self, layer: int) -> Readout:
+        """What a layer's neurons write, and how the model reads it out at its end: for the weight metrics.
+
+        Raises:
+            BadLayer: the model does not have it.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise BadLayer(f"{self.name} has no layer {layer}: its layers are 0 to {self.last_layer}.")
+        return self.readout if layer == self.last_layer else replace(self.readout, W_out=self._W_out(layer))
 
     @cached_property
     def effects(self) -> EffectsEngine:
@@ -192,15 +206,17 @@ class AnalysisModel:
         return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks, **options), kept
 
     def _readout(self) -> Readout:
-        W_out = self.bridge.blocks[self.last_layer].mlp.W_out.detach().float()
-        if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
-            W_out = W_out - W_out.mean(dim=1, keepdim=True)
         W_U, b_U = self.bridge.W_U.detach().float(), self.bridge.b_U
         # A bias that is equal for all tokens shifts every logit alike and changes nothing that is measured.
         has_bias = b_U is not None and bool((b_U.max() - b_U.min()) > 0)
-        return Readout(
-            W_out.contiguous(), W_U.contiguous(), b_U.detach().float() if has_bias else None, self.norm, self.eps
-        )
+        b_U = b_U.detach().float() if has_bias else None
+        return Readout(self._W_out(self.last_layer), W_U.contiguous(), b_U, self.norm, self.eps)
+
+    def _W_out(self, layer: int) -> Tensor:
+        W_out = self.bridge.blocks[layer].mlp.W_out.detach().float()
+        if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
+            W_out = W_out - W_out.mean(dim=1, keepdim=True)
+        return W_out.contiguous()
 
     def _check_against(self, probe: Tensor, expected: Tensor) -> None:
         """The load self-check of SPEC.md: same predictions as the original, and the closed forms hold."""

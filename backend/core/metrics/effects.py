@@ -174,6 +174,14 @@ def _effects(before: Before, pairs: PairStatistics) -> Effects:
     )
 
 
+def joined_effects(parts: Sequence[Effects]) -> Effects:
+    """Effects of different neurons on the same tokens, side by side."""
+    columns = _joined(parts, dim=-1)
+    return Effects(
+        **{name: getattr(parts[0], name) if name.startswith("before_") else columns[name] for name in columns}
+    )
+
+
 _MEANS: dict[str, Callable[[Effects], Tensor]] = {
     "total_effect": lambda e: e.delta_loss.abs(),
     "direct_effect_ln": lambda e: e.delta_loss_frozen.abs(),
