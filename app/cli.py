@@ -31,6 +31,11 @@ app = typer.Typer(
 DEMO_SEQUENCES = 60
 
 
+class Mode(StrEnum):
+    exact = "exact"
+    survey = "survey"
+
+
 class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
@@ -86,20 +91,31 @@ def precompute(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")] = "train",
     field: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    layers: Annotated[
+        str, typer.Option(help="Layers to measure, from 0, with commas: each is a run. [default: the last]")
+    ] = "",
+    mode: Annotated[
+        Mode, typer.Option(help="exact, or survey: faster, each token's effect within a stated bound.")
+    ] = Mode.exact,
+    memory: Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")] = None,
     device: Device = "auto",
     out: AtlasFile = None,
 ) -> None:
-    """Measure every last-layer neuron of a model; interrupted, it resumes where it stopped."""
+    """Measure every neuron of a model's last layer, or of others; interrupted, it resumes where it stopped."""
     from backend.atlas.store import Atlas
     from precompute.config import RunConfig
     from precompute.pipeline import run
     from precompute.progress import reporting
 
-    settings = _settings(atlas=out, device=device)
-    config = RunConfig(model, dataset, sequences, seq_len, seed, null_dim, split, field)
+    settings = _settings(atlas=out, device=device, memory=memory)
+    scratch = settings.cache_dir / "work"
     with Atlas.open(settings.atlas) as atlas, reporting() as reporter:
-        done = run(config, atlas, settings.cache_dir, settings.cache_dir / "work", reporter, device)
-        reporter.say(f"Run {done} is finished, in {settings.atlas}.")
+        for layer in _layers(layers):
+            config = RunConfig(
+                model, dataset, sequences, seq_len, seed, null_dim, split, field, layer, mode.value
+            )  # fmt: skip
+            done = run(config, atlas, settings.cache_dir, scratch, reporter, device, settings.memory)
+            reporter.say(f"Run {done} is finished, in {settings.atlas}.")
 
 
 @app.command()
@@ -154,6 +170,14 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _layers(listed: str) -> list[int | None]:
+    """`3, 7` as numbers; nothing listed is the last layer."""
+    try:
+        return [int(part) for part in listed.split(",")] if listed.strip() else [None]
+    except ValueError:
+        raise typer.BadParameter(f"{listed!r} is not a list of layers: write 3,7 (from 0).") from None
+
+
 def _settings(**given: object) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
@@ -179,7 +203,14 @@ def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None
     from backend.live.engine import LiveEngine
     from backend.service import create_service
 
-    engine = LiveEngine(settings.cache_dir, device=settings.device)
+    engine = LiveEngine(
+        settings.cache_dir,
+        device=settings.device,
+        models=settings.models_in_memory,
+        texts_mb=settings.texts_mb,
+        queue_limit=settings.queue_limit,
+        memory=settings.memory,
+    )
     service = create_service(settings, engine=engine)
     create_dashboard(AsyncClient(service=service), service)
     anyio.run(warm_up, service)

@@ -89,7 +89,11 @@ class RunSummary(Wire):
     model: str
     """The model's slug."""
     layer: int
-    """Layer whose neurons the run measures (the last one)."""
+    """Layer whose neurons the run measures; the last one unless another was asked for."""
+    mode: Literal["exact", "survey"]
+    """`survey`: effects were computed faster, each token's within `tolerance_nats`."""
+    tolerance_nats: FiniteFloat
+    """Largest error of a token's change of loss or entropy, besides float32 rounding."""
     corpus: str
     status: RunStatus
     stage: RunStage

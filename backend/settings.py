@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, ByteSize, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="Where models run: auto, cpu or cuda.")
     models_in_memory: int = Field(1, ge=1, le=16, description="Models that stay loaded for live texts.")
     texts_mb: int = Field(1024, ge=64, le=262_144, description="Memory for traced texts, in MB; the oldest make room.")
+    memory: ByteSize = Field(
+        ByteSize(4 * 10**9), ge=200_000_000, description="Memory for computing effects, as in 4GB; less is slower."
+    )
     queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
 
     @field_validator("allowed_hosts", mode="before")

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from backend.core.errors import BadConfig
 from backend.core.metrics.engine import Mode
 from backend.core.metrics.series import EXACT, SURVEY
 from precompute.corpus import DEFAULT_CORPUS
@@ -37,13 +38,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
-            raise ValueError("--sequences must be at least 1.")
+            raise BadConfig("--sequences must be at least 1.")
         if self.seq_len < 8:
-            raise ValueError("--seq-len must be at least 8: positions before the fourth do not count.")
+            raise BadConfig("--seq-len must be at least 8: positions before the fourth do not count.")
         if self.null_dim is not None and self.null_dim < 1:
-            raise ValueError("--null-dim must be at least 1.")
+            raise BadConfig("--null-dim must be at least 1.")
         if self.layer is not None and self.mode == "survey":
-            raise ValueError("--mode survey is for the last layer: neurons of others are measured exactly.")
+            raise BadConfig("--mode survey is for the last layer: neurons of others are measured exactly.")
 
     def as_dict(self) -> dict[str, str | int | float | bool | None]:
         """For the atlas; the shard sizes are part of it because shards are numbered by them."""

@@ -240,7 +240,8 @@ def _options(models: list[Any]) -> list[dict[str, str]]:
 
 
 def _run_label(run: RunSummary) -> str:
-    return f"{run.id} · {run.corpus} · {run.sequences} × {run.seq_len}"
+    survey = " · survey" if run.mode == "survey" else ""
+    return f"{run.id} · layer {run.layer} · {run.corpus} · {run.sequences} × {run.seq_len}{survey}"
 
 
 def run_banner(run: RunSummary) -> html.Div:
@@ -257,6 +258,9 @@ def run_banner(run: RunSummary) -> html.Div:
     if run.mean_loss is not None:
         means = f"mean loss {number(run.mean_loss, 'nats')}, entropy {number(run.mean_entropy, 'nats')}"
         parts.append(html.Div(means, className="quiet"))
+    if run.mode == "survey":
+        bound = f"A survey: each token's change of loss and entropy is within {run.tolerance_nats:g} nats of exact."
+        parts.append(html.Div(bound, className="quiet"))
     return html.Div(parts, className="banner")
 
 

@@ -168,8 +168,15 @@ class Atlas:
         return _run_record(row)
 
     def newest_run(self, slug: str | None = None) -> int | None:
-        """The run to show first: the newest finished one, else the newest; of one model, or of all."""
-        wanted = select(RunRow.id).order_by((RunRow.status == "finished").desc(), RunRow.id.desc()).limit(1)
+        """The run to show first, of one model or of all: one of the last layer before others, finished ones before
+        unfinished, newest first."""
+        last = (RunRow.layer == ModelRow.n_layers - 1).desc()
+        wanted = (
+            select(RunRow.id)
+            .join(ModelRow, ModelRow.slug == RunRow.model)
+            .order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc())
+            .limit(1)
+        )
         found = self._all(wanted if slug is None else wanted.where(RunRow.model == slug))
         return found[0] if found else None
 
@@ -259,6 +266,10 @@ class Atlas:
             record = self.run(chosen)
             if record.model != slug:
                 raise NotInAtlas(f"Run {chosen} is of the model {record.model!r}, not of {slug!r}.")
+            if record.layer != self.model(slug).n_layers - 1:
+                if run is None:
+                    return None, "mean over this text: no run has measured the last layer's activations yet"
+                raise NotInAtlas(f"Run {run} is of layer {record.layer}: it has no means of the last layer's neurons.")
             means = self.columns(chosen, ["mean_activation"])["mean_activation"]
             if len(means) and np.isfinite(means).all():
                 return means, f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {chosen})"

@@ -8,6 +8,10 @@ class CalibroscopeError(Exception):
     """Base of all errors that a user can do something about."""
 
 
+class BadConfig(CalibroscopeError, ValueError):
+    """A run was asked for that makes no sense."""
+
+
 class BadLayer(CalibroscopeError):
     """A layer that the model does not have."""
 

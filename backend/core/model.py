@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
 from backend.core.errors import BadLayer, SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
-from backend.core.metrics.effects import EffectsEngine, NormKind, Readout
+from backend.core.metrics.effects import NormKind, Readout
 from backend.core.sources import ModelFiles, require_every_weight
 
 _CHECK_TOKENS = 24
@@ -125,11 +125,6 @@ class AnalysisModel:
         if not 0 <= layer < self.n_layers:
             raise BadLayer(f"{self.name} has no layer {layer}: its layers are 0 to {self.last_layer}.")
         return self.readout if layer == self.last_layer else replace(self.readout, W_out=self._W_out(layer))
-
-    @cached_property
-    def effects(self) -> EffectsEngine:
-        """The engine for all neurons of the last layer; it keeps A once it was used."""
-        return EffectsEngine(self.readout)
 
     @property
     def _residual(self) -> str:

@@ -23,7 +23,8 @@ from backend.core.ablation import TextAblation, ablate_text
 from backend.core.errors import CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.interventions import Intervention
-from backend.core.metrics.effects import Effects
+from backend.core.metrics.effects import Effects, EffectsEngine
+from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
@@ -90,16 +91,25 @@ class LiveEngine:
     """Serves texts and interventions on them, one at a time."""
 
     def __init__(
-        self, cache: Path, *, device: str = "auto", models: int = 1, texts_mb: int = 1024, queue_limit: int = 8
+        self,
+        cache: Path,
+        *,
+        device: str = "auto",
+        models: int = 1,
+        texts_mb: int = 1024,
+        queue_limit: int = 8,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
-        """models: how many stay loaded; texts_mb: memory for traced texts; queue_limit: requests that may wait."""
+        """models: how many stay loaded; texts_mb: memory for traced texts; queue_limit: requests that may wait;
+        memory: bytes for computing the effects of all neurons."""
         self._cache, self._device = cache, device
         self._models: OrderedDict[str, AnalysisModel] = OrderedDict()
         self._texts: OrderedDict[str, LiveText] = OrderedDict()
         self._most_models, self._most_bytes, self._queue_limit = models, texts_mb << 20, queue_limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._waiting, self._memory = 0, memory
+        self._effects: dict[str, EffectsEngine] = {}
 
     @property
     def waiting(self) -> int:
@@ -158,7 +168,7 @@ class LiveEngine:
         """
 
         def work() -> LiveSweep:
-            effects = sweep_text(self._loaded(text.model).effects, text.traced, position, target, means)
+            effects = sweep_text(self._all_neurons(text.model), text.traced, position, target, means)
             everywhere = text.traced.counted or list(range(len(text.traced.tokens)))
             return LiveSweep(effects, everywhere if position is None else [position])
 
@@ -205,12 +215,20 @@ class LiveEngine:
                 self._texts.popitem(last=False)
         return live
 
+    def _all_neurons(self, model: LiveModel) -> EffectsEngine:
+        """The engine that keeps A, made when a model is first swept and gone with the model."""
+        loaded = self._loaded(model)
+        if model.source not in self._effects:
+            self._effects[model.source] = EffectsEngine(loaded.readout, memory=self._memory)
+        return self._effects[model.source]
+
     def _loaded(self, model: LiveModel) -> AnalysisModel:
         if model.source in self._models:
             self._models.move_to_end(model.source)
             return self._models[model.source]
         while len(self._models) >= self._most_models:
-            self._models.popitem(last=False)
+            forgotten, _ = self._models.popitem(last=False)
+            self._effects.pop(forgotten, None)
         log.info("loading model", source=model.source)
         files = find_model(model.source, self._cache, lambda line: log.info(line))
         self._models[model.source] = AnalysisModel.load(files, self._device)

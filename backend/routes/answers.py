@@ -12,6 +12,7 @@ from backend.atlas.query import NeuronQuery, require_metric
 from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.classes import explain
+from backend.core.metrics.series import EXACT
 from backend.core.neurons import NeuronId
 from backend.glossary import METRIC_COLUMNS, METRICS
 
@@ -26,7 +27,9 @@ def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
 
 
 def run(record: RunRecord) -> schemas.RunSummary:
-    return schemas.RunSummary(**{name: value for name, value in vars(record).items() if name != "revision"})
+    described = {name: value for name, value in vars(record).items() if name != "revision"}
+    mode, tolerance = record.config.get("mode", "exact"), record.config.get("tolerance_nats", EXACT.tolerance)
+    return schemas.RunSummary(**described, mode=mode, tolerance_nats=tolerance)
 
 
 def row(record: NeuronRecord) -> schemas.NeuronRow:
@@ -92,6 +95,11 @@ def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Conte
 
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
     positions, own = atlas.positions(record.id), atlas.token_effects(record.id, [chosen.index])
+    if record.config.get("mode") == "survey":
+        raise NotInAtlas(
+            f"Run {record.id} is a survey: its means are within a stated bound, and what single tokens did is not "
+            "kept. Measure the model without --mode survey to see it."
+        )
     if positions is None or not own:
         raise _not_yet(record, "per-token effects")
     total, frozen = _background(atlas, record)

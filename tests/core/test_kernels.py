@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from backend.core.metrics import compiled, engine, kernels, series
+from backend.core.metrics.effects import EffectsEngine
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.predictions import Predictions
+from tests.core.readouts import random_batch, random_readout
 
 D_VOCAB = 900
 
@@ -153,3 +155,27 @@ def test_the_choice_of_a_kernel_says_why() -> None:
     exact, survey = (engine.choose_kernel(torch.device("cpu"), mode) for mode in ("exact", "survey"))
     assert "3e-06 nats" in exact.reason
     assert "0.0004 nats" in survey.reason
+
+
+@pytest.mark.parametrize(
+    ("memory", "n_neurons", "d_vocab"),
+    [(4 * 10**9, 1536, 49_152), (4 * 10**9, 16_384, 256_000), (2 * 10**9, 11_008, 32_000), (200 * 10**6, 3072, 50_257)],
+)
+def test_tiles_fit_into_the_memory(memory: int, n_neurons: int, d_vocab: int) -> None:
+    tiles = engine.Tiles.within(memory, n_neurons, d_vocab)
+    assert 8 <= tiles.tokens <= 256
+    assert 64 <= tiles.neurons <= n_neurons
+    more = engine.Tiles.within(4 * memory, n_neurons, d_vocab)
+    assert more.tokens >= tiles.tokens
+    assert more.neurons >= tiles.neurons or more.tokens > tiles.tokens
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_tiles_do_not_change_effects(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    readout = random_readout(3, bias=bias, neurons=150, d_model=24, d_vocab=500)
+    batch = random_batch(3, readout, tokens=40)
+    whole = EffectsEngine(readout).effects(batch, torch.zeros(150))
+    monkeypatch.setattr(engine.Tiles, "within", lambda *_: engine.Tiles(17, 64))
+    tiled = EffectsEngine(readout).effects(batch, torch.zeros(150))
+    for name, values in vars(whole).items():
+        torch.testing.assert_close(getattr(tiled, name).double(), values.double(), atol=6e-6, rtol=0)

@@ -11,7 +11,10 @@ import torch
 
 from backend.atlas.query import NeuronQuery
 from backend.atlas.store import Atlas
+from backend.core.errors import BadConfig, BadLayer
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.engine import Tiles
+from backend.core.metrics.series import SURVEY
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
 from backend.glossary import METRIC_COLUMNS, METRICS
@@ -19,7 +22,8 @@ from precompute import heartbeat, pipeline
 from precompute.config import RunConfig
 from precompute.corpus import counted_positions, open_corpus, pack
 from precompute.progress import Silent
-from tests.reference.tiny_models import D_MLP, D_MODEL, LAYERS
+from tests.reference.brute_force import Reference
+from tests.reference.tiny_models import D_MLP, D_MODEL, FAMILIES, LAYERS
 
 TEXT = " ".join(f"Sentence {n} tells of the {n % 7} lamps, and of {n * n} other things." for n in range(60))
 
@@ -166,3 +170,82 @@ def test_a_long_shard_does_not_look_interrupted(
         run = _run(config, atlas, tmp_path)
     assert len(beats) >= 5
     assert set(beats) == {run}
+
+
+def test_another_layer_is_measured_by_forward_passes(
+    config: RunConfig,
+    tmp_path: Path,
+    tiny_model: Callable[[str], AnalysisModel],
+    tiny_files: Callable[[str], ModelFiles],
+) -> None:
+    """Against the original model with one activation replaced at every position of every sequence."""
+    reference = Reference(str(tiny_files("llama").folder), FAMILIES["llama"])
+    model = tiny_model("llama")
+    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0)
+    counted = counted_positions(tokens, model.uncounted)
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        run = _run(replace(config, layer=0), atlas, tmp_path)
+        record = atlas.run(run)
+        columns = atlas.columns(run, list(METRIC_COLUMNS))
+        assert (record.layer, record.status) == (0, "finished")
+        assert record.tokens_counted == record.tokens_total == counted.sum()
+        assert atlas.contexts(run, 3)
+        assert atlas.token_effects(run, [3])
+        last = _run(config, atlas, tmp_path)
+        assert last != run
+        assert atlas.newest_run("llama") == last, "pages open the last layer"
+    neuron, module = 5, reference.neurons_of(0)
+    mean = columns["mean_activation"][neuron]
+    found = {"total_effect": [], "direct_effect_ln": [], "delta_entropy": []}
+    for row, at in zip(torch.from_numpy(tokens), counted, strict=True):
+        before = reference.plain(row)
+        edits = [(module, slice(neuron, neuron + 1), torch.tensor([mean]))]
+        total, frozen = (reference.edited(row, edits, frozen=frozen) for frozen in (False, True))
+        chosen = torch.from_numpy(at[:-1])
+        found["total_effect"] += (total.loss - before.loss)[chosen].abs().tolist()
+        found["direct_effect_ln"] += (frozen.loss - before.loss)[chosen].abs().tolist()
+        found["delta_entropy"] += (total.entropy - before.entropy)[chosen].tolist()
+    for name, values in found.items():
+        assert columns[name][neuron] == pytest.approx(np.mean(values), abs=2e-5), name
+
+
+def test_memory_does_not_change_a_mean(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = []
+    for name, tiles in (("roomy", Tiles(256, 64)), ("tight", Tiles(16, 10))):
+        monkeypatch.setattr(Tiles, "within", lambda *_, tiles=tiles: tiles)
+        with Atlas.open(tmp_path / f"{name}.db") as atlas:
+            means.append(atlas.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
+    for name, column in means[0].items():
+        # A share of two means near 0 magnifies their rounding.
+        atol = 1e-3 if name.startswith("ln_mediated") else 1e-6
+        np.testing.assert_allclose(means[1][name], column, atol=atol, rtol=1e-4 if name.endswith("_se") else 0)
+
+
+def test_the_same_run_gives_the_same_atlas_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
+    columns = []
+    for name in ("one", "other"):
+        with Atlas.open(tmp_path / f"{name}.db") as atlas:
+            columns.append(atlas.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
+    for name, column in columns[0].items():
+        np.testing.assert_array_equal(columns[1][name], column, err_msg=name)
+
+
+def test_a_survey_is_near_and_keeps_no_single_tokens(config: RunConfig, tmp_path: Path) -> None:
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        exact, survey = _run(config, atlas, tmp_path), _run(replace(config, mode="survey"), atlas, tmp_path)
+        assert exact != survey
+        assert atlas.run(survey).config["tolerance_nats"] == SURVEY.tolerance
+        assert atlas.token_effects(survey, [3]) == []
+        names = ["total_effect", "direct_effect_ln", "delta_entropy", "delta_reciprocal_rank"]
+        one, other = atlas.columns(exact, names), atlas.columns(survey, names)
+    for name in names:
+        np.testing.assert_allclose(other[name], one[name], atol=SURVEY.tolerance, rtol=0, err_msg=name)
+
+
+def test_a_layer_that_is_not_there_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        with pytest.raises(BadLayer, match="layers are 0 to 1"):
+            _run(replace(config, layer=2), atlas, tmp_path)
+        assert atlas.newest_run() is None
+    with pytest.raises(BadConfig, match="last layer"):
+        replace(config, layer=0, mode="survey")
