@@ -24,12 +24,12 @@ _LOOPS: Any = native
 _NEAR = 2.0
 """Largest |x| and |z| that the polynomials take as they are."""
 _FARTHEST = 16.0
-"""Largest |x| and |z| of the polynomials of degree 12, whose argument is an eighth of it."""
+"""Largest |x| and |z| of the polynomials of degree 12, whose argument is a sixteenth of it."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """An upper bound of (Σ p·(1 + |l|)·|a|^order)^{1/order} for every pair."""
+    """An upper bound of (Σ p·(1 + |l̃|)·|ã|^order)^{1/order} for every pair."""
 
     norm: Tensor
     """[tokens, n_neurons]"""
@@ -51,15 +51,15 @@ def fill_rows(
         mean_a: Σ p·a, [tokens, n_neurons].
         spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
     """
-    reach = _Reach.of(problem, predictions)
+    reach = _Reach.of(problem, predictions, mean_a)
     wild = wanted & (reach.farthest > _FARTHEST)
     for t in wild.any(dim=1).nonzero().flatten().tolist():
         chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
-    tokens, rows = pairs = _in_blocks(wanted & ~wild)
-    if not len(tokens):
+    pairs = _in_blocks(wanted & ~wild)
+    if not len(pairs[0]):
         return
     degrees = reach.degrees(problem, predictions, pairs, spread)
-    sums, above = _sums(problem, before, predictions, tokens, rows, degrees)
+    sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
     close_sums(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
     out.changed[pairs] = above[:, 1] > 0
@@ -105,15 +105,15 @@ def _bias(problem: Problem) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reach:
-    """How large x = c·a and z = q·(y − b_U) get, which decides the polynomials that e^x and e^z need."""
+    """How large x = c·ã and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need."""
 
     x: Tensor
     """max |x|, [tokens, n_neurons]"""
     z: Tensor
 
     @classmethod
-    def of(cls, problem: Problem, predictions: Predictions) -> "_Reach":
-        x = problem.c.abs() * problem.path.size
+    def of(cls, problem: Problem, predictions: Predictions, mean_a: Tensor) -> "_Reach":
+        x = problem.c.abs() * (problem.path.size + mean_a.abs())
         return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
     @property
@@ -139,9 +139,9 @@ class _Reach:
 
 
 def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
-    """(Σ p·(1 + |l|)·|u|⁴)^¼, [tokens]"""
-    u = predictions.log_p if problem.b_U is None else predictions.log_p - problem.b_U
-    fourth: Tensor = torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square().square_())
+    """(Σ p·(1 + |l|)·|ũ|⁴)^¼, [tokens]"""
+    u = predictions.centred_l() if problem.b_U is None else predictions.centred_u(problem.b_U)
+    fourth: Tensor = torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square_().square_())
     return fourth.pow(1 / 4)
 
 
@@ -156,21 +156,28 @@ def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(
-    problem: Problem, before: Before, predictions: Predictions, tokens: Tensor, rows: Tensor, degrees: Tensor
+    problem: Problem,
+    before: Before,
+    predictions: Predictions,
+    mean_a: Tensor,
+    pairs: tuple[Tensor, Tensor],
+    degrees: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
+    tokens, rows = pairs
     sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
     has_b = problem.b_U is not None
-    c, q = problem.c[tokens, rows], (problem.r - 1)[tokens, rows]
+    c, q = problem.c[pairs], (problem.r - 1)[pairs]
     p, log_p, A, bias = _arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
-    pairs = _arrays(rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
+    means = _arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+    by_pair = _arrays(mean_a[pairs], rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1
     size = max(16, len(tokens) // (8 * _workers()))
     cuts = sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
     jobs = list(pairwise(cuts))
-    _in_parallel(lambda job: _LOOPS.sum_pairs(p, log_p, A, bias, has_b, *pairs, *job, sums, above), jobs)
+    _in_parallel(lambda job: _LOOPS.sum_pairs(p, log_p, A, bias, has_b, *means, *by_pair, *job, sums, above), jobs)
     return torch.from_numpy(sums), torch.from_numpy(above)
 
 

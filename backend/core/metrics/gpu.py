@@ -18,7 +18,7 @@ _TOKENS, _NEURONS, _VOCABULARY = 4, 8, 64
 
 @triton.jit
 def _rows(
-    logits, log_p, p, A, b, c_, q_, targets, tops, sums, above, n_tokens, n_neurons, d_vocab,
+    logits, log_p, p, A, b, mean_l, mean_b, mean_a, c_, q_, targets, tops, sums, above, n_tokens, n_neurons, d_vocab,
     BIASED: tl.constexpr, T: tl.constexpr, N: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """sums [n_tokens, n_neurons, 4] as `closing.py` has them; above [n_tokens, n_neurons, 2]."""
@@ -29,8 +29,11 @@ def _rows(
     pair_in = t_in[:, None] & i_in[None, :]
     c = tl.load(c_ + pair, mask=pair_in, other=0.0)
     q = tl.load(q_ + pair, mask=pair_in, other=0.0)
+    o = tl.load(mean_a + pair, mask=pair_in, other=0.0)[:, :, None]
     target = tl.load(targets + t, mask=t_in, other=0)
     top = tl.load(tops + t, mask=t_in, other=0)
+    m = tl.load(mean_l + t, mask=t_in, other=0.0)[:, None, None]
+    n = tl.load(mean_b + t, mask=t_in, other=0.0)[:, None, None]
     row = t.to(tl.int64) * d_vocab
     neuron = i.to(tl.int64) * d_vocab
     correct = tl.load(logits + row + target, mask=t_in, other=0.0)[:, None] + c * tl.load(
@@ -56,13 +59,13 @@ def _rows(
         l = tl.load(log_p + row[:, None] + v[None, :], mask=here, other=0.0)[:, None, :]  # noqa: E741
         weight = tl.load(p + row[:, None] + v[None, :], mask=here, other=0.0)[:, None, :]
         a = tl.load(A + neuron[:, None] + v[None, :], mask=i_in[:, None] & v_in[None, :], other=0.0)[None, :, :]
-        x = c[:, :, None] * a
-        y = l + x
-        after = L + x
+        x = c[:, :, None] * (a - o)
+        y = l - m + x
+        after = L + c[:, :, None] * a
         u = y
         if BIASED:
             bias = tl.load(b + v, mask=v_in, other=0.0)[None, None, :]
-            u = y - bias
+            u = y - (bias - n)
             after += q[:, :, None] * (after - bias)
         z = q[:, :, None] * u
         frozen = weight * (tl.exp(x) - 1.0)
@@ -91,18 +94,19 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
     tokens, n_neurons = problem.c.shape
     d_vocab = problem.logits.shape[1]
     predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
-    device = problem.c.device
+    mean_a, device = problem.path.mean(predictions.p), problem.c.device
     sums = torch.empty(tokens, n_neurons, 4, device=device)
     above = torch.empty(tokens, n_neurons, 2, dtype=torch.int32, device=device)
     b = problem.logits if problem.b_U is None else problem.b_U  # a pointer that is not followed where there is no bias
     grid = (triton.cdiv(n_neurons, _NEURONS), triton.cdiv(tokens, _TOKENS))
     _rows[grid](
-        *_contiguous(problem.logits, predictions.log_p, predictions.p, problem.path.A, b, problem.c, problem.r - 1),
-        *_contiguous(problem.targets, before.top), sums, above, tokens, n_neurons, d_vocab,
+        *_contiguous(problem.logits, predictions.log_p, predictions.p, problem.path.A, b),
+        *_contiguous(predictions.mean_l, predictions.mean_b, mean_a, problem.c, problem.r - 1),
+        *_contiguous(problem.targets, before.top),
+        sums, above, tokens, n_neurons, d_vocab,
         BIASED=problem.b_U is not None, T=_TOKENS, N=_NEURONS, V=_VOCABULARY,
     )  # fmt: skip
     out = PairStatistics.empty(problem)
-    mean_a = problem.path.mean(predictions.p)
     pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
     close_sums(problem, predictions, mean_a, (pairs[0], pairs[1]), sums.flatten(0, 1), out)
     out.rank.copy_(above[..., 0].long() + 1)

@@ -1,11 +1,11 @@
 """Compiled inner loops for the CPU: one pass over the vocabulary for a (token, neuron) pair, and ranks from windows.
 
-With p the prediction at a token, l = log p, x = c·a and y = l + x the frozen logits less a constant, and z the further
-change that the recomputed norm makes (kernels.py), one pass sums
+With p the prediction at a token, l̃ = log p − Σ p·log p, x = c·ã and y = l̃ + x the frozen logits less a constant, and z
+the further change that the recomputed norm makes, of y or with a bias of y − b̃ (closing.py), one pass sums
 
     Σ p·(e^x − 1)        Σ p·(e^x − 1)·y        and how much each grows when e^x becomes e^{x+z}, y becomes y + z
 
-from which losses and entropies follow (`compiled.py`). Because p is there already, x and z are small and e^x − 1 is a
+from which losses and entropies follow. Because p is there already, x and z are small and e^x − 1 is a
 short polynomial without range reduction. Sums are float32 within a tile of the vocabulary, float64 across tiles.
 """
 
@@ -22,7 +22,7 @@ Indices = NDArray[np.int32]
 TILE = 2048
 """Tokens of the vocabulary in one float32 sum; a tile of A stays in L1 while many tokens pass over it."""
 LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
-"""Degrees of the polynomials: 3, 6, 12, and 12 of an eighth of the argument."""
+"""Degrees of the polynomials: 3, 6, 12, and 12 of a sixteenth of the argument."""
 
 _BINS = 64
 
@@ -58,8 +58,9 @@ def _twelfth(k: F, v: F) -> F:
 
 @njit(inline="always")
 def _far(k: F, v: F) -> F:
-    """Three times e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
-    eighth = _twelfth(k / F(8), v)
+    """Four times e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
+    sixteenth = _twelfth(k / F(16), v)
+    eighth = sixteenth * (sixteenth + F(2))
     quarter = eighth * (eighth + F(2))
     half = quarter * (quarter + F(2))
     return half * (half + F(2))
@@ -69,13 +70,14 @@ def _loop(expm1: Any) -> Any:
     """The pass over one tile, with e^{kv} − 1 as given."""
 
     @njit(nogil=True, fastmath=_FAST, cache=True)
-    def plain(p, log_p, a, c, q, correct, top):
+    def plain(p, log_p, a, m, o, c, q, correct, top):
         """b_U = 0: z = q·y, whose factor 1 + q on the last sum is left to the caller; both norms order tokens alike."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
         above_correct, above_top = np.int32(0), np.int32(0)
         for v in range(p.shape[0]):
-            y = log_p[v] + c * a[v]
-            frozen = p[v] * expm1(c, a[v])
+            centred = a[v] - o
+            y = (log_p[v] - m) + c * centred
+            frozen = p[v] * expm1(c, centred)
             more = (p[v] + frozen) * expm1(q, y)
             s0 += frozen
             s1 += frozen * y
@@ -86,15 +88,16 @@ def _loop(expm1: Any) -> Any:
         return s0, s1, t0, t1, above_correct, above_top
 
     @njit(nogil=True, fastmath=_FAST, cache=True)
-    def biased(p, log_p, a, b, c, q, correct, top):
-        """z = q·(y − b_U), and the recomputed norm can change the order of the logits."""
+    def biased(p, log_p, a, b, m, n, o, c, q, correct, top):
+        """z = q·(y − b̃), and the recomputed norm can change the order of the logits."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
         above_correct, above_top = np.int32(0), np.int32(0)
         for v in range(p.shape[0]):
-            y = log_p[v] + c * a[v]
-            u = y - b[v]
+            centred = a[v] - o
+            y = (log_p[v] - m) + c * centred
+            u = y - (b[v] - n)
             after = y + q * u
-            frozen = p[v] * expm1(c, a[v])
+            frozen = p[v] * expm1(c, centred)
             more = (p[v] + frozen) * expm1(q, u)
             s0 += frozen
             s1 += frozen * y
@@ -114,52 +117,57 @@ _plain_far, _biased_far = _loop(_far)
 
 
 @njit(nogil=True, cache=True)
-def _pass(p, log_p, a, b, has_b, c, q, correct, top, degree):
+def _pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree):
     if has_b:
         if degree == LOW:
-            return _biased_3(p, log_p, a, b, c, q, correct, top)
+            return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top)
         if degree == MIDDLE:
-            return _biased_6(p, log_p, a, b, c, q, correct, top)
+            return _biased_6(p, log_p, a, b, m, n, o, c, q, correct, top)
         if degree == HIGH:
-            return _biased_12(p, log_p, a, b, c, q, correct, top)
-        return _biased_far(p, log_p, a, b, c, q, correct, top)
+            return _biased_12(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_far(p, log_p, a, b, m, n, o, c, q, correct, top)
     if degree == LOW:
-        return _plain_3(p, log_p, a, c, q, correct, top)
+        return _plain_3(p, log_p, a, m, o, c, q, correct, top)
     if degree == MIDDLE:
-        return _plain_6(p, log_p, a, c, q, correct, top)
+        return _plain_6(p, log_p, a, m, o, c, q, correct, top)
     if degree == HIGH:
-        return _plain_12(p, log_p, a, c, q, correct, top)
-    return _plain_far(p, log_p, a, c, q, correct, top)
+        return _plain_12(p, log_p, a, m, o, c, q, correct, top)
+    return _plain_far(p, log_p, a, m, o, c, q, correct, top)
 
 
 @njit(nogil=True, cache=True)
-def _after(logits, a, b, has_b, c, q, v):
+def _after(logits, a, b, has_b, m, n, o, c, q, v):
     """The logit of token v afterwards; without a bias up to the factor r > 0, which changes no order."""
-    y = logits[v] + c * a[v]
-    return y + q * (y - b[v]) if has_b else y
+    y = (logits[v] - m) + c * (a[v] - o)
+    return y + q * (y - (b[v] - n)) if has_b else y
 
 
 @njit(nogil=True, cache=True)
-def _above_itself(p, log_p, A, b, has_b, t, i, c, q, degree, v, limits):
+def _above_itself(p, log_p, a, b, has_b, m, n, o, c, q, degree, v, correct, top):
     one = slice(v, v + 1)
-    return _pass(p[t, one], log_p[t, one], A[i, one], b[one] if has_b else b, has_b, c, q, limits[0], limits[1], degree)
+    some_b = b[one] if has_b else b
+    return _pass(p[one], log_p[one], a[one], some_b, has_b, m, n, o, c, q, correct, top, degree)
 
 
 @njit(nogil=True, cache=True)
-def sum_pairs(p, log_p, A, b, has_b, rows, tokens, c, q, degree, targets, tops, first, last, sums, above):
+def sum_pairs(
+    p, log_p, A, b, has_b, mean_l, mean_b, mean_a, rows, tokens, c, q, degree, targets, tops, first, last, sums, above
+):
     """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
 
-    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b. By pair: rows,
-    tokens (int32), c, q = r − 1 (float32), degree (LOW, MIDDLE, HIGH). targets, tops: [tokens] int64.
-    `above` counts tokens that beat the correct one, and that beat the one on top before.
+    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; mean_l,
+    mean_b: Σ p·log p and Σ p·b, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1 (float32), degree
+    (LOW, MIDDLE, HIGH, FAR). targets, tops: [tokens] int64. `above` counts tokens that beat the correct one, and that
+    beat the one on top before.
     """
     d_vocab = p.shape[1]
     correct = np.empty(last - first, F)
     best = np.empty(last - first, F)
     for k in range(first, last):
         t, i = tokens[k], rows[k]
-        correct[k - first] = _after(log_p[t], A[i], b, has_b, c[k], q[k], targets[t])
-        best[k - first] = _after(log_p[t], A[i], b, has_b, c[k], q[k], tops[t])
+        m, n = mean_l[t], mean_b[t]
+        correct[k - first] = _after(log_p[t], A[i], b, has_b, m, n, mean_a[k], c[k], q[k], targets[t])
+        best[k - first] = _after(log_p[t], A[i], b, has_b, m, n, mean_a[k], c[k], q[k], tops[t])
         sums[k, :] = 0
         above[k, :] = 0
     for start in range(0, d_vocab, TILE):
@@ -168,8 +176,8 @@ def sum_pairs(p, log_p, A, b, has_b, rows, tokens, c, q, degree, targets, tops, 
         for k in range(first, last):
             t, i = tokens[k], rows[k]
             found = _pass(
-                p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, c[k], q[k],
-                correct[k - first], best[k - first], degree[k],
+                p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, mean_l[t], mean_b[t],
+                mean_a[k], c[k], q[k], correct[k - first], best[k - first], degree[k],
             )  # fmt: skip
             sums[k, 0] += found[0]
             sums[k, 1] += found[1]
@@ -179,12 +187,10 @@ def sum_pairs(p, log_p, A, b, has_b, rows, tokens, c, q, degree, targets, tops, 
             above[k, 1] += found[5]
     for k in range(first, last):
         # Rounding inside the loop can put a token above itself: whether it did is asked of the same loop, and undone.
-        target, top = targets[tokens[k]], tops[tokens[k]]
-        limits = correct[k - first], best[k - first]
-        above[k, 0] -= _above_itself(p, log_p, A, b, has_b, tokens[k], rows[k], c[k], q[k], degree[k], target, limits)[
-            4
-        ]
-        above[k, 1] -= _above_itself(p, log_p, A, b, has_b, tokens[k], rows[k], c[k], q[k], degree[k], top, limits)[5]
+        t, i = tokens[k], rows[k]
+        pair = (p[t], log_p[t], A[i], b, has_b, mean_l[t], mean_b[t], mean_a[k], c[k], q[k], degree[k])
+        above[k, 0] -= _above_itself(*pair, targets[t], correct[k - first], best[k - first])[4]
+        above[k, 1] -= _above_itself(*pair, tops[t], correct[k - first], best[k - first])[5]
 
 
 @njit(nogil=True, cache=True)
@@ -212,7 +218,7 @@ def _near(logits, centre, width):
 def _above(logits, a, b, has_b, c, q, centre, near, reach):
     """How many more tokens than before beat `centre`, and whether any does that did not."""
     tokens, starts, bin_width = near
-    own = _after(logits, a, b, has_b, c, q, centre)
+    own = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
     more, any_new = 0, False
     for n in range(_BINS):
         if n * bin_width > reach:
@@ -221,7 +227,7 @@ def _above(logits, a, b, has_b, c, q, centre, near, reach):
             v = tokens[k]
             if v == centre:
                 continue
-            before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, c, q, v) > own
+            before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > own
             more += int(after) - int(before)
             any_new |= after and not before
     return more, any_new

@@ -22,7 +22,7 @@ class Predictions:
     """l of the correct token."""
     b_correct: Tensor
     deepest: Tensor
-    """max |u|"""
+    """max |u − Σ p·u|"""
 
     @classmethod
     def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Predictions":
@@ -34,11 +34,16 @@ class Predictions:
         correct = targets[:, None]
         if b_U is None:
             mean_b = b_correct = torch.zeros_like(mean_l)
-            deepest = -log_p.amin(dim=1, keepdim=True)
+            deepest = torch.maximum(mean_l - log_p.amin(dim=1, keepdim=True), -mean_l)
         else:
             mean_b, b_correct = (p @ b_U)[:, None], b_U[correct]
-            deepest = (log_p - b_U).abs().amax(dim=1, keepdim=True)
+            deepest = (log_p - b_U - (mean_l - mean_b)).abs().amax(dim=1, keepdim=True)
         return cls(log_p, p, mean_l, mean_b, log_p.gather(1, correct), b_correct, deepest)
+
+    def centred_correct(self) -> tuple[Tensor, Tensor]:
+        """l and b_U of the correct token, less their means under p; float64, [tokens]."""
+        log_p, b = self.log_correct.double() - self.mean_l, self.b_correct.double() - self.mean_b
+        return log_p[:, 0], b[:, 0]
 
     def centred_l(self) -> Tensor:
         """l − Σ p·l, [tokens, d_vocab]"""

@@ -124,7 +124,7 @@ class Series:
         slab = torch.empty(min(_NEURONS_AT_ONCE, problem.c.shape[1]), problem.logits.shape[1], device=problem.c.device)
         self._power, self._narrow_power = slab, torch.empty_like(slab, dtype=self._half)
         self.spread = torch.empty_like(problem.c)
-        """(Σ ω·|a|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
+        """(Σ ω·|ã|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
         self._omega = self._weights.omega.to(self._half)
         self._first = {
             weight: problem.path.mean(self._weights.rows(weight, torch.float32)) for weight in self._weights_of(1)
@@ -181,8 +181,8 @@ class Series:
         bounds = (self._omega @ narrow.T).float()
         mean = raw[(0, 0), 1]
         # 1.02 for rounding; the mean is added by Minkowski's inequality.
-        self.spread[:, part] = raw_spread = (1.02 * bounds).pow(1 / (order + 1))
-        spread = raw_spread + mean.abs() * weights.total.pow(1 / (order + 1))
+        spread = (1.02 * bounds).pow(1 / (order + 1)) + mean.abs() * weights.total.pow(1 / (order + 1))
+        self.spread[:, part] = spread
         return _Moments(self._centred(raw, mean), mean, spread, self._problem.path.size[part] + mean.abs())
 
     def _degree(self, weight: Weight) -> int:
