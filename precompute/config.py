@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 
 from backend.core.errors import BadConfig
+from backend.core.metrics import survey
 from backend.core.metrics.engine import Mode
-from backend.core.metrics.series import EXACT, SURVEY
+from backend.core.metrics.series import EXACT
 from precompute.corpus import DEFAULT_CORPUS
 
 SHARD_SEQUENCES = 4
@@ -49,5 +50,5 @@ class RunConfig:
     def as_dict(self) -> dict[str, str | int | float | bool | None]:
         """For the atlas; the shard sizes are part of it because shards are numbered by them."""
         shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
-        tolerance = SURVEY.tolerance if self.mode == "survey" else EXACT.tolerance
+        tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         return {**asdict(self), **shards, "tolerance_nats": tolerance}

@@ -1,9 +1,11 @@
 """Every kernel gives the same numbers, and the series knows when it cannot."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from backend.core.metrics import compiled, engine, kernels, series
+from backend.core.metrics import compiled, engine, kernels, series, survey
 from backend.core.metrics.effects import EffectsEngine
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.predictions import Predictions
@@ -78,7 +80,7 @@ def test_every_kernel_agrees_with_float64(strength: float, bias: bool, kernel: s
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("accuracy", [series.EXACT, series.SURVEY], ids=["exact", "survey"])
+@pytest.mark.parametrize("accuracy", [series.EXACT, series.COARSE], ids=["exact", "coarse"])
 @pytest.mark.parametrize("strength", [1e-3, 5e-3, 0.02, 0.1])
 def test_a_certificate_is_a_bound(
     strength: float, accuracy: series.Accuracy, bias: bool, half: bool, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +138,32 @@ def test_ranks_from_windows_are_exact_for_all_that_is_asked(bias: bool) -> None:
     _assert_ranks(problem, found)
 
 
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("strength", [1e-3, 0.02, 0.1, 0.5, 3.0])
+def test_a_survey_stays_within_its_bound(
+    strength: float, bias: bool, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "half_precision", lambda _: torch.bfloat16 if half else None)
+    monkeypatch.setattr(survey, "_HEAD", 100)
+    whole: list[int] = []
+    fill_rows = compiled.fill_rows
+
+    def counting(*arguments: Any) -> None:
+        whole.append(int(arguments[4].sum()))
+        fill_rows(*arguments)
+
+    monkeypatch.setattr(compiled, "fill_rows", counting)
+    problem = small_problem(9, strength=strength, bias=bias, tokens=20)
+    problem.logits.mul_(1.5)  # a head of 100 of 900 tokens with most of the mass
+    found = survey.every_pair(problem, _before(problem))
+    assert _worst(problem, found) < survey.TOLERANCE + 5e-6 * strength
+    _assert_ranks(problem, found)
+    share = whole[0] / problem.c.numel()
+    assert share < 0.3 or strength > 0.02, "the bound lets weak ablations pass"
+    assert share > 0.3 or strength < 0.5, "and strong ones not"
+
+
 def test_polynomials_of_every_degree_are_needed_and_suffice() -> None:
     """The same pairs with the degree that their reach asks for, and with the highest."""
     problem = small_problem(7, strength=0.3)
@@ -144,7 +172,7 @@ def test_polynomials_of_every_degree_are_needed_and_suffice() -> None:
     expansion.fill(PairStatistics.empty(problem))
     tokens, rows = torch.ones_like(problem.c).nonzero(as_tuple=True)
     spread = compiled.Spread(expansion.spread, 4)
-    degrees = compiled._Reach.of(problem, predictions, expansion.mean_a).degrees(
+    degrees = compiled.Reach.of(problem, predictions, expansion.mean_a).degrees(
         problem, predictions, (tokens, rows), spread
     )
     assert set(degrees.tolist()) == {0, 1, 2, 3}

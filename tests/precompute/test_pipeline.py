@@ -12,9 +12,9 @@ import torch
 from backend.atlas.query import NeuronQuery
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, BadLayer
+from backend.core.metrics import survey as surveys
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
 from backend.core.metrics.engine import Tiles
-from backend.core.metrics.series import SURVEY
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
 from backend.glossary import METRIC_COLUMNS, METRICS
@@ -234,12 +234,12 @@ def test_a_survey_is_near_and_keeps_no_single_tokens(config: RunConfig, tmp_path
     with Atlas.open(tmp_path / "a.db") as atlas:
         exact, survey = _run(config, atlas, tmp_path), _run(replace(config, mode="survey"), atlas, tmp_path)
         assert exact != survey
-        assert atlas.run(survey).config["tolerance_nats"] == SURVEY.tolerance
+        assert atlas.run(survey).config["tolerance_nats"] == surveys.TOLERANCE
         assert atlas.token_effects(survey, [3]) == []
         names = ["total_effect", "direct_effect_ln", "delta_entropy", "delta_reciprocal_rank"]
         one, other = atlas.columns(exact, names), atlas.columns(survey, names)
     for name in names:
-        np.testing.assert_allclose(other[name], one[name], atol=SURVEY.tolerance, rtol=0, err_msg=name)
+        np.testing.assert_allclose(other[name], one[name], atol=surveys.TOLERANCE, rtol=0, err_msg=name)
 
 
 def test_a_layer_that_is_not_there_is_refused(config: RunConfig, tmp_path: Path) -> None:

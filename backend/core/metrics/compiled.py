@@ -18,12 +18,12 @@ from backend.core.metrics.predictions import Predictions
 
 _TOKENS_AT_ONCE = 64
 """Tokens whose tiles of p and l stay in L2 while the rows of A pass by."""
-_ROUNDING = 2e-7
+ROUNDING = 2e-7
 """What the polynomials may leave out, in nats."""
 _LOOPS: Any = native
 _NEAR = 2.0
 """Largest |x| and |z| that the polynomials take as they are."""
-_FARTHEST = 16.0
+FARTHEST = 16.0
 """Largest |x| and |z| of the polynomials of degree 12, whose argument is a sixteenth of it."""
 
 
@@ -44,21 +44,23 @@ def fill_rows(
     wanted: Tensor,
     out: PairStatistics,
     spread: Spread | None = None,
+    rounding: float = ROUNDING,
 ) -> None:
     """Fill everything of `out` for the wanted pairs, [tokens, n_neurons], from whole rows of logits.
 
     Args:
         mean_a: Σ p·a, [tokens, n_neurons].
         spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
+        rounding: what the polynomials may leave out, in nats.
     """
-    reach = _Reach.of(problem, predictions, mean_a)
-    wild = wanted & (reach.farthest > _FARTHEST)
+    reach = Reach.of(problem, predictions, mean_a)
+    wild = wanted & (reach.farthest > FARTHEST)
     for t in wild.any(dim=1).nonzero().flatten().tolist():
         chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
     pairs = _in_blocks(wanted & ~wild)
     if not len(pairs[0]):
         return
-    degrees = reach.degrees(problem, predictions, pairs, spread)
+    degrees = reach.degrees(problem, predictions, pairs, spread, rounding)
     sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
     close_sums(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
@@ -70,8 +72,8 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
     reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
     more = np.zeros(tuple(wanted.shape), np.int32)
     beaten = np.zeros(tuple(wanted.shape), np.bool_)
-    logits, A, b = _arrays(problem.logits, problem.path.A, _bias(problem))
-    pairs = _arrays(problem.c, problem.r - 1, wanted, reach, problem.targets, before.top)
+    logits, A, b = arrays(problem.logits, problem.path.A, _bias(problem))
+    pairs = arrays(problem.c, problem.r - 1, wanted, reach, problem.targets, before.top)
     size = -(-len(wanted) // _workers())
 
     def work(start: int) -> None:
@@ -104,7 +106,7 @@ def _bias(problem: Problem) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Reach:
+class Reach:
     """How large x = c·ã and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need."""
 
     x: Tensor
@@ -112,7 +114,7 @@ class _Reach:
     z: Tensor
 
     @classmethod
-    def of(cls, problem: Problem, predictions: Predictions, mean_a: Tensor) -> "_Reach":
+    def of(cls, problem: Problem, predictions: Predictions, mean_a: Tensor) -> "Reach":
         x = problem.c.abs() * (problem.path.size + mean_a.abs())
         return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
@@ -121,21 +123,29 @@ class _Reach:
         return torch.maximum(self.x, self.z)
 
     def degrees(
-        self, problem: Problem, predictions: Predictions, pairs: tuple[Tensor, Tensor], spread: Spread | None
+        self,
+        problem: Problem,
+        predictions: Predictions,
+        pairs: tuple[Tensor, Tensor] | None,
+        spread: Spread | None,
+        rounding: float = ROUNDING,
     ) -> Tensor:
-        """LOW, MIDDLE, HIGH or FAR by pair: the lowest whose remainder, under p where that is known, is negligible."""
-        x, z = self.x[pairs], self.z[pairs]
-        if spread is None:
-            orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
-        else:
-            x_norm = problem.c[pairs].abs() * spread.norm[pairs]
-            z_norm = (problem.r - 1)[pairs].abs() * (_u_norm(problem, predictions)[pairs[0]] + x_norm)
-            orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
-        needed = torch.zeros_like(x, dtype=torch.int32)
-        for degree in (3, 6):
-            rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
-            needed += rest * (x + z).exp() / factorial(degree + 1) > _ROUNDING
-        return torch.where(torch.maximum(x, z) > _NEAR, native.FAR, needed)
+        """LOW, MIDDLE, HIGH or FAR by pair (None: of all, [tokens, n_neurons]): the lowest that leaves out little, under
+        p where a's spread is known."""
+        x, z = (self.x, self.z) if pairs is None else (self.x[pairs], self.z[pairs])
+        if spread is None or pairs is None:
+            return _degrees(x, z, (0, 0), (torch.ones_like(x), torch.ones_like(z)), rounding)
+        x_norm = problem.c[pairs].abs() * spread.norm[pairs]
+        z_norm = (problem.r - 1)[pairs].abs() * (_u_norm(problem, predictions)[pairs[0]] + x_norm)
+        return _degrees(x, z, (spread.order, 4), (x_norm**spread.order, z_norm**4), rounding)
+
+
+def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor, Tensor], rounding: float) -> Tensor:
+    needed = torch.zeros_like(x, dtype=torch.int32)
+    for degree in (3, 6):
+        rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
+        needed += rest * (x + z).exp() / factorial(degree + 1) > rounding
+    return torch.where(torch.maximum(x, z) > _NEAR, native.FAR, needed)
 
 
 def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
@@ -168,9 +178,9 @@ def _sums(
     sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
     has_b = problem.b_U is not None
     c, q = problem.c[pairs], (problem.r - 1)[pairs]
-    p, log_p, A, bias = _arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
-    means = _arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
-    by_pair = _arrays(mean_a[pairs], rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
+    p, log_p, A, bias = arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
+    means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+    by_pair = arrays(mean_a[pairs], rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1
@@ -181,7 +191,14 @@ def _sums(
     return torch.from_numpy(sums), torch.from_numpy(above)
 
 
-def _arrays(*tensors: Tensor) -> list[Any]:
+def over_tokens(count: int, work: Callable[[int, int], Any]) -> None:
+    """Call work(first, last) for parts of the tokens, on all cores."""
+    size = max(1, -(-count // (4 * _workers())))
+    _in_parallel(lambda first: work(first, min(first + size, count)), range(0, count, size))
+
+
+def arrays(*tensors: Tensor) -> list[Any]:
+    """Tensors as the loops take them."""
     return [tensor.contiguous().numpy() for tensor in tensors]
 
 

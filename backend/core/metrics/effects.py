@@ -143,7 +143,7 @@ class EffectsEngine:
         readout, size = self.readout, self.tiles.neurons
         n_neurons = len(readout.W_out)
         if size >= n_neurons:
-            self._kept = self._kept or DirectPath.of(readout.W_out, readout.W_U)
+            self._kept = self._kept or DirectPath.of(readout.W_out, readout.W_U, keep_powers=self.tiles.keep_powers)
             yield slice(0, n_neurons), self._kept
             return
         for start in range(0, n_neurons, size):

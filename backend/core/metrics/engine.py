@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
-from backend.core.metrics import compiled, kernels, series
+from backend.core.metrics import compiled, kernels, series, survey
 from backend.core.metrics.kernels import Before, PairStatistics, Problem
 from backend.core.metrics.predictions import Predictions
 
@@ -23,6 +22,8 @@ _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
 _ROWS_OF_SCRATCH = 400
 """… and that the kernel takes besides."""
+_WITH_POWERS = 3.5
+"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A, A² and three halves."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Tiles:
 
     tokens: int
     neurons: int
+    keep_powers: bool = False
+    """Whether there is room for the powers of A."""
 
     @classmethod
     def within(cls, memory: int, n_neurons: int, d_vocab: int) -> "Tiles":
@@ -40,7 +43,7 @@ class Tiles:
         while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
             tokens //= 2
         left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
-        return cls(tokens, max(64, min(n_neurons, left // row)))
+        return cls(tokens, max(64, min(n_neurons, left // row)), left >= _WITH_POWERS * n_neurons * row)
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,15 @@ class Kernel:
 
 
 def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
-    """The fastest kernel for a device; a survey's errors stay below `series.SURVEY.tolerance`, all others are exact."""
+    """The fastest kernel for a device; a survey's errors stay below `survey.TOLERANCE`, all others are exact."""
     if device.type == "cpu":
-        accuracy = series.EXACT if mode == "exact" else series.SURVEY
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
-        reason = f"CPU, {products} products; bounded to {accuracy.tolerance:g} nats, the rest from whole rows"
-        return Kernel("moment series", reason, partial(by_series, accuracy=accuracy))
+        if mode == "survey":
+            reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, wider heads or whole rows else"
+            return Kernel("survey", reason, survey.every_pair)
+        reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
+        return Kernel("moment series", reason, by_series)
     if find_spec("triton") is not None:
         from backend.core.metrics import gpu
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from backend.core.metrics.distributions import count_above, distribution, normalise
 
+_ROWS_AT_ONCE = 64
 _SLAB_BYTES = {"cpu": 3 << 20, "cuda": 1 << 30}
 """Size of one slab of ablated logits: on a CPU it should stay in cache between the passes over it."""
 
@@ -33,12 +34,37 @@ class DirectPath:
     highest: Tensor
     """The largest entry of each neuron's row of A, [n_neurons]."""
     lowest: Tensor
+    _powers: dict[tuple[int, torch.dtype], Tensor] | None = None
 
     @classmethod
-    def of(cls, W_out: Tensor, W_U: Tensor) -> "DirectPath":
-        """The product and its extremes: the heaviest thing that is kept."""
+    def of(cls, W_out: Tensor, W_U: Tensor, *, keep_powers: bool = False) -> "DirectPath":
+        """The product and its extremes: the heaviest thing that is kept.
+
+        keep_powers: remember powers of A too, once they were asked for.
+        """
         A = W_out @ W_U
-        return cls(W_out, W_U, A, A.amax(dim=1), A.amin(dim=1))
+        return cls(W_out, W_U, A, A.amax(dim=1), A.amin(dim=1), {} if keep_powers else None)
+
+    def power(self, k: int, kind: torch.dtype, part: slice) -> Tensor:
+        """The elementwise power Aᵏ of some neurons' rows, in a type; −k gives |A|ᵏ."""
+        if self._powers is None:
+            return _power(self.A[part], k, kind)
+        if (k, kind) not in self._powers:
+            whole = torch.empty(self.A.shape, dtype=kind, device=self.A.device)
+            for start in range(0, len(whole), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                whole[rows] = _power(self.A[rows], k, kind)
+            self._powers[k, kind] = whole
+        return self._powers[k, kind][part]
+
+    def columns(self) -> Tensor:
+        """Aᵀ, [d_vocab, n_neurons], a row a token; kept with the powers."""
+        if self._powers is None:
+            return self.A.T.contiguous()
+        key = (0, self.A.dtype)
+        if key not in self._powers:
+            self._powers[key] = self.A.T.contiguous()
+        return self._powers[key]
 
     @property
     def size(self) -> Tensor:
@@ -48,6 +74,13 @@ class DirectPath:
     def mean(self, weights: Tensor) -> Tensor:
         """Σ_v weights·A_v, [tokens, n_neurons], for weights [tokens, d_vocab]; through d_model, which is narrower."""
         return (weights @ self.W_U.T) @ self.W_out.T
+
+
+def _power(rows: Tensor, k: int, kind: torch.dtype) -> Tensor:
+    power = rows.clone()
+    for _ in range(abs(k) - 1):
+        power *= rows
+    return (power.abs_() if k < 0 else power).to(kind)
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ F = np.float32
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
-TILE = 2048
+TILE = 4096
 """Tokens of the vocabulary in one float32 sum; a tile of A stays in L1 while many tokens pass over it."""
 LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
 """Degrees of the polynomials: 3, 6, 12, and 12 of a sixteenth of the argument."""
 
 _BINS = 64
 
-_FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
+FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(inline="always")
@@ -69,7 +69,7 @@ def _far(k: F, v: F) -> F:
 def _loop(expm1: Any) -> Any:
     """The pass over one tile, with e^{kv} − 1 as given."""
 
-    @njit(nogil=True, fastmath=_FAST, cache=True)
+    @njit(nogil=True, fastmath=FAST, cache=True)
     def plain(p, log_p, a, m, o, c, q, correct, top):
         """b_U = 0: z = q·y, whose factor 1 + q on the last sum is left to the caller; both norms order tokens alike."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
@@ -87,7 +87,7 @@ def _loop(expm1: Any) -> Any:
             above_top += np.int32(y > top)
         return s0, s1, t0, t1, above_correct, above_top
 
-    @njit(nogil=True, fastmath=_FAST, cache=True)
+    @njit(nogil=True, fastmath=FAST, cache=True)
     def biased(p, log_p, a, b, m, n, o, c, q, correct, top):
         """z = q·(y − b̃), and the recomputed norm can change the order of the logits."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
@@ -117,7 +117,7 @@ _plain_far, _biased_far = _loop(_far)
 
 
 @njit(nogil=True, cache=True)
-def _pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree):
+def inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree):
     if has_b:
         if degree == LOW:
             return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top)
@@ -146,7 +146,7 @@ def _after(logits, a, b, has_b, m, n, o, c, q, v):
 def _above_itself(p, log_p, a, b, has_b, m, n, o, c, q, degree, v, correct, top):
     one = slice(v, v + 1)
     some_b = b[one] if has_b else b
-    return _pass(p[one], log_p[one], a[one], some_b, has_b, m, n, o, c, q, correct, top, degree)
+    return inner_pass(p[one], log_p[one], a[one], some_b, has_b, m, n, o, c, q, correct, top, degree)
 
 
 @njit(nogil=True, cache=True)
@@ -175,7 +175,7 @@ def sum_pairs(
         some_b = b[start:stop] if has_b else b
         for k in range(first, last):
             t, i = tokens[k], rows[k]
-            found = _pass(
+            found = inner_pass(
                 p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, mean_l[t], mean_b[t],
                 mean_a[k], c[k], q[k], correct[k - first], best[k - first], degree[k],
             )  # fmt: skip

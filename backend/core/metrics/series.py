@@ -58,7 +58,7 @@ class Accuracy:
 
 
 EXACT = Accuracy(order=3, half_from=3, tolerance=3e-6)
-SURVEY = Accuracy(order=2, half_from=2, tolerance=4e-4)
+COARSE = Accuracy(order=2, half_from=2, tolerance=4e-4)
 
 
 class _Weights:
@@ -120,9 +120,6 @@ class Series:
         self._problem, self._predictions, self._accuracy = problem, predictions, accuracy
         self._weights = _Weights(problem, predictions, accuracy.order)
         self._half = half_precision(problem.c.device.type) or torch.float32
-        # Powers of A overwrite each other: pages that a new tensor touches first cost as much as filling it.
-        slab = torch.empty(min(_NEURONS_AT_ONCE, problem.c.shape[1]), problem.logits.shape[1], device=problem.c.device)
-        self._power, self._narrow_power = slab, torch.empty_like(slab, dtype=self._half)
         self.spread = torch.empty_like(problem.c)
         """(Σ ω·|ã|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
         self._omega = self._weights.omega.to(self._half)
@@ -167,23 +164,19 @@ class Series:
 
     def _moments(self, part: slice) -> _Moments:
         order, weights = self._accuracy.order, self._weights
-        A = self._problem.path.A[part]
+        path = self._problem.path
         raw = {(weight, 1): product[:, part] for weight, product in self._first.items()}
-        power, narrow = self._power[: len(A)], self._narrow_power[: len(A)]
-        power.copy_(A)
         for k in range(2, order + 1):
-            narrow.copy_(power.mul_(A))
             for weight in self._weights_of(k):
                 exact = self._degree(weight) + k < self._accuracy.half_from
-                left = weights.rows(weight, torch.float32 if exact else self._half)
-                raw[weight, k] = (left @ (power if exact else narrow).T).float()
-        narrow.copy_(power.mul_(A).abs_())
-        bounds = (self._omega @ narrow.T).float()
+                kind = torch.float32 if exact else self._half
+                raw[weight, k] = (weights.rows(weight, kind) @ path.power(k, kind, part).T).float()
+        bounds = (self._omega @ path.power(-order - 1, self._half, part).T).float()
         mean = raw[(0, 0), 1]
         # 1.02 for rounding; the mean is added by Minkowski's inequality.
         spread = (1.02 * bounds).pow(1 / (order + 1)) + mean.abs() * weights.total.pow(1 / (order + 1))
         self.spread[:, part] = spread
-        return _Moments(self._centred(raw, mean), mean, spread, self._problem.path.size[part] + mean.abs())
+        return _Moments(self._centred(raw, mean), mean, spread, path.size[part] + mean.abs())
 
     def _degree(self, weight: Weight) -> int:
         """The lowest power of ũ, beside l̃, that this row of weights stands for."""
