@@ -1,99 +1,102 @@
-"""One table: method × (ms a token for all last-layer neurons, largest error in nats), on the packaged model."""
+"""Tables: method × (ms a token for all last-layer neurons, largest error in nats). `make bench`."""
 
+import gc
 import platform
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
-import numpy as np
 import platformdirs
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from backend.core.ablation import ablate_text
 from backend.core.interventions import Intervention
 from backend.core.metrics import engine, kernels, survey
-from backend.core.metrics.effects import TokenBatch
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
 from backend.core.text import trace_text
-from precompute.corpus import counted_positions
-from tests.benchmarks.published import published_effects
+from tests.benchmarks.cases import SHAPES, Case, Deltas, deltas_of, packaged, synthetic
 from tests.core.prose import PROSE
 
-Deltas = tuple[Tensor, Tensor, Tensor, Tensor]
-_CHECKED_NEURONS = 60
-_BASELINE_NEURONS = 120
-"""The baseline is measured on the first of them, in batches of 64 tokens, where it is fastest, and scaled up: each of
-its chunks of 20 neurons costs the same."""
+Kernel = Callable[[Problem, Before], PairStatistics]
 
 
-class Case:
-    """Tokens of a real text on the packaged model, with their float64 truth for some neurons."""
+@dataclass(frozen=True)
+class Method:
+    """A way to compute the effects, and at how many tokens a batch it is measured."""
 
-    def __init__(self, model: AnalysisModel) -> None:
-        tokens = np.array([[model.bos, *model.encode(PROSE)]])
-        trace = model.trace(torch.from_numpy(tokens))
-        counted = torch.from_numpy(np.flatnonzero(counted_positions(tokens, model.uncounted)))
-        self.readout, self.means = model.readout, trace.activations[0].mean(dim=0)
-        self.residual, self.activations = trace.residual[0, counted], trace.activations[0, counted]
-        self.targets = torch.from_numpy(tokens)[0, counted + 1]
-        self.path = DirectPath.of(model.readout.W_out, model.readout.W_U, keep_powers=True)
-        self.checked = np.random.default_rng(0).choice(_BASELINE_NEURONS, _CHECKED_NEURONS, replace=False)
-
-    def batch(self, count: int) -> TokenBatch:
-        return TokenBatch(self.residual[:count], self.activations[:count], self.targets[:count])
-
-    def problem(self, count: int) -> Problem:
-        batch, readout = self.batch(count), self.readout
-        centred = readout.centred(batch.residual)
-        scale = readout.scale(centred)
-        deltas = self.means - batch.activations
-        r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-        return Problem(
-            readout.logits(centred, scale), batch.targets, deltas / scale[:, None], r, self.path, readout.b_U
-        )
-
-    def error(self, found: Deltas) -> float:
-        """Largest |found − float64| over the first four tokens and the checked neurons, in nats."""
-        worst, readout = 0.0, self.readout
-        W_out, W_U = readout.W_out[self.checked].double(), readout.W_U.double()
-        for t in range(4):
-            x, target = self.residual[t].double(), self.targets[t]
-            deltas = (self.means - self.activations[t]).double()[self.checked]
-            streams = torch.cat([x[None], x + deltas[:, None] * W_out])
-            scales = (streams.square().mean(1, keepdim=True) + readout.eps).sqrt()
-            truth = []
-            for scale in (scales, scales[:1]):
-                log_p = ((streams / scale) @ W_U).log_softmax(1)
-                truth.append((-log_p[:, target], -(log_p.exp() * log_p).sum(1)))
-            (loss, entropy), (loss_frozen, entropy_frozen) = truth
-            for column, values in zip(found, (loss, loss_frozen, entropy, entropy_frozen), strict=True):
-                own = column[t, self.checked].double()
-                worst = max(worst, float((own - (values[1:] - values[0])).abs().max()))
-        return worst
+    name: str
+    kernel: Kernel | None
+    """None for the published algorithm."""
+    tokens: int
+    neurons: int | None = None
+    """How many are measured, where each costs the same and all would take long."""
 
 
-def _deltas(pairs: PairStatistics) -> Deltas:
-    return pairs.delta_loss, pairs.delta_loss_frozen, pairs.delta_entropy, pairs.delta_entropy_frozen
+_BASELINE = Method("published algorithm (baseline)", None, 64, 120)
+"""In batches of 64 tokens, where it is fastest."""
+_CPU = (
+    _BASELINE,
+    Method("row by row, plain torch", kernels.every_pair, 16),
+    Method("row by row, compiled", engine.by_rows, 64),
+    Method("moment series, certified", engine.by_series, 256),
+    Method("survey", survey.every_pair, 256),
+)
 
 
-def _timed(work: Callable[[int], Deltas], tokens: int) -> tuple[float, Deltas]:
-    """Milliseconds a token, the best of three, and the result."""
-    best, found = float("inf"), None
+@dataclass(frozen=True)
+class Figure:
+    """Milliseconds a token for all of a model's neurons, and the largest error in nats."""
+
+    milliseconds: float
+    error: float
+
+
+def measure(case: Case, method: Method) -> Figure:
+    """The best of three."""
+    part = case.tokens(method.tokens)
+    if method.neurons is not None:
+        part = part.neurons(min(method.neurons, len(case.readout.W_out)))
+    readout = part.readout
+    path = None if method.kernel is None else DirectPath.of(readout.W_out, readout.W_U, keep_powers=True)
+
+    def work() -> Deltas:
+        if method.kernel is None or path is None:
+            return part.published()
+        return deltas_of(method.kernel(*part.problem(path)))
+
+    best, found = float("inf"), work()  # once before, for what is compiled or kept
     for _ in range(3):
         start = time.perf_counter()
-        found = work(tokens)
+        found = work()
+        if found[0].is_cuda:
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    assert found is not None
-    return 1e3 * best / tokens, found
+    return Figure(1e3 * best / len(part.batch.targets) / part.share, part.error(found))
 
 
-def _live_ms(model: AnalysisModel) -> float:
+def table(console: Console, case: Case, methods: tuple[Method, ...]) -> list[Figure]:
+    """Measure, print, return."""
+    console.print(case.name)
+    rows = Table("method", "ms a token", "× baseline", "largest error (nats)")
+    figures: list[Figure] = []
+    for method in methods:
+        figures.append(measure(case, method))
+        ratio = figures[0].milliseconds / figures[-1].milliseconds
+        rows.add_row(
+            method.name, f"{figures[-1].milliseconds:.1f}", f"{ratio:.0f}", f"{figures[-1].error:.1e}"
+        )  # fmt: skip
+    console.print(rows)
+    return figures
+
+
+def live_ms(model: AnalysisModel) -> float:
+    """One neuron ablated on a traced text of 256 tokens; the median of nine."""
     text = trace_text(model, PROSE, 256)
     chosen = [Intervention(NeuronId(model.last_layer, 830), "mean")]
     times = []
@@ -104,50 +107,42 @@ def _live_ms(model: AnalysisModel) -> float:
     return 1e3 * sorted(times)[len(times) // 2]
 
 
+def _on_cuda(console: Console) -> None:
+    kernel = engine.choose_kernel(torch.device("cuda"))
+    methods = (
+        Method("published algorithm (baseline)", None, 256, 120),
+        Method("row by row, plain torch", kernels.every_pair, 64),
+        Method(f"{kernel.name} ({kernel.reason})", kernel.every_pair, 256),
+    )
+    for shape in SHAPES:
+        table(console, synthetic(shape, 256, "cuda"), methods)
+
+
 @torch.inference_mode()
 def main() -> None:
-    """Measure, print the table, and end with one line for machines."""
+    """Print the tables, and end with one line for machines."""
+    console = Console(width=100)
+    processor = platform.processor() or platform.machine()
+    console.print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     cache = platformdirs.user_cache_path("calibroscope")
     model = AnalysisModel.load(find_model("smollm2-135m", cache, print), "cpu")
-    case = Case(model)
-
-    def by_kernel(kernel: Callable[[Problem, Before], PairStatistics]) -> Callable[[int], Deltas]:
-        def work(count: int) -> Deltas:
-            problem = case.problem(count)
-            return _deltas(kernel(problem, Before.of(problem.logits, problem.targets)))
-
-        return work
-
-    def baseline(count: int) -> Deltas:
-        batch, some = case.batch(count), slice(0, _BASELINE_NEURONS)
-        readout = replace(case.readout, W_out=case.readout.W_out[some])
-        part = TokenBatch(batch.residual, batch.activations[:, some], batch.targets)
-        return published_effects(readout, part, case.means[some])
-
-    methods: tuple[tuple[str, Callable[[int], Deltas], int, float], ...] = (
-        ("published algorithm (baseline)", baseline, 64, model.d_mlp / _BASELINE_NEURONS),
-        ("row by row, plain torch", by_kernel(kernels.every_pair), 16, 1.0),
-        ("row by row, compiled", by_kernel(engine.by_rows), 64, 1.0),
-        ("moment series, certified", by_kernel(engine.by_series), 256, 1.0),
-        ("survey", by_kernel(survey.every_pair), 256, 1.0),
-    )
-    table = Table("method", "ms a token", "× baseline", "largest error (nats)")
-    results: dict[str, tuple[float, float]] = {}
-    for name, work, tokens, share in methods:
-        milliseconds, found = _timed(work, tokens)
-        milliseconds *= share
-        results[name] = (milliseconds, case.error(found))
-        ratio = results[methods[0][0]][0] / milliseconds
-        table.add_row(name, f"{milliseconds:.1f}", f"{ratio:.0f}", f"{results[name][1]:.1e}")
-    console = Console()
-    console.print(f"SmolLM2-135M, {model.d_mlp} neurons, {model.d_vocab} tokens; {platform.machine()}, "
-                  f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
-    console.print(table)
-    baseline, exact, surveyed = (results[methods[n][0]] for n in (0, 3, 4))
-    live = _live_ms(model)
+    baseline, _, _, exact, surveyed = table(console, packaged(model), _CPU)
+    live = live_ms(model)
+    del model
+    if "--quick" not in sys.argv:
+        few = tuple(
+            Method(m.name, m.kernel, min(m.tokens, 64), 20 if m.kernel is None else None)
+            for m in (*_CPU[:1], *_CPU[2:])
+        )  # fmt: skip
+        for shape in SHAPES:
+            gc.collect()
+            table(console, synthetic(shape, 64), few)
+        if torch.cuda.is_available():
+            _on_cuda(console)
     print(
-        f"exact_ratio={baseline[0] / exact[0]:.1f} exact_error_nats={exact[1]:.2e} "
-        f"survey_ratio={baseline[0] / surveyed[0]:.1f} survey_error={surveyed[1]:.2e} live_ms={live:.1f}"
+        f"exact_ratio={baseline.milliseconds / exact.milliseconds:.1f} exact_error_nats={exact.error:.2e} "
+        f"survey_ratio={baseline.milliseconds / surveyed.milliseconds:.1f} survey_error={surveyed.error:.2e} "
+        f"live_ms={live:.1f}"
     )
 
 

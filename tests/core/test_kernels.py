@@ -1,7 +1,9 @@
 """Every kernel gives the same numbers, and the series knows when it cannot."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -164,23 +166,22 @@ def test_a_survey_stays_within_its_bound(
     assert share > 0.3 or strength < 0.5, "and strong ones not"
 
 
-def test_polynomials_of_every_degree_are_needed_and_suffice() -> None:
-    """The same pairs with the degree that their reach asks for, and with the highest."""
+def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pairs with the degree that their reach and the tiles' mass ask for, and with the highest."""
     problem = small_problem(7, strength=0.3)
     before, predictions = _before(problem), Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions)
     expansion.fill(PairStatistics.empty(problem))
-    tokens, rows = torch.ones_like(problem.c).nonzero(as_tuple=True)
+    pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
+    reach = compiled.Reach.of(problem, predictions, expansion.mean_a)
     spread = compiled.Spread(expansion.spread, 4)
-    degrees = compiled.Reach.of(problem, predictions, expansion.mean_a).degrees(
-        problem, predictions, (tokens, rows), spread
-    )
-    assert set(degrees.tolist()) == {0, 1, 2, 3}
-    own, _ = compiled._sums(problem, before, predictions, expansion.mean_a, (tokens, rows), degrees)
-    highest, _ = compiled._sums(
-        problem, before, predictions, expansion.mean_a, (tokens, rows), torch.full_like(degrees, 3)
-    )
-    assert float(((own - highest).abs() / (1 + highest.abs())).max()) < 3e-6
+    degrees = compiled.Degrees.of(reach, problem, predictions, pairs, spread)
+    assert set(degrees.of_pairs.tolist()) == {0, 1, 2, 3}
+    assert np.isfinite(degrees.mass).all()
+    own, _ = compiled._sums(problem, before, predictions, expansion.mean_a, pairs, degrees)
+    highest = replace(degrees, of_pairs=torch.full_like(degrees.of_pairs, 3), allowed=-1.0)
+    exact, _ = compiled._sums(problem, before, predictions, expansion.mean_a, pairs, highest)
+    assert float(((own - exact).abs() / (1 + exact.abs())).max()) < 3e-6
 
 
 def test_the_choice_of_a_kernel_says_why() -> None:

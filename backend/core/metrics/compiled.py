@@ -21,6 +21,8 @@ _TOKENS_AT_ONCE = 64
 ROUNDING = 2e-7
 """What the polynomials may leave out, in nats."""
 _LOOPS: Any = native
+_MANY_PAIRS = 8
+"""Pairs a token from which on it pays to look at the mass of tiles."""
 _NEAR = 2.0
 """Largest |x| and |z| that the polynomials take as they are."""
 FARTHEST = 16.0
@@ -60,7 +62,7 @@ def fill_rows(
     pairs = _in_blocks(wanted & ~wild)
     if not len(pairs[0]):
         return
-    degrees = reach.degrees(problem, predictions, pairs, spread, rounding)
+    degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
     sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
     close_sums(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
@@ -130,8 +132,8 @@ class Reach:
         spread: Spread | None,
         rounding: float = ROUNDING,
     ) -> Tensor:
-        """LOW, MIDDLE, HIGH or FAR by pair (None: of all, [tokens, n_neurons]): the lowest that leaves out little, under
-        p where a's spread is known."""
+        """LOW, MIDDLE, HIGH or FAR by pair (None: of all, [tokens, n_neurons]): the lowest that leaves out little,
+        under p where a's spread is known."""
         x, z = (self.x, self.z) if pairs is None else (self.x[pairs], self.z[pairs])
         if spread is None or pairs is None:
             return _degrees(x, z, (0, 0), (torch.ones_like(x), torch.ones_like(z)), rounding)
@@ -155,6 +157,39 @@ def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
     return fourth.pow(1 / 4)
 
 
+@dataclass(frozen=True)
+class Degrees:
+    """Which polynomial a pair needs over all of the vocabulary, and what lets a lower one do in some tiles of it."""
+
+    of_pairs: Tensor
+    rest: Tensor
+    """What LOW and MIDDLE leave out of e^x − 1 at most, [pairs, 2]."""
+    mass: Any
+    """Σ p·(1 + |l̃|) by tile, [tokens, tiles]."""
+    allowed: float
+    """What a tile may leave out."""
+
+    @classmethod
+    def of(
+        cls,
+        reach: Reach,
+        problem: Problem,
+        predictions: Predictions,
+        pairs: tuple[Tensor, Tensor],
+        spread: Spread | None,
+        rounding: float = ROUNDING,
+    ) -> "Degrees":
+        x, z = reach.x[pairs], reach.z[pairs]
+        growth = (x + z).exp()
+        rest = torch.stack([(x**n + z**n) * growth / factorial(n) for n in (4, 7)], dim=1)
+        tiles = -(-predictions.p.shape[1] // native.TILE)
+        mass = np.full((len(predictions.p), tiles), np.inf, np.float32)
+        if len(pairs[0]) > _MANY_PAIRS * len(mass):
+            data = arrays(predictions.p, predictions.log_p, predictions.mean_l[:, 0])
+            over_tokens(len(mass), lambda *part: _LOOPS.tile_masses(*data, mass, *part))
+        return cls(reach.degrees(problem, predictions, pairs, spread, rounding), rest, mass, rounding / tiles)
+
+
 def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and rows of the wanted pairs, by blocks of tokens and there by row."""
     parts = []
@@ -171,7 +206,7 @@ def _sums(
     predictions: Predictions,
     mean_a: Tensor,
     pairs: tuple[Tensor, Tensor],
-    degrees: Tensor,
+    degrees: Degrees,
 ) -> tuple[Tensor, Tensor]:
     """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
     tokens, rows = pairs
@@ -180,14 +215,17 @@ def _sums(
     c, q = problem.c[pairs], (problem.r - 1)[pairs]
     p, log_p, A, bias = arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
     means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
-    by_pair = arrays(mean_a[pairs], rows.int(), tokens.int(), c, q, degrees, problem.targets, before.top)
+    by_pair = arrays(
+        mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, degrees.rest, problem.targets, before.top
+    )  # fmt: skip
+    data = (p, log_p, A, bias, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1
     size = max(16, len(tokens) // (8 * _workers()))
     cuts = sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
     jobs = list(pairwise(cuts))
-    _in_parallel(lambda job: _LOOPS.sum_pairs(p, log_p, A, bias, has_b, *means, *by_pair, *job, sums, above), jobs)
+    _in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), jobs)
     return torch.from_numpy(sums), torch.from_numpy(above)
 
 

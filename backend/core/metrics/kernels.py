@@ -72,7 +72,9 @@ class DirectPath:
         return torch.maximum(self.highest, -self.lowest)
 
     def mean(self, weights: Tensor) -> Tensor:
-        """Σ_v weights·A_v, [tokens, n_neurons], for weights [tokens, d_vocab]; through d_model, which is narrower."""
+        """Σ_v weights·A_v, [tokens, n_neurons], for weights [tokens, d_vocab]; through d_model if that is narrower."""
+        if len(self.A) < len(self.W_U):
+            return weights @ self.A.T
         return (weights @ self.W_U.T) @ self.W_out.T
 
 

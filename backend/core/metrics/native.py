@@ -149,16 +149,45 @@ def _above_itself(p, log_p, a, b, has_b, m, n, o, c, q, degree, v, correct, top)
     return inner_pass(p[one], log_p[one], a[one], some_b, has_b, m, n, o, c, q, correct, top, degree)
 
 
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _mass(p, log_p, m):
+    total = F(0)
+    for v in range(p.shape[0]):
+        total += p[v] * (F(1) + abs(log_p[v] - m))
+    return total
+
+
+@njit(nogil=True, cache=True)
+def tile_masses(p, log_p, mean_l, mass, first, last):
+    """Σ p·(1 + |l̃|) over every tile, into mass [tokens, tiles], for the tokens `first` to `last`."""
+    for t in range(first, last):
+        for tile in range(mass.shape[1]):
+            part = slice(tile * TILE, min((tile + 1) * TILE, p.shape[1]))
+            mass[t, tile] = _mass(p[t, part], log_p[t, part], mean_l[t])
+
+
+@njit(nogil=True, cache=True)
+def _degree(degree, mass, rest, allowed):
+    """A lower degree does where a tile has so little mass that what it leaves out there does not matter."""
+    if degree > LOW and mass * rest[0] <= allowed:
+        return LOW
+    if degree > MIDDLE and mass * rest[1] <= allowed:
+        return MIDDLE
+    return degree
+
+
 @njit(nogil=True, cache=True)
 def sum_pairs(
-    p, log_p, A, b, has_b, mean_l, mean_b, mean_a, rows, tokens, c, q, degree, targets, tops, first, last, sums, above
-):
+    p, log_p, A, b, has_b, mean_l, mean_b, mass, allowed, mean_a, rows, tokens, c, q, degree, rest, targets, tops,
+    first, last, sums, above,
+):  # fmt: skip
     """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; mean_l,
     mean_b: Σ p·log p and Σ p·b, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1 (float32), degree
-    (LOW, MIDDLE, HIGH, FAR). targets, tops: [tokens] int64. `above` counts tokens that beat the correct one, and that
-    beat the one on top before.
+    (LOW, MIDDLE, HIGH, FAR), and rest [pairs, 2], what LOW and MIDDLE leave out of e^x − 1 at most. mass: of tiles,
+    [tokens, tiles], and allowed, what may be left out of each. targets, tops: [tokens] int64. `above` counts tokens
+    that beat the correct one, and that beat the one on top before.
     """
     d_vocab = p.shape[1]
     correct = np.empty(last - first, F)
@@ -173,11 +202,13 @@ def sum_pairs(
     for start in range(0, d_vocab, TILE):
         stop = min(start + TILE, d_vocab)
         some_b = b[start:stop] if has_b else b
+        tile = start // TILE
         for k in range(first, last):
             t, i = tokens[k], rows[k]
             found = inner_pass(
                 p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, mean_l[t], mean_b[t],
-                mean_a[k], c[k], q[k], correct[k - first], best[k - first], degree[k],
+                mean_a[k], c[k], q[k], correct[k - first], best[k - first],
+                _degree(degree[k], mass[t, tile], rest[k], allowed),
             )  # fmt: skip
             sums[k, 0] += found[0]
             sums[k, 1] += found[1]
@@ -197,20 +228,20 @@ def sum_pairs(
 def _near(logits, centre, width):
     """Tokens whose logit is within `width` of the token `centre`'s, nearest bins first; and where each bin starts."""
     per_unit = (_BINS - 1) / max(width, 1e-30)
-    starts = np.zeros(_BINS + 2, np.int64)
+    found, count = np.empty(logits.shape[0], np.int32), 0
     for v in range(logits.shape[0]):
-        distance = abs(logits[v] - logits[centre])
-        if distance <= width:
-            starts[int(distance * per_unit) + 2] += 1
+        found[count] = v
+        count += abs(logits[v] - logits[centre]) <= width  # without a branch: the next overwrites what is not counted
+    starts = np.zeros(_BINS + 2, np.int64)
+    for v in found[:count]:
+        starts[int(abs(logits[v] - logits[centre]) * per_unit) + 2] += 1
     for n in range(2, _BINS + 2):
         starts[n] += starts[n - 1]
-    tokens = np.empty(starts[-1], np.int32)
-    for v in range(logits.shape[0]):
-        distance = abs(logits[v] - logits[centre])
-        if distance <= width:
-            place = int(distance * per_unit) + 1
-            tokens[starts[place]] = v
-            starts[place] += 1
+    tokens = np.empty(count, np.int32)
+    for v in found[:count]:
+        place = int(abs(logits[v] - logits[centre]) * per_unit) + 1
+        tokens[starts[place]] = v
+        starts[place] += 1
     return tokens, starts[:-1], 1 / per_unit
 
 

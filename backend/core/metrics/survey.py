@@ -24,8 +24,8 @@ from backend.core.metrics.series import half_precision
 TOLERANCE = 4e-4
 """Largest error of a pair's loss or entropy, in nats."""
 _HEAD = 512
-_ROUNDING = 2e-5
-"""What the polynomials may leave out, in nats."""
+_HEAD_ROUNDING, _ROW_ROUNDING = 2e-5, 2e-4
+"""What the polynomials may leave out, in nats: of a head, whose tail is approximate too, and of a whole row."""
 _NEURONS_AT_ONCE = 256
 _LOOPS: Any = native_survey
 
@@ -36,7 +36,7 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
     predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     mean_a = problem.path.mean(predictions.p)
     known, spread = _Head(problem, predictions).fill(mean_a, out)
-    compiled.fill_rows(problem, before, predictions, mean_a, ~known, out, spread, _ROUNDING)
+    compiled.fill_rows(problem, before, predictions, mean_a, ~known, out, spread, _ROW_ROUNDING)
     compiled.fill_ranks(problem, before, known, out)
     return out
 
@@ -90,7 +90,7 @@ class _Head:
         tokens = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], *self._tail_sums)
         pairs = compiled.arrays(
             self._tail_square(), mean_a, problem.path.mean(self._p_l), problem.c, problem.r - 1,
-            reach.degrees(problem, predictions, None, None, _ROUNDING), problem.path.A[:, problem.targets].T,
+            reach.degrees(problem, predictions, None, None, _HEAD_ROUNDING), problem.path.A[:, problem.targets].T,
             correct_l, correct_l - correct_b, reach.x, predictions.deepest[:, 0],
         )  # fmt: skip
         data = (*head, problem.b_U is not None, *tokens, *pairs)
