@@ -12,7 +12,6 @@ from torch import Tensor
 from backend.core.metrics import compiled
 from backend.core.metrics.effects import Readout
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.predictions import Predictions
 from backend.core.text import PREDICTIONS, State, TracedText, state_of
 
 _TOKENS_AT_ONCE = 64
@@ -78,14 +77,14 @@ def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, C
     predictions = text.predictions.at(tokens)
     loss = -predictions.log_correct[:, 0]
     top = text.nearest[tokens, 0]
-    before = Before(loss, -predictions.mean_l[:, 0], text.before.rank[tokens], top)
+    before = Before(loss, -predictions.mean_l[:, 0], text.before.rank[tokens], top, predictions)
     rows = problem.path.A
     means = (text.mean_column[tokens] * change.written[tokens]).sum(dim=1)  # Σ p·c·a
     mean_a = (means / problem.c[:, 0].where(problem.c[:, 0] != 0, 1))[:, None] if len(rows) == 1 else torch.diag(means)
-    found = _filled(problem, before, predictions, mean_a, wanted)
+    found = _filled(problem, before, mean_a, wanted)
     frozen_rank = found.rank
     if change.b_U is not None:  # then the recomputed norm orders tokens differently
-        frozen_rank = _filled(_without_rescaling(problem), before, predictions, mean_a, wanted).rank
+        frozen_rank = _filled(_without_rescaling(problem), before, mean_a, wanted).rank
     best = _Best(text, change, problem, tokens)
     entropy = before.entropy
     total_loss, frozen_loss = loss + found.delta_loss[wanted], loss + found.delta_loss_frozen[wanted]
@@ -94,11 +93,9 @@ def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, C
     return total, frozen
 
 
-def _filled(
-    problem: Problem, before: Before, predictions: Predictions, mean_a: Tensor, wanted: Tensor
-) -> PairStatistics:
+def _filled(problem: Problem, before: Before, mean_a: Tensor, wanted: Tensor) -> PairStatistics:
     out = PairStatistics.empty(problem)
-    compiled.fill_rows(problem, before, predictions, mean_a, wanted, out)
+    compiled.fill_rows(problem, before, mean_a, wanted, out)
     return out
 
 

@@ -48,7 +48,7 @@ class Case:
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
         logits = readout.logits(centred, scale)
         problem = Problem(logits, batch.targets, deltas / scale[:, None], r, path, readout.b_U)
-        return problem, Before.of(logits, batch.targets)
+        return problem, Before.of(logits, batch.targets, readout.b_U)
 
     def published(self) -> Deltas:
         """By the baseline."""

@@ -19,7 +19,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def test_the_kernel_agrees_with_the_plain_one(strength: float, bias: bool) -> None:
     """Sizes that no tile divides."""
     problem = small_problem(8, strength=strength, bias=bias, tokens=5, neurons=11, d_vocab=201, device=DEVICE)
-    before = Before.of(problem.logits, problem.targets)
+    before = Before.of(problem.logits, problem.targets, problem.b_U)
     plain, found = kernels.every_pair(problem, before), gpu.every_pair(problem, before)
     for name in ("delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen"):
         torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=5e-6, rtol=2e-6)

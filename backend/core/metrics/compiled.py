@@ -41,7 +41,6 @@ class Spread:
 def fill_rows(
     problem: Problem,
     before: Before,
-    predictions: Predictions,
     mean_a: Tensor,
     wanted: Tensor,
     out: PairStatistics,
@@ -55,6 +54,7 @@ def fill_rows(
         spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
         rounding: what the polynomials may leave out, in nats.
     """
+    predictions = before.predictions
     reach = Reach.of(problem, predictions, mean_a)
     wild = wanted & (reach.farthest > FARTHEST)
     for t in wild.any(dim=1).nonzero().flatten().tolist():
@@ -74,7 +74,7 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
     reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
     more = np.zeros(tuple(wanted.shape), np.int32)
     beaten = np.zeros(tuple(wanted.shape), np.bool_)
-    logits, A, b = arrays(problem.logits, problem.path.A, _bias(problem))
+    logits, A, b = arrays(problem.logits, problem.path.A, bias(problem))
     pairs = arrays(problem.c, problem.r - 1, wanted, reach, problem.targets, before.top)
     size = -(-len(wanted) // _workers())
 
@@ -103,7 +103,8 @@ def _movement(problem: Problem, tokens: Tensor) -> Tensor:
     return torch.where(q < 0.5, near, torch.inf)
 
 
-def _bias(problem: Problem) -> Tensor:
+def bias(problem: Problem) -> Tensor:
+    """b_U, or something in its place where there is none."""
     return torch.zeros(1) if problem.b_U is None else problem.b_U
 
 
@@ -213,12 +214,12 @@ def _sums(
     sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
     has_b = problem.b_U is not None
     c, q = problem.c[pairs], (problem.r - 1)[pairs]
-    p, log_p, A, bias = arrays(predictions.p, predictions.log_p, problem.path.A, _bias(problem))
+    p, log_p, A, b = arrays(predictions.p, predictions.log_p, problem.path.A, bias(problem))
     means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
     by_pair = arrays(
         mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, degrees.rest, problem.targets, before.top
     )  # fmt: skip
-    data = (p, log_p, A, bias, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
+    data = (p, log_p, A, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1

@@ -128,7 +128,7 @@ class EffectsEngine:
         deltas = targets - batch.activations
         c = deltas / scale[:, None]
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-        before = Before.of(logits, batch.targets)
+        before = Before.of(logits, batch.targets, readout.b_U)
         pairs = [
             self.kernel.every_pair(
                 Problem(logits, batch.targets, c[:, part].contiguous(), r[:, part].contiguous(), path, readout.b_U),

@@ -9,7 +9,6 @@ import torch
 
 from backend.core.metrics import compiled, kernels, series, survey
 from backend.core.metrics.kernels import Before, PairStatistics, Problem
-from backend.core.metrics.predictions import Predictions
 
 Mode = Literal["exact", "survey"]
 
@@ -80,11 +79,10 @@ def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = seri
     if len(problem.logits) < _FEW_TOKENS:
         return by_rows(problem, before)
     out = PairStatistics.empty(problem)
-    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
-    expansion = series.Series(problem, predictions, accuracy)
+    expansion = series.Series(problem, before.predictions, accuracy)
     certified = expansion.fill(out)
     spread = compiled.Spread(expansion.spread, accuracy.order + 1)
-    compiled.fill_rows(problem, before, predictions, expansion.mean_a, ~certified, out, spread)
+    compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
     compiled.fill_ranks(problem, before, certified, out)
     return out
 
@@ -92,8 +90,7 @@ def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = seri
 def by_rows(problem: Problem, before: Before) -> PairStatistics:
     """The compiled loops over whole rows for every pair."""
     out = PairStatistics.empty(problem)
-    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
     everything = torch.ones_like(problem.c, dtype=torch.bool)
-    mean_a = problem.path.mean(predictions.p)
-    compiled.fill_rows(problem, before, predictions, mean_a, everything, out)
+    mean_a = problem.path.mean(before.predictions.p)
+    compiled.fill_rows(problem, before, mean_a, everything, out)
     return out

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from backend.core.metrics.closing import close_sums
 from backend.core.metrics.kernels import Before, PairStatistics, Problem
-from backend.core.metrics.predictions import Predictions
 
 _TOKENS, _NEURONS, _VOCABULARY = 4, 8, 64
 
@@ -93,7 +92,7 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
     """All pairs, on the device where the problem's tensors are."""
     tokens, n_neurons = problem.c.shape
     d_vocab = problem.logits.shape[1]
-    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
+    predictions = before.predictions
     mean_a, device = problem.path.mean(predictions.p), problem.c.device
     sums = torch.empty(tokens, n_neurons, 4, device=device)
     above = torch.empty(tokens, n_neurons, 2, dtype=torch.int32, device=device)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from backend.core.metrics.distributions import count_above, distribution, normalise
+from backend.core.metrics.distributions import count_above, normalise
+from backend.core.metrics.predictions import Predictions
 
 _ROWS_AT_ONCE = 64
 _SLAB_BYTES = {"cpu": 3 << 20, "cuda": 1 << 30}
@@ -104,18 +105,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Before:
-    """The predictions without ablation, each [tokens]."""
+    """The predictions without ablation; all but the last [tokens]."""
 
     loss: Tensor
     entropy: Tensor
     rank: Tensor
     top: Tensor
+    predictions: Predictions
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Tensor) -> "Before":
-        """From logits [tokens, d_vocab] and the correct next tokens [tokens]."""
-        rows = distribution(logits, targets)
-        return cls(rows.loss, rows.entropy, rows.rank, rows.top)
+    def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Before":
+        """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
+        own = Predictions.of(logits, targets, b_U)
+        correct = logits.gather(1, targets[:, None])
+        rank = count_above(logits, correct, torch.empty_like(logits)) + 1
+        return cls(-own.log_correct[:, 0], -own.mean_l[:, 0], rank, logits.argmax(dim=1), own)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from backend.core.metrics import compiled
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.effects import Effects, Readout
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class Unmoved:
     logits: Tensor
     targets: Tensor
     before: Before
-    predictions: Predictions
 
     @classmethod
     def of(cls, readout: Readout, residual: Tensor, targets: Tensor) -> "Unmoved":
@@ -34,8 +32,7 @@ class Unmoved:
         centred = readout.centred(residual)
         scale = readout.scale(centred)
         logits = readout.logits(centred, scale)
-        predictions = Predictions.of(logits, targets, readout.b_U)
-        return cls(centred, scale, logits, targets, Before.of(logits, targets), predictions)
+        return cls(centred, scale, logits, targets, Before.of(logits, targets, readout.b_U))
 
 
 def moved_effects(readout: Readout, unmoved: Unmoved, residual: Tensor) -> Effects:
@@ -69,9 +66,9 @@ def _compiled(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> 
     problem = Problem(
         unmoved.logits, unmoved.targets, c, r[:, None].expand_as(c).contiguous(), path, readout.b_U
     )  # fmt: skip
-    mean_a = torch.diag(((unmoved.predictions.p @ readout.W_U.T) * change).sum(dim=1))
+    mean_a = torch.diag(((unmoved.before.predictions.p @ readout.W_U.T) * change).sum(dim=1))
     out = PairStatistics.empty(problem)
-    compiled.fill_rows(problem, unmoved.before, unmoved.predictions, mean_a, own, out)
+    compiled.fill_rows(problem, unmoved.before, mean_a, own, out)
     return PairStatistics(**{name: getattr(out, name)[own][:, None] for name in vars(out)})
 
 

@@ -7,7 +7,7 @@ themselves; from rows of Aᵀ they come for many neurons at once.
 import numpy as np
 from numba import njit
 
-from backend.core.metrics.native import FAST, F, inner_pass
+from backend.core.metrics.native import FAST, TILE, F, inner_pass
 
 _DEPTHS = 2048
 _DEPTHS_A_NAT = F(96)
@@ -34,6 +34,45 @@ def select(log_p, most, order, counts, first, last):
                 order[t, place] = v
                 place += 1
         counts[t] = place
+        order[t, place:] = order[t, 0]  # so that every listed token is one of the head
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _weigh(p, log_p, b, has_b, m, n, p_l, omega):
+    lu, total, uu = F(0), F(0), F(0)
+    for v in range(p.shape[0]):
+        l = log_p[v] - m  # noqa: E741 - the letter of closing.py
+        u = l - (b[v] - n) if has_b else l
+        p_l[v] = p[v] * l
+        omega[v] = p[v] * (F(4) + abs(l))
+        lu += p_l[v] * u
+        total += omega[v]
+        uu += omega[v] * u * u
+    return lu, total, uu
+
+
+@njit(nogil=True, cache=True)
+def weigh(p, log_p, b, has_b, mean_l, mean_b, order, counts, p_l, omega, sums, first, last):
+    """p·l̃ and the tail's ω = p·(4 + |l̃|), 0 in the head, both [tokens, d_vocab]; and the tail's Σ p·ũ, Σ p·l̃·ũ, Σ ω
+    and Σ ω·ũ² into sums [4, tokens]."""
+    for t in range(first, last):
+        m, n = mean_l[t], mean_b[t]
+        lu, total, uu = np.float64(0), np.float64(0), np.float64(0)
+        for start in range(0, p.shape[1], TILE):
+            part = slice(start, min(start + TILE, p.shape[1]))
+            some_b = b[part] if has_b else b
+            found = _weigh(p[t, part], log_p[t, part], some_b, has_b, m, n, p_l[t, part], omega[t, part])
+            lu, total, uu = lu + found[0], total + found[1], uu + found[2]
+        head_u = np.float64(0)
+        for k in range(counts[t]):
+            v = order[t, k]
+            u = log_p[t, v] - m - (b[v] - n if has_b else F(0))
+            head_u += p[t, v] * u
+            lu -= p_l[t, v] * u
+            total -= omega[t, v]
+            uu -= omega[t, v] * u * u
+            omega[t, v] = 0
+        sums[0, t], sums[1, t], sums[2, t], sums[3, t] = -head_u, lu, max(total, 0.0), max(uu, 0.0)
 
 
 @njit(nogil=True, fastmath=FAST, cache=True)

@@ -21,9 +21,9 @@ from backend.core.metrics.kernels import Before, PairStatistics, Problem
 from backend.core.metrics.predictions import Predictions
 from backend.core.metrics.series import half_precision
 
-TOLERANCE = 4e-4
+TOLERANCE = 8e-4
 """Largest error of a pair's loss or entropy, in nats."""
-_HEAD = 512
+_HEAD = 384
 _HEAD_ROUNDING, _ROW_ROUNDING = 2e-5, 2e-4
 """What the polynomials may leave out, in nats: of a head, whose tail is approximate too, and of a whole row."""
 _NEURONS_AT_ONCE = 256
@@ -33,10 +33,10 @@ _LOOPS: Any = native_survey
 def every_pair(problem: Problem, before: Before) -> PairStatistics:
     """All pairs, each loss and entropy within TOLERANCE; ranks and argmax changes exactly."""
     out = PairStatistics.empty(problem)
-    predictions = Predictions.of(problem.logits, problem.targets, problem.b_U)
+    predictions = before.predictions
     mean_a = problem.path.mean(predictions.p)
     known, spread = _Head(problem, predictions).fill(mean_a, out)
-    compiled.fill_rows(problem, before, predictions, mean_a, ~known, out, spread, _ROW_ROUNDING)
+    compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING)
     compiled.fill_ranks(problem, before, known, out)
     return out
 
@@ -46,21 +46,18 @@ class _Head:
 
     def __init__(self, problem: Problem, predictions: Predictions) -> None:
         self._problem, self._predictions = problem, predictions
-        p, l = predictions.p, predictions.centred_l()  # noqa: E741 - the letter of closing.py
-        u = l if problem.b_U is None else predictions.centred_u(problem.b_U)
-        self._p_l = p * l
-        omega = torch.addcmul(4 * p, p, l.abs())
         self._order, self._counts = self._select()
+        self._p_l, self._tail = torch.empty_like(predictions.p), torch.empty_like(predictions.p)
+        self._tail_sums = np.empty((4, len(predictions.p)))
+        p, log_p, b, mean_l, mean_b, p_l, tail = compiled.arrays(
+            predictions.p, predictions.log_p, compiled.bias(problem), predictions.mean_l[:, 0],
+            predictions.mean_b[:, 0], self._p_l, self._tail,
+        )  # fmt: skip
+        data = (p, log_p, b, problem.b_U is not None, mean_l, mean_b, self._order, self._counts, p_l, tail)
+        compiled.over_tokens(len(p), lambda *part: _LOOPS.weigh(*data, self._tail_sums, *part))
         places = torch.from_numpy(self._order).long()
-        inside = torch.arange(_HEAD) < torch.from_numpy(self._counts)[:, None]
-        self._p, self._log_p = p.gather(1, places) * inside, predictions.log_p.gather(1, places)
+        self._p, self._log_p = predictions.p.gather(1, places), predictions.log_p.gather(1, places)
         self._b = torch.zeros(1, 1) if problem.b_U is None else problem.b_U[places]
-        u_head = u.gather(1, places)
-        tail_u = -(self._p * u_head).sum(dim=1)
-        tail_lu = torch.linalg.vecdot(self._p_l, u) - (self._p * l.gather(1, places) * u_head).sum(dim=1)
-        self._tail = omega.scatter_(1, places, torch.where(inside, 0, omega.gather(1, places)))
-        uu = torch.linalg.vecdot(self._tail, u.square())
-        self._tail_sums = [tail_u, tail_lu, self._tail.sum(dim=1), uu]
 
     def _select(self) -> tuple[Any, Any]:
         log_p = self._predictions.log_p.numpy()
@@ -87,13 +84,13 @@ class _Head:
             problem.path.columns(), torch.from_numpy(self._order), torch.from_numpy(self._counts), self._p, self._log_p,
             self._b,
         )  # fmt: skip
-        tokens = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], *self._tail_sums)
+        tokens = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
         pairs = compiled.arrays(
             self._tail_square(), mean_a, problem.path.mean(self._p_l), problem.c, problem.r - 1,
             reach.degrees(problem, predictions, None, None, _HEAD_ROUNDING), problem.path.A[:, problem.targets].T,
             correct_l, correct_l - correct_b, reach.x, predictions.deepest[:, 0],
         )  # fmt: skip
-        data = (*head, problem.b_U is not None, *tokens, *pairs)
+        data = (*head, problem.b_U is not None, *tokens, *self._tail_sums, *pairs)
         deltas, bound = np.empty((4, *problem.c.shape), np.float32), np.empty(problem.c.shape, np.float32)
         norm = np.empty_like(bound)
         compiled.over_tokens(len(reach.x), lambda *part: _LOOPS.head_effects(*data, *part, deltas, bound, norm))
