@@ -68,7 +68,7 @@ class _Change:
         else:
             rows, wanted = c @ self.A, torch.eye(len(c), dtype=torch.bool)
             c = wanted.float()
-        path = DirectPath(rows, rows, rows, rows.amax(dim=1), rows.amin(dim=1))
+        path = DirectPath.of_rows(rows, rows, rows)
         return Problem(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
 
 

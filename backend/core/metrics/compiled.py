@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.core.metrics import native
 from backend.core.metrics.closing import close_sums
-from backend.core.metrics.kernels import Before, PairStatistics, Problem, chosen_pairs
+from backend.core.metrics.kernels import TILE, Before, PairStatistics, Problem, chosen_pairs
 from backend.core.metrics.predictions import Predictions
 
 _TOKENS_AT_ONCE = 64
@@ -23,8 +23,6 @@ ROUNDING = 2e-7
 _LOOPS: Any = native
 _MANY_PAIRS = 8
 """Pairs a token from which on it pays to look at the mass of tiles."""
-_NEAR = 2.0
-"""Largest |x| and |z| that the polynomials take as they are."""
 FARTHEST = 16.0
 """Largest |x| and |z| of the polynomials of degree 12, whose argument is a sixteenth of it."""
 
@@ -148,7 +146,7 @@ def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor,
     for degree in (3, 6):
         rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
         needed += rest * (x + z).exp() / factorial(degree + 1) > rounding
-    return torch.where(torch.maximum(x, z) > _NEAR, native.FAR, needed)
+    return torch.where(torch.maximum(x, z) > native.NEAR, native.FAR, needed)
 
 
 def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
@@ -163,8 +161,6 @@ class Degrees:
     """Which polynomial a pair needs over all of the vocabulary, and what lets a lower one do in some tiles of it."""
 
     of_pairs: Tensor
-    rest: Tensor
-    """What LOW and MIDDLE leave out of e^x − 1 at most, [pairs, 2]."""
     mass: Any
     """Σ p·(1 + |l̃|) by tile, [tokens, tiles]."""
     allowed: float
@@ -180,15 +176,12 @@ class Degrees:
         spread: Spread | None,
         rounding: float = ROUNDING,
     ) -> "Degrees":
-        x, z = reach.x[pairs], reach.z[pairs]
-        growth = (x + z).exp()
-        rest = torch.stack([(x**n + z**n) * growth / factorial(n) for n in (4, 7)], dim=1)
-        tiles = -(-predictions.p.shape[1] // native.TILE)
+        tiles = -(-predictions.p.shape[1] // TILE)
         mass = np.full((len(predictions.p), tiles), np.inf, np.float32)
         if len(pairs[0]) > _MANY_PAIRS * len(mass):
             data = arrays(predictions.p, predictions.log_p, predictions.mean_l[:, 0])
             over_tokens(len(mass), lambda *part: _LOOPS.tile_masses(*data, mass, *part))
-        return cls(reach.degrees(problem, predictions, pairs, spread, rounding), rest, mass, rounding / tiles)
+        return cls(reach.degrees(problem, predictions, pairs, spread, rounding), mass, rounding / tiles)
 
 
 def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,12 +207,13 @@ def _sums(
     sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
     has_b = problem.b_U is not None
     c, q = problem.c[pairs], (problem.r - 1)[pairs]
-    p, log_p, A, b = arrays(predictions.p, predictions.log_p, problem.path.A, bias(problem))
-    means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+    path = problem.path
+    p, log_p, A, sizes, b = arrays(predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem))
+    means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], predictions.deepest[:, 0])
     by_pair = arrays(
-        mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, degrees.rest, problem.targets, before.top
+        mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, problem.targets, before.top
     )  # fmt: skip
-    data = (p, log_p, A, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
+    data = (p, log_p, A, sizes, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
     blocks = (tokens // _TOKENS_AT_ONCE).numpy()
     # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
     ends = np.flatnonzero(np.diff(blocks)) + 1

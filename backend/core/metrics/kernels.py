@@ -17,6 +17,8 @@ from torch import Tensor
 from backend.core.metrics.distributions import count_above, normalise
 from backend.core.metrics.predictions import Predictions
 
+TILE = 4096
+"""Tokens of the vocabulary that are summed together in float32, and whose extremes are known."""
 _ROWS_AT_ONCE = 64
 _SLAB_BYTES = {"cpu": 3 << 20, "cuda": 1 << 30}
 """Size of one slab of ablated logits: on a CPU it should stay in cache between the passes over it."""
@@ -35,6 +37,8 @@ class DirectPath:
     highest: Tensor
     """The largest entry of each neuron's row of A, [n_neurons]."""
     lowest: Tensor
+    tile_size: Tensor
+    """max |A_i| over every tile of the vocabulary, [n_neurons, tiles]."""
     _powers: dict[tuple[int, torch.dtype], Tensor] | None = None
 
     @classmethod
@@ -43,8 +47,16 @@ class DirectPath:
 
         keep_powers: remember powers of A too, once they were asked for.
         """
-        A = W_out @ W_U
-        return cls(W_out, W_U, A, A.amax(dim=1), A.amin(dim=1), {} if keep_powers else None)
+        return cls.of_rows(W_out, W_U, W_out @ W_U, keep_powers=keep_powers)
+
+    @classmethod
+    def of_rows(cls, W_out: Tensor, W_U: Tensor, A: Tensor, *, keep_powers: bool = False) -> "DirectPath":
+        """The same where A is there already."""
+        tiles = torch.split(A, TILE, dim=1)
+        highest = torch.stack([tile.amax(dim=1) for tile in tiles], dim=1)
+        lowest = torch.stack([tile.amin(dim=1) for tile in tiles], dim=1)
+        size = torch.maximum(highest, -lowest)
+        return cls(W_out, W_U, A, highest.amax(dim=1), lowest.amin(dim=1), size, {} if keep_powers else None)
 
     def power(self, k: int, kind: torch.dtype, part: slice) -> Tensor:
         """The elementwise power Aᵏ of some neurons' rows, in a type; −k gives |A|ᵏ."""

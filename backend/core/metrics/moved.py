@@ -60,7 +60,7 @@ def moved_effects(readout: Readout, unmoved: Unmoved, residual: Tensor) -> Effec
 
 def _compiled(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> PairStatistics:
     rows = change @ readout.W_U
-    path = DirectPath(change, readout.W_U, rows, rows.amax(dim=1), rows.amin(dim=1))
+    path = DirectPath.of_rows(change, readout.W_U, rows)
     own = torch.eye(len(rows), dtype=torch.bool)  # token t meets row t alone
     c = own.float()
     problem = Problem(

@@ -15,15 +15,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from backend.core.metrics.kernels import TILE
+
 F = np.float32
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
-TILE = 4096
-"""Tokens of the vocabulary in one float32 sum; a tile of A stays in L1 while many tokens pass over it."""
 LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
 """Degrees of the polynomials: 3, 6, 12, and 12 of a sixteenth of the argument."""
 
+NEAR = 2.0
+"""Largest |x| and |z| that the polynomials up to HIGH take as they are."""
 _BINS = 64
 
 FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
@@ -167,27 +169,30 @@ def tile_masses(p, log_p, mean_l, mass, first, last):
 
 
 @njit(nogil=True, cache=True)
-def _degree(degree, mass, rest, allowed):
-    """A lower degree does where a tile has so little mass that what it leaves out there does not matter."""
-    if degree > LOW and mass * rest[0] <= allowed:
+def _degree(degree, x, z, mass, allowed):
+    """The degree that a tile needs: a pair's own, or a lower one where |x| and |z| stay small there, or the mass is."""
+    if degree == LOW:
         return LOW
-    if degree > MIDDLE and mass * rest[1] <= allowed:
+    growth = np.exp(x + z) * mass
+    if (x**4 + z**4) / 24 * growth <= allowed:
+        return LOW
+    if degree == MIDDLE or (x**7 + z**7) / 5040 * growth <= allowed:
         return MIDDLE
-    return degree
+    return HIGH if max(x, z) <= NEAR else FAR
 
 
 @njit(nogil=True, cache=True)
 def sum_pairs(
-    p, log_p, A, b, has_b, mean_l, mean_b, mass, allowed, mean_a, rows, tokens, c, q, degree, rest, targets, tops,
-    first, last, sums, above,
+    p, log_p, A, sizes, b, has_b, mean_l, mean_b, deepest, mass, allowed, mean_a, rows, tokens, c, q, degree, targets,
+    tops, first, last, sums, above,
 ):  # fmt: skip
     """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; mean_l,
     mean_b: Σ p·log p and Σ p·b, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1 (float32), degree
-    (LOW, MIDDLE, HIGH, FAR), and rest [pairs, 2], what LOW and MIDDLE leave out of e^x − 1 at most. mass: of tiles,
-    [tokens, tiles], and allowed, what may be left out of each. targets, tops: [tokens] int64. `above` counts tokens
-    that beat the correct one, and that beat the one on top before.
+    (LOW, MIDDLE, HIGH, FAR) that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|,
+    [tokens]; mass: of tiles, [tokens, tiles], and allowed, what may be left out of each. targets, tops: [tokens] int64.
+    `above` counts tokens that beat the correct one, and that beat the one on top before.
     """
     d_vocab = p.shape[1]
     correct = np.empty(last - first, F)
@@ -205,10 +210,12 @@ def sum_pairs(
         tile = start // TILE
         for k in range(first, last):
             t, i = tokens[k], rows[k]
+            x = abs(c[k]) * (sizes[i, tile] + abs(mean_a[k]))
+            z = abs(q[k]) * (deepest[t] + x)
             found = inner_pass(
                 p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, mean_l[t], mean_b[t],
                 mean_a[k], c[k], q[k], correct[k - first], best[k - first],
-                _degree(degree[k], mass[t, tile], rest[k], allowed),
+                _degree(degree[k], x, z, mass[t, tile], allowed),
             )  # fmt: skip
             sums[k, 0] += found[0]
             sums[k, 1] += found[1]

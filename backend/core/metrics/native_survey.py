@@ -7,7 +7,8 @@ themselves; from rows of Aᵀ they come for many neurons at once.
 import numpy as np
 from numba import njit
 
-from backend.core.metrics.native import FAST, TILE, F, inner_pass
+from backend.core.metrics.kernels import TILE
+from backend.core.metrics.native import FAST, F, inner_pass
 
 _DEPTHS = 2048
 _DEPTHS_A_NAT = F(96)
