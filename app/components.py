@@ -29,10 +29,11 @@ class Strip:
     kind: Literal["magnitude", "change"] = "magnitude"
     details: Sequence[str] | None = None
     """More of each token, for its tooltip."""
-    clickable: bool = False
     marked: int | None = None
     unscaled: int = 0
     """Tokens at the start that do not stretch the scale: BOS, where activations are often extreme."""
+    log: bool = False
+    """Colour by the logarithm of the values, which are positive: ranks."""
     scale_with: Sequence[float | None] = ()
     """Further values that share the scale, so that two strips can be compared."""
 
@@ -46,13 +47,12 @@ def token_strip(strip: Strip) -> html.Div:
     low, high = _range(strip)
     shades = _shades(strip.kind)
     pieces = [_token(strip, place, low, high, shades) for place in range(len(strip.tokens))]
-    role = {"role": "listbox", "aria-label": f"{strip.title}, {len(pieces)} tokens"} if strip.clickable else {}
     return html.Div(
         [
             html.Div(
                 [html.Span(strip.title, className="strip-title"), _legend(strip, low, high)], className="strip-head"
             ),
-            html.Div(pieces, className="strip clickable" if strip.clickable else "strip", **role),
+            html.Div(pieces, className="strip"),
         ],
         className="strip-box",
     )
@@ -67,6 +67,8 @@ def _range(strip: Strip) -> tuple[float, float]:
     if strip.kind == "change":
         reach = max(abs(low), abs(high), 1e-6)
         return -reach, reach
+    if strip.log:
+        low, high = math.log10(low), math.log10(high)
     return (low, high) if high > low else (low, low + 1e-6)
 
 
@@ -81,42 +83,83 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _place_in_scale(strip: Strip, place: int, low: float, high: float) -> int | None:
+    """Which shade a token's value takes; None for one that is not there."""
+    value = strip.values[place]
+    if value is None or not math.isfinite(value):
+        return None
+    value = math.log10(value) if strip.log else value
+    return round(min(1.0, max(0.0, (value - low) / (high - low))) * (_SHADES - 1))
+
+
+def _ink(shade: tuple[int, int, int]) -> str:
+    """The colour of text that can be read on a shade."""
+    red, green, blue = shade
+    return "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
+
+
+def _shown(strip: Strip, place: int) -> str:
+    value = strip.values[place]
+    if strip.log:
+        return "—" if value is None else f"{value:,.0f}"
+    return signed(value, strip.unit) if strip.kind == "change" else number(value, strip.unit)
+
+
 def _token(strip: Strip, place: int, low: float, high: float, shades: list[tuple[int, int, int]]) -> html.Span:
-    token, value = strip.tokens[place], strip.values[place]
-    shown = signed(value, strip.unit) if strip.kind == "change" else number(value, strip.unit)
-    lines = [f"{visible(token)}  (position {place})", f"{strip.title}: {shown}"]
+    token = strip.tokens[place]
+    lines = [f"{visible(token)}  (position {place})", f"{strip.title}: {_shown(strip, place)}"]
     if strip.details is not None:
         lines.append(strip.details[place])
+    shade = _place_in_scale(strip, place, low, high)
     style: dict[str, str] = {}
-    if value is not None and math.isfinite(value):
-        share = min(1.0, max(0.0, (value - low) / (high - low)))
-        red, green, blue = shades[round(share * (_SHADES - 1))]
-        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-        style = {"backgroundColor": f"rgb({red},{green},{blue})", "color": "#111" if bright else "#fff"}
-    extra: dict[str, Any] = {}
-    if strip.clickable:
-        chosen = place == strip.marked
-        extra = {
-            "data-token": str(place),
-            "role": "option",
-            "tabIndex": 0 if place == (strip.marked or 0) else -1,
-            "aria-selected": "true" if chosen else "false",
-        }
+    if shade is not None:
+        style = {"backgroundColor": "rgb({},{},{})".format(*shades[shade]), "color": _ink(shades[shade])}
     name = "tok marked" if place == strip.marked else "tok"
-    piece = html.Span(visible(token), className=name, style=style, title="\n".join(lines), **extra)
+    piece = html.Span(visible(token), className=name, style=style, title="\n".join(lines))
     return html.Span([piece, html.Br()]) if token.endswith("\n") else piece
 
 
+def strip_data(strips: Sequence[Strip]) -> dict[str, Any]:
+    """Strips over the same tokens as plain data, which the browser draws (`strips` in calibroscope.js).
+
+    A thousand tokens in eight strips are eight thousand elements: as components they would take seconds on the way.
+    """
+    first = strips[0]
+    kinds = {strip.kind for strip in strips}
+    return {
+        "tokens": [visible(token) for token in first.tokens],
+        "breaks": [place for place, token in enumerate(first.tokens) if token.endswith("\n")],
+        "details": list(first.details or []),
+        "shades": {
+            kind: [["rgb({},{},{})".format(*shade), _ink(shade)] for shade in _shades(kind)] for kind in sorted(kinds)
+        },
+        "strips": [_one_strips_data(strip) for strip in strips],
+    }
+
+
+def _one_strips_data(strip: Strip) -> dict[str, Any]:
+    low, high = _range(strip)
+    return {
+        "title": strip.title,
+        "kind": strip.kind,
+        "legend": list(_legend_words(strip, low, high)),
+        "shade": [_place_in_scale(strip, place, low, high) for place in range(len(strip.values))],
+        "shown": [_shown(strip, place) for place in range(len(strip.values))],
+    }
+
+
 def _legend(strip: Strip, low: float, high: float) -> html.Span:
-    ends = (signed(low), signed(high)) if strip.kind == "change" else (number(low), number(high))
+    lowest, highest = _legend_words(strip, low, high)
     return html.Span(
-        [
-            html.Span(ends[0]),
-            html.Span(className=f"legend-bar {strip.kind}"),
-            html.Span(f"{ends[1]} {strip.unit}".strip()),
-        ],
-        className="legend",
+        [html.Span(lowest), html.Span(className=f"legend-bar {strip.kind}"), html.Span(highest)], className="legend"
     )
+
+
+def _legend_words(strip: Strip, low: float, high: float) -> tuple[str, str]:
+    if strip.log:
+        return f"{10**low:,.0f}", f"{10**high:,.0f} (log scale)"
+    ends = (signed(low), signed(high)) if strip.kind == "change" else (number(low), number(high))
+    return ends[0], f"{ends[1]} {strip.unit}".strip()
 
 
 def class_chip(neuron_class: NeuronClass) -> html.Span:

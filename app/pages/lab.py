@@ -22,7 +22,7 @@ MODEL, TEXT, EXAMPLE, ANALYSE, MESSAGE = "lab-model", "lab-text", "lab-example",
 TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
 NEURON, ADD, ROWS, CHOSEN, RESULT = "lab-neuron", "lab-add", "lab-rows", "lab-chosen", "lab-result"
 KIND, VALUE, REMOVE, MODELS = "lab-kind", "lab-value", "lab-remove", "lab-models"
-ADDRESS = "lab-address"
+ADDRESS, DRAWN, CANVAS, INTRODUCTION = "lab-address", "lab-drawn", "lab-canvas", "lab-introduction"
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -110,17 +110,17 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
         return ablation.model_dump(), views.totals(ablation)
 
     @app.callback(
-        Output(STRIPS, "children"),
-        Input(TRACE, "data"), Input(ABLATION, "data"), Input(TOKEN, "data"), prevent_initial_call=True,
+        Output(DRAWN, "data"), Output(STRIPS, "style"), Output(INTRODUCTION, "style"),
+        Input(TRACE, "data"), Input(ABLATION, "data"), prevent_initial_call=True,
     )  # fmt: skip
-    async def show_strips(held: dict[str, Any] | None, ablated: dict[str, Any] | None, token: int | None) -> Any:
+    async def show_strips(held: dict[str, Any] | None, ablated: dict[str, Any] | None) -> Any:
         if held is None:
-            return None
+            return no_update, no_update, no_update
         trace = TextTrace.model_validate(held["trace"])
         ablation = None if ablated is None else Ablation.model_validate(ablated)
         if ablation is not None and ablation.text != trace.id:
             ablation = None  # of the text before; the right one is on its way
-        return views.strips(trace, ablation, token)
+        return views.strips(trace, ablation), {}, {"display": "none"}
 
     @app.callback(
         Output(DETAIL, "children"), Input(TOKEN, "data"), Input(ABLATION, "data"), State(TRACE, "data"),
@@ -140,6 +140,10 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
             graph(prediction_bars(states, following)),
         )
 
+    clientside_callback(
+        "window.calibroscope.drawStrips", Output(CANVAS, "title"), Input(DRAWN, "data"), Input(TOKEN, "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
     clientside_callback(
         "window.calibroscope.rememberLab", Output(ADDRESS, "data"), Input(MODEL, "value"), Input(CHOSEN, "data")
     )
@@ -175,7 +179,7 @@ def layout(model: str | None = None, neuron: str | None = None, do: str | None =
     return html.Div(
         [
             dcc.Store(id=TRACE), dcc.Store(id=ABLATION), dcc.Store(id=TOKEN), dcc.Store(id=CHOSEN, data=chosen),
-            dcc.Store(id=ADDRESS),
+            dcc.Store(id=ADDRESS), dcc.Store(id=DRAWN),
             dcc.Interval(id=MODELS, interval=3_000),
             html.H1("Text lab", className="visually-hidden"),
             html.Div(
@@ -185,7 +189,11 @@ def layout(model: str | None = None, neuron: str | None = None, do: str | None =
                         [
                             html.Div(id=MESSAGE),
                             html.Div(id=RESULT, **{"aria-live": "polite"}),
-                            dcc.Loading(html.Div(views.introduction(), id=STRIPS), delay_show=400),
+                            html.Div(views.introduction(), id=INTRODUCTION),
+                            html.Div(
+                                panel("Your text", html.Div(id=CANVAS, className="strips"), note=views.STRIPS_NOTE),
+                                id=STRIPS, style={"display": "none"},
+                            ),
                             html.Div(id=DETAIL),
                         ],
                         className="page-main",
@@ -211,7 +219,7 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
             html.Div(
                 [
                     dmc.TextInput(id=NEURON, placeholder="29.830", value=neuron or "", className="grow",
-                                  **{"aria-label": "Neuron to intervene on"}),
+                                  **{"aria-label": "Neuron or head to intervene on"}),
                     dmc.Button("Add", id=ADD, variant="default"),
                 ],
                 className="add-row",

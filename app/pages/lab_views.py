@@ -5,20 +5,19 @@ from typing import Any
 
 import dash_mantine_components as dmc
 from dash import html, no_update
-from dash.development.base_component import Component
 from pydantic import TypeAdapter, ValidationError
 
-from app.components import Strip, empty, panel, token_strip
+from app.components import Strip, empty, panel, strip_data
 from app.format import number, percent, signed
 from app.text import visible
 from backend.schemas import (
     MAX_INTERVENTIONS,
     MAX_TEXT_CHARS,
     Ablation,
-    NeuronName,
     Prediction,
     TextTrace,
     TokenValues,
+    UnitName,
 )
 
 _KINDS = {
@@ -30,13 +29,18 @@ _KINDS = {
 }
 _STARTING_VALUE = {"scale": 2.0, "value": 0.0}
 _LARGEST_VALUE = 1e4
-_NAME = TypeAdapter(NeuronName)
+_HEAD_KINDS = ("mean", "zero", "scale")
+_NAME = TypeAdapter(UnitName)
+
+STRIPS_NOTE = (
+    "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
+)
 
 Rows = list[dict[str, Any]]
 
 
-def is_neuron(name: str) -> bool:
-    """Whether a text reads as a neuron's name."""
+def is_unit(name: str) -> bool:
+    """Whether a text reads as the name of a neuron or of an attention head."""
     try:
         _NAME.validate_python(name)
     except ValidationError:
@@ -51,9 +55,14 @@ def read_interventions(written: str) -> Rows:
         name, _, rest = part.partition(":")
         kind, _, value = rest.partition(":")
         kind = kind or "mean"
-        if is_neuron(name) and kind in _KINDS and all(row["neuron"] != name for row in rows):
+        if is_unit(name) and kind in _kinds(name) and all(row["neuron"] != name for row in rows):
             rows.append({"neuron": name, "kind": kind, "value": _read_value(kind, value)})
     return rows
+
+
+def _kinds(name: str) -> dict[str, str]:
+    """What can be done to a neuron, or to a head."""
+    return {kind: words for kind, words in _KINDS.items() if "." in name or kind in _HEAD_KINDS}
 
 
 def _read_value(kind: str, written: str) -> float | None:
@@ -69,12 +78,12 @@ def _read_value(kind: str, written: str) -> float | None:
 def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
     """The interventions with one more, and what is wrong with the name if it cannot be added."""
     name = (typed or "").strip()
-    if not is_neuron(name):
-        return no_update, "Write layer.index, as in 29.830."
+    if not is_unit(name):
+        return no_update, "Write layer.index, as in 29.830, or a head, as in L5H1."
     if any(row["neuron"] == name for row in chosen):
         return no_update, f"{name} is in the list already."
     if len(chosen) >= MAX_INTERVENTIONS:
-        return no_update, f"At most {MAX_INTERVENTIONS} neurons at once."
+        return no_update, f"At most {MAX_INTERVENTIONS} interventions at once."
     return [*chosen, {"neuron": name, "kind": "mean", "value": None}], None
 
 
@@ -98,7 +107,7 @@ def intervention_row(row: dict[str, Any]) -> html.Div:
     """One intervention: the neuron, what happens to it, and how to take it out again."""
     name, kind = row["neuron"], row["kind"]
     place = {"neuron": name}
-    options = [{"value": value, "label": label} for value, label in _KINDS.items()]
+    options = [{"value": value, "label": label} for value, label in _kinds(name).items()]
     number_input = dmc.NumberInput(
         id={"type": "lab-value", **place}, value=row["value"] if row["value"] is not None else "",
         step=0.5, size="xs", w=84, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
@@ -143,20 +152,16 @@ def introduction() -> html.Div:
     )
 
 
-def strips(trace: TextTrace, ablation: Ablation | None, token: int | None) -> list[Component]:
+def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
     """The text, strip under strip: what the model did, what the neurons did, and what the intervention changed."""
     shown = [
         Strip("Loss", trace.tokens, _shifted(trace.values.loss), "nats"),
         Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
+        Strip("Rank of the token", trace.tokens, _shifted(trace.values.rank), log=True),
     ]
     if ablation is not None:
         shown += _changes(trace, ablation)
-    note = (
-        "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
-    )
-    common = {"details": _details(trace.values, trace), "clickable": True, "marked": token, "unscaled": 1}
-    drawn = [token_strip(replace(strip, **common)) for strip in shown]
-    return [panel("Your text", html.Div(drawn, className="strips"), note=note)]
+    return strip_data([replace(strip, details=_details(trace.values, trace), unscaled=1) for strip in shown])
 
 
 def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
@@ -164,7 +169,8 @@ def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
     entropies = _change(before.entropy, total.entropy), _change(before.entropy, frozen.entropy)
     losses = _shifted(_change(before.loss, total.loss)), _shifted(_change(before.loss, frozen.loss))
     activations = [
-        Strip(f"Activation of {name}", trace.tokens, values) for name, values in ablation.activations_before.items()
+        Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", trace.tokens, values)
+        for name, values in ablation.activations_before.items()
     ]
     changes = [
         Strip(f"Change of {what}{part}", trace.tokens, pair[place], "nats", "change", scale_with=pair[1 - place])

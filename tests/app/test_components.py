@@ -1,11 +1,12 @@
 """The token strip and the words for numbers."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from app.components import Strip, metric_card, token_strip
+from app.components import Strip, metric_card, strip_data, token_strip
 from app.format import number, percent, signed
 from app.text import label, visible
 from tests.app.sample import TOKENS
@@ -59,11 +60,28 @@ def test_text_on_colour_can_be_read() -> None:
     assert (dark["style"]["color"], bright["style"]["color"]) == ("#fff", "#111")
 
 
-def test_clickable_tokens_are_options_of_which_one_takes_focus() -> None:
-    found = _tokens(Strip("Loss", ["a", "b", "c"], [0.0, 1.0, 2.0], clickable=True, marked=1))
-    assert [token["tabIndex"] for token in found] == [-1, 0, -1]
-    assert [token["aria-selected"] for token in found] == ["false", "true", "false"]
-    assert [token["data-token"] for token in found] == ["0", "1", "2"]
+def test_strips_as_data_are_the_strips() -> None:
+    values = [[0.0, 1.0, None], [-1.0, 2.0, 0.0]]
+    strips = [
+        Strip("Loss", ["a", "<b>", "\n"], values[0], "nats", details=["x", "y", "z"]),
+        Strip("Change", ["a", "<b>", "\n"], values[1], "nats", "change"),
+    ]
+    data = strip_data(strips)
+    assert (data["tokens"], data["breaks"], data["details"]) == (["a", "<b>", "↵"], [2], ["x", "y", "z"])
+    for strip, drawn in zip(strips, data["strips"], strict=True):
+        for place, token in enumerate(_tokens(strip)):
+            shade = drawn["shade"][place]
+            colours = [] if shade is None else data["shades"][strip.kind][shade]
+            assert colours == list(token["style"].values())
+            assert drawn["shown"][place] in token["title"]
+
+
+def test_ranks_are_coloured_by_their_logarithm() -> None:
+    data = strip_data([Strip("Rank", ["a"] * 5, [1, 10, 100, 1000, 10000], log=True)])
+    shades = data["strips"][0]["shade"]
+    assert [b - a for a, b in pairwise(shades)] == [8, 8, 8, 8]
+    assert data["strips"][0]["shown"][3] == "1,000"
+    assert data["strips"][0]["legend"] == ["1", "10,000 (log scale)"]
 
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [2.0], [2.0, 2.0]])

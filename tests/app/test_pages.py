@@ -1,5 +1,6 @@
 """What the pages do with the service's answers, and with its errors."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -144,11 +145,22 @@ async def test_the_lab_shows_the_change_and_its_direct_part() -> None:
     assert "mean over words" in words
     assert "(+0.400)" in words
     assert "(+0.100)" in words
-    strips = _text(lab_views.strips(sample.trace(), sample.ablation(), 2))
-    for title in ("Loss", "Entropy", "Activation of 29.7", "Change of loss", "direct part"):
-        assert title in strips
-    plain = _text(lab_views.strips(sample.trace(), None, None))
-    assert "Change of" not in plain
+    drawn = lab_views.strips(sample.trace(), sample.ablation())
+    titles = " ".join(strip["title"] for strip in drawn["strips"])
+    for title in ("Loss", "Entropy", "Rank", "Activation of 29.7", "Change of loss", "direct part"):
+        assert title in titles
+    assert all(len(strip["shade"]) == len(strip["shown"]) == len(drawn["tokens"]) for strip in drawn["strips"])
+    assert [strip["title"] for strip in lab_views.strips(sample.trace(), None)["strips"]] == [
+        "Loss", "Entropy", "Rank of the token",
+    ]  # fmt: skip
+
+
+async def test_a_long_text_is_light_to_send() -> None:
+    """Strips travel as data: a thousand tokens must not become megabytes."""
+    trace, ablation = sample.trace(repeat=200), sample.ablation("long", repeat=200)
+    tokens = len(trace.tokens)
+    assert tokens >= 1000
+    assert len(json.dumps(lab_views.strips(trace, ablation))) < 600 * tokens
 
 
 async def test_predictions_at_a_token_have_every_state() -> None:
@@ -168,6 +180,7 @@ async def test_predictions_at_a_token_have_every_state() -> None:
         ("29.1:value", [("29.1", "value", 0.0)]),
         ("29.1:scale:nan", [("29.1", "scale", 2.0)]),
         ("29.1,29.1:zero,x.y,29.2:explode,<b>", [("29.1", "mean", None)]),
+        ("L5H1:zero,L5H2:clip,l3h0:scale:0", [("L5H1", "zero", None), ("l3h0", "scale", 0.0)]),
         ("", []),
     ],
 )

@@ -29,7 +29,9 @@ class Predictions:
         """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
         log_p = logits.log_softmax(dim=1)
         p = log_p.exp()
-        p /= p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
+        total = p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
+        p /= total
+        log_p -= total.log()
         mean_l = torch.linalg.vecdot(p, log_p)[:, None]
         correct = targets[:, None]
         if b_U is None:
