@@ -1,5 +1,6 @@
 """`/lab`: a person's own text. See loss, entropy and activations; intervene on neurons; see what moves, and how."""
 
+from collections.abc import Callable
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -10,11 +11,12 @@ from app.components import failure, graph, panel
 from app.examples import EXAMPLES
 from app.figures.lab import prediction_bars
 from app.pages import lab_views as views
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import Answer, ApiError, AsyncClient, Call, calls
 from backend.schemas import (
     AblateRequest,
     Ablation,
     InterventionRequest,
+    SweepRequest,
     TextTrace,
 )
 
@@ -23,6 +25,7 @@ TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token
 NEURON, ADD, ROWS, CHOSEN, RESULT = "lab-neuron", "lab-add", "lab-rows", "lab-chosen", "lab-result"
 KIND, VALUE, REMOVE, MODELS = "lab-kind", "lab-value", "lab-remove", "lab-models"
 ADDRESS, DRAWN, CANVAS, INTRODUCTION = "lab-address", "lab-drawn", "lab-canvas", "lab-introduction"
+WHO = "lab-who"
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -140,6 +143,13 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
             graph(prediction_bars(states, following)),
         )
 
+    @app.callback(
+        Output(WHO, "children"), Input(TOKEN, "data"), State(TRACE, "data"),
+        running=[(Output(WHO, "aria-busy"), "true", "false")], prevent_initial_call=True,
+    )  # fmt: skip
+    async def show_who(token: int | None, held: dict[str, Any] | None) -> Any:
+        return None if token is None or held is None else await who_matters(client, held, token)
+
     clientside_callback(
         "window.calibroscope.drawStrips", Output(CANVAS, "title"), Input(DRAWN, "data"), Input(TOKEN, "data"),
         prevent_initial_call=True,
@@ -149,17 +159,35 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
     )
 
 
+async def who_matters(client: AsyncClient, held: dict[str, Any], token: int) -> Any:
+    """All last-layer neurons ranked at one token, or why not."""
+    trace = TextTrace.model_validate(held["trace"])
+    if not 0 <= token < len(trace.tokens):
+        return None
+    is_last = token == len(trace.tokens) - 1
+    request = SweepRequest(position=token, sort="abs_delta_entropy" if is_last else "total_effect", limit=10)
+    try:
+        sweep = await _again_if_forgotten(client, held, lambda text: calls.sweep(text, request))
+    except ApiError as error:
+        return failure(error.problem.detail)
+    return views.who_matters(sweep, trace.model)
+
+
 async def _ablated(client: AsyncClient, held: dict[str, Any], chosen: list[dict[str, Any]]) -> Ablation:
     request = AblateRequest(interventions=[InterventionRequest(**row) for row in chosen])
+    return await _again_if_forgotten(client, held, lambda text: calls.ablate(text, request))
+
+
+async def _again_if_forgotten(client: AsyncClient, held: dict[str, Any], ask: Callable[[str], Call[Answer]]) -> Answer:
     trace = TextTrace.model_validate(held["trace"])
     try:
-        return await client.send(calls.ablate(trace.id, request))
+        return await client.send(ask(trace.id))
     except ApiError as error:
         if error.problem.status != 404:
             raise
         # The service has restarted or made room: the text is still here, so it is sent again.
         again = await client.send(calls.trace_text(trace.model, held["text"]))
-        return await client.send(calls.ablate(again.id, request))
+        return await client.send(ask(again.id))
 
 
 async def _suggested(client: AsyncClient, run: int | None) -> str:
@@ -195,6 +223,7 @@ def layout(model: str | None = None, neuron: str | None = None, do: str | None =
                                 id=STRIPS, style={"display": "none"},
                             ),
                             html.Div(id=DETAIL),
+                            html.Div(id=WHO, **{"aria-live": "polite"}),
                         ],
                         className="page-main",
                     ),

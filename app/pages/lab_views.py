@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import html, no_update
+from dash import dcc, html, no_update
 from pydantic import TypeAdapter, ValidationError
 
 from app.components import Strip, empty, panel, strip_data
@@ -15,6 +15,7 @@ from backend.schemas import (
     MAX_TEXT_CHARS,
     Ablation,
     Prediction,
+    Sweep,
     TextTrace,
     TokenValues,
     UnitName,
@@ -110,7 +111,7 @@ def intervention_row(row: dict[str, Any]) -> html.Div:
     options = [{"value": value, "label": label} for value, label in _kinds(name).items()]
     number_input = dmc.NumberInput(
         id={"type": "lab-value", **place}, value=row["value"] if row["value"] is not None else "",
-        step=0.5, size="xs", w=84, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
+        step=0.5, size="xs", w=68, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
         **{"aria-label": f"Number for {name}"},
         style={} if kind in _STARTING_VALUE else {"display": "none"},
     )  # fmt: skip
@@ -255,3 +256,25 @@ def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html
         ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}): entropy {entropy}, {scale}."],
         className="sentences",
     )
+
+
+def who_matters(sweep: Sweep, model: str) -> html.Section:
+    """The neurons whose ablation moves one token most, each with a link to its page."""
+    head = html.Tr(
+        [html.Th(name) for name in ("neuron", "activation", "Δ loss", "direct part of |Δ loss|", "Δ entropy")]
+    )
+    rows = [
+        html.Tr(
+            [
+                html.Td(dcc.Link(row.neuron, href=f"/m/{model}/n/{row.neuron.replace('.', '/')}", className="mono")),
+                html.Td(number(row.activation)),
+                html.Td(signed(row.delta_loss)),
+                html.Td(number(row.direct_effect_ln)),
+                html.Td(signed(row.delta_entropy)),
+            ]
+        )
+        for row in sweep.rows
+    ]
+    table = html.Table([html.Thead(head), html.Tbody(rows)], className="totals")
+    note = f"Every last-layer neuron ablated alone at this token; the strongest, in nats. Reference: {sweep.reference}."
+    return panel("Who matters here", table, note=note)

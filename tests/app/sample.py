@@ -175,3 +175,22 @@ def contexts() -> schemas.ContextList:
         for place, bucket in enumerate(buckets)
     ]  # fmt: skip
     return schemas.ContextList(neuron="29.7", contexts=strips)
+
+
+def sweep(**changes: object) -> schemas.Sweep:
+    """Two neurons at one token."""
+    rows = [
+        schemas.SweepRow(
+            neuron=f"29.{index}", activation=1.5, total_effect=0.2, direct_effect_ln=0.1, ln_mediated=0.5,
+            delta_loss=-0.2, delta_entropy=0.3, abs_delta_entropy=0.3, prediction_change=0.0,
+        )
+        for index in (7, 3)
+    ]  # fmt: skip
+    fields: dict[str, object] = {
+        "text": "abc",
+        "position": 1,
+        "positions": 1,
+        "reference": "mean over words",
+        "rows": rows,
+    }
+    return schemas.Sweep(**(fields | changes))

@@ -163,6 +163,24 @@ async def test_a_long_text_is_light_to_send() -> None:
     assert len(json.dumps(lab_views.strips(trace, ablation))) < 600 * tokens
 
 
+async def test_who_matters_at_a_token_is_a_table_of_links_or_says_why_not() -> None:
+    held = {"text": "The lamp is lit.", "trace": sample.trace().model_dump()}
+    asked: list[Call[Any]] = []
+
+    def sweep(call: Call[Any]) -> Any:
+        asked.append(call)
+        return sample.sweep()
+
+    service = Service(sweep=sweep)
+    drawn = await lab.who_matters(service, held, 1)
+    assert "/m/tiny/n/29/7" in str(drawn)
+    assert "−0.200" in _text(drawn)
+    assert await lab.who_matters(service, held, 99) is None
+    await lab.who_matters(service, held, len(sample.TOKENS) - 1)
+    assert [call.body.sort for call in asked] == ["total_effect", "abs_delta_entropy"]
+    assert "nothing at" in _text(await lab.who_matters(Service(), held, 1))
+
+
 async def test_predictions_at_a_token_have_every_state() -> None:
     states, following = lab_views.predictions_at(sample.trace(), sample.ablation(), 1)
     assert list(states) == ["before", "after", "direct part only"]

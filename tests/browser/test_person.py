@@ -85,6 +85,8 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
     page.locator(".strip.clickable [data-token='5']").first.click()
     expect(page.get_by_role("heading", name="Predictions at the chosen token")).to_be_visible()
     expect(page.locator(".strip.clickable [data-token='5'].marked").first).to_be_visible()
+    expect(page.get_by_text("Who matters here")).to_be_visible()
+    expect(page.locator("#lab-who tbody tr")).to_have_count(10)
     assert f"do={name}" in page.url, "the interventions are in the address"
 
 
