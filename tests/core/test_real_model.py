@@ -5,8 +5,9 @@ import platformdirs
 import pytest
 import torch
 
-from backend.core.metrics import weights
+from backend.core.metrics import engine, kernels, survey, weights
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.kernels import Before, DirectPath, Problem
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
 from precompute.corpus import counted_positions
@@ -48,6 +49,7 @@ def test_the_known_neurons_act_through_the_norm(smollm2: AnalysisModel) -> None:
     batch = TokenBatch(trace.residual[0, chosen], trace.activations[0, chosen], torch.from_numpy(tokens)[0, chosen + 1])
     effects = ablation_effects(smollm2.readout, batch, trace.activations[0].mean(dim=0))
     columns = EffectSums.of(effects).columns()
+    assert all(np.isfinite(column).all() for column in columns.values())
     assert 0.01 < columns["total_effect"][830] < 0.08
     assert 0.4 < columns["ln_mediated"][830] < 0.75
     assert 0.15 < columns["ln_mediated"][1022] < 0.55
@@ -57,6 +59,27 @@ def test_the_known_neurons_act_through_the_norm(smollm2: AnalysisModel) -> None:
     ranked = np.argsort(-np.where(strong, columns["ln_mediated"], -1))
     assert 830 in ranked[:5], "it stands out among neurons with an effect worth the name"
     _agrees_with_float64(smollm2, batch, trace.activations[0].mean(dim=0), effects.delta_loss, effects.delta_entropy)
+
+
+def test_compiled_ranks_are_those_of_the_plain_kernel(smollm2: AnalysisModel) -> None:
+    """Over a real vocabulary, where loops run in their widest form; every neuron at six tokens."""
+    tokens = np.array([[smollm2.bos, *smollm2.encode(PROSE)][:200]])
+    trace, readout = smollm2.trace(torch.from_numpy(tokens)), smollm2.readout
+    places = torch.arange(20, 200, 32)
+    centred = readout.centred(trace.residual[0, places])
+    scale = readout.scale(centred)
+    deltas = trace.activations[0].mean(dim=0) - trace.activations[0, places]
+    r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
+    targets, path = torch.from_numpy(tokens)[0, places + 1], DirectPath.of(readout.W_out, readout.W_U)
+    problem = Problem(readout.logits(centred, scale), targets, deltas / scale[:, None], r, path, None)
+    before = Before.of(problem.logits, targets, None)
+    plain = kernels.every_pair(problem, before)
+    for found in (engine.by_rows(problem, before), survey.every_pair(problem, before)):
+        assert int(found.rank.min()) >= 1
+        # Tokens that come closer than float32 can tell may fall either way.
+        assert float((found.rank != plain.rank).double().mean()) < 5e-4
+        assert int((found.rank - plain.rank).abs().max()) <= 1
+        assert torch.equal(found.changed, plain.changed)
 
 
 def _agrees_with_float64(

@@ -144,13 +144,6 @@ def _after(logits, a, b, has_b, m, n, o, c, q, v):
     return y + q * (y - (b[v] - n)) if has_b else y
 
 
-@njit(nogil=True, cache=True)
-def _above_itself(p, log_p, a, b, has_b, m, n, o, c, q, degree, v, correct, top):
-    one = slice(v, v + 1)
-    some_b = b[one] if has_b else b
-    return inner_pass(p[one], log_p[one], a[one], some_b, has_b, m, n, o, c, q, correct, top, degree)
-
-
 @njit(nogil=True, fastmath=FAST, cache=True)
 def _mass(p, log_p, m):
     total = F(0)
@@ -206,29 +199,44 @@ def sum_pairs(
         above[k, :] = 0
     for start in range(0, d_vocab, TILE):
         stop = min(start + TILE, d_vocab)
-        some_b = b[start:stop] if has_b else b
         tile = start // TILE
         for k in range(first, last):
             t, i = tokens[k], rows[k]
             x = abs(c[k]) * (sizes[i, tile] + abs(mean_a[k]))
             z = abs(q[k]) * (deepest[t] + x)
-            found = inner_pass(
-                p[t, start:stop], log_p[t, start:stop], A[i, start:stop], some_b, has_b, mean_l[t], mean_b[t],
-                mean_a[k], c[k], q[k], correct[k - first], best[k - first],
-                _degree(degree[k], x, z, mass[t, tile], allowed),
+            pair = (
+                p[t], log_p[t], A[i], b, has_b, mean_l[t], mean_b[t], mean_a[k], c[k], q[k], correct[k - first],
+                best[k - first], _degree(degree[k], x, z, mass[t, tile], allowed),
             )  # fmt: skip
-            sums[k, 0] += found[0]
-            sums[k, 1] += found[1]
-            sums[k, 2] += found[2]
-            sums[k, 3] += found[3]
-            above[k, 0] += found[4]
-            above[k, 1] += found[5]
-    for k in range(first, last):
-        # Rounding inside the loop can put a token above itself: whether it did is asked of the same loop, and undone.
-        t, i = tokens[k], rows[k]
-        pair = (p[t], log_p[t], A[i], b, has_b, mean_l[t], mean_b[t], mean_a[k], c[k], q[k], degree[k])
-        above[k, 0] -= _above_itself(*pair, targets[t], correct[k - first], best[k - first])[4]
-        above[k, 1] -= _above_itself(*pair, tops[t], correct[k - first], best[k - first])[5]
+            target, top = targets[t], tops[t]
+            # The tokens that others are compared with are summed alone: rounding must not put them above themselves.
+            begin = start
+            for cut in (min(target, top), max(target, top)):
+                if begin <= cut < stop:
+                    _add_pass(pair, begin, cut, True, True, sums[k], above[k])
+                    _add_pass(pair, cut, cut + 1, cut != target, cut != top, sums[k], above[k])
+                    begin = cut + 1
+            _add_pass(pair, begin, stop, True, True, sums[k], above[k])
+
+
+@njit(nogil=True, cache=True)
+def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
+    """Add what the tokens `start` to `stop` contribute to one pair."""
+    if start >= stop:
+        return
+    p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree = pair
+    some_b = b[start:stop] if has_b else b
+    found = inner_pass(
+        p[start:stop], log_p[start:stop], a[start:stop], some_b, has_b, m, n, o, c, q, correct, top, degree
+    )
+    sums[0] += found[0]
+    sums[1] += found[1]
+    sums[2] += found[2]
+    sums[3] += found[3]
+    if count_correct:
+        above[0] += found[4]
+    if count_top:
+        above[1] += found[5]
 
 
 @njit(nogil=True, cache=True)
