@@ -246,7 +246,9 @@ class Run:
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float().to(self.model.device)
         engine = EffectsEngine(self.readout, self.config.mode, self.memory)
-        self.reporter.say(f"Effects by {engine.kernel.name} ({engine.kernel.reason}).")
+        self.reporter.say(
+            f"Effects by {engine.kernel.name} ({engine.kernel.reason}). The first time, loops are compiled."
+        )
         sampled = _SampledEffects(self, parts)
         for index, chosen in enumerate(places):
             if index in done:

@@ -136,7 +136,7 @@ class EffectsEngine:
             )
             for part, path in self._paths()
         ]
-        return _effects(before, pairs[0] if len(pairs) == 1 else PairStatistics(**_joined(pairs, dim=1)))
+        return effects_of(before, pairs[0] if len(pairs) == 1 else PairStatistics(**_joined(pairs, dim=1)))
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
         """A by slabs of neurons: kept if it is one slab, else formed anew each time."""
@@ -160,7 +160,8 @@ def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
     return {f.name: torch.cat([getattr(part, f.name) for part in parts], dim=dim) for f in fields(parts[0])}
 
 
-def _effects(before: Before, pairs: PairStatistics) -> Effects:
+def effects_of(before: Before, pairs: PairStatistics) -> Effects:
+    """What the kernels found, beside the predictions before."""
     return Effects(
         before_loss=before.loss,
         before_entropy=before.entropy,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backend.core.metrics import compiled
 from backend.core.metrics.distributions import distribution
-from backend.core.metrics.effects import Effects, Readout
+from backend.core.metrics.effects import Effects, Readout, effects_of
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 
 
@@ -44,18 +44,7 @@ def moved_effects(readout: Readout, unmoved: Unmoved, residual: Tensor) -> Effec
         pairs = _compiled(readout, unmoved, change, r)
     else:
         pairs = _plain(readout, unmoved, change, r)
-    before = unmoved.before
-    return Effects(
-        before_loss=before.loss,
-        before_entropy=before.entropy,
-        before_rank=before.rank,
-        delta_loss=pairs.delta_loss,
-        delta_loss_frozen=pairs.delta_loss_frozen,
-        delta_entropy=pairs.delta_entropy,
-        delta_entropy_frozen=pairs.delta_entropy_frozen,
-        delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
-        changed=pairs.changed,
-    )
+    return effects_of(unmoved.before, pairs)
 
 
 def _compiled(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> PairStatistics:
