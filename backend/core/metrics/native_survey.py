@@ -12,8 +12,8 @@ from backend.core.metrics.native import FAST, F, inner_pass
 
 _DEPTHS = 2048
 _DEPTHS_A_NAT = F(96)
-_NEURONS = 16
-"""Neurons that are taken out of Aᵀ together: a cache line of it."""
+_NEURONS = 96
+"""Neurons that are taken out of Aᵀ together: six cache lines of each of its rows."""
 
 
 @njit(nogil=True, cache=True)
