@@ -119,7 +119,7 @@ def activations(
 def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, reference: str) -> schemas.Sweep:
     """The answer to "who matters here?"."""
     columns = EffectSums.of(swept.effects).columns()
-    activations = text.traced.activations[swept.positions].double().mean(dim=0).numpy()
+    activations = text.traced.activations[swept.positions].double().mean(dim=0).cpu().numpy()
     if asked.position == len(text.traced.tokens) - 1:  # nothing follows: only the entropy means something
         for name in ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss"):
             columns[name] = np.full(len(activations), np.nan)

@@ -21,8 +21,10 @@ _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
 _ROWS_OF_SCRATCH = 400
 """… and that the kernel takes besides."""
-_WITH_POWERS = 3.5
-"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A, A² and three halves."""
+_WITH_POWERS = 4
+"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""
+_WITHOUT_POWERS = 2
+"""… and when they are not: A, and its transpose in a survey."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Tiles:
         while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
             tokens //= 2
         left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
-        return cls(tokens, max(64, min(n_neurons, left // row)), left >= _WITH_POWERS * n_neurons * row)
+        return cls(
+            tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), left >= _WITH_POWERS * n_neurons * row
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
         if mode == "survey":
-            reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, wider heads or whole rows else"
+            reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, whole rows else"
             return Kernel("survey", reason, survey.every_pair)
         reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
         return Kernel("moment series", reason, by_series)
@@ -71,7 +75,7 @@ def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
     return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", kernels.every_pair)
 
 
-def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = series.EXACT) -> PairStatistics:
+def by_series(problem: Problem, before: Before) -> PairStatistics:
     """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows.
 
     For a few tokens, raising all of A to its powers costs more than whole rows do.
@@ -79,9 +83,9 @@ def by_series(problem: Problem, before: Before, accuracy: series.Accuracy = seri
     if len(problem.logits) < _FEW_TOKENS:
         return by_rows(problem, before)
     out = PairStatistics.empty(problem)
-    expansion = series.Series(problem, before.predictions, accuracy)
+    expansion = series.Series(problem, before.predictions)
     certified = expansion.fill(out)
-    spread = compiled.Spread(expansion.spread, accuracy.order + 1)
+    spread = compiled.Spread(expansion.spread, series.EXACT.order + 1)
     compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
     compiled.fill_ranks(problem, before, certified, out)
     return out

@@ -13,13 +13,10 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from backend.core.metrics.kernels import TILE
 
 F = np.float32
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int32]
 
 LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
 """Degrees of the polynomials: 3, 6, 12, and 12 of a sixteenth of the argument."""

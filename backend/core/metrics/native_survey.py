@@ -140,3 +140,6 @@ def head_effects(
                 size = abs(q_i) * np.sqrt(tail_uu[t]) + abs(c_i) * larger * spread
                 farthest = abs(q_i) * u_reach[t] + larger * reach[t, i]
                 bound[t, i] = size * size / 2 * np.exp(farthest)
+                # A tilted mean of at most 1 is what lets the 4 of ω cover the quotient.
+                if max(abs(total_y / (1 + total)), abs(frozen_y / (1 + frozen))) > 1:
+                    bound[t, i] = np.inf

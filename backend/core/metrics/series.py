@@ -58,7 +58,6 @@ class Accuracy:
 
 
 EXACT = Accuracy(order=3, half_from=3, tolerance=3e-6)
-COARSE = Accuracy(order=2, half_from=2, tolerance=4e-4)
 
 
 class _Weights:
