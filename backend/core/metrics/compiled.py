@@ -23,6 +23,8 @@ ROUNDING = 2e-7
 _LOOPS: Any = native
 _MANY_PAIRS = 8
 """Pairs a token from which on it pays to look at the mass of tiles."""
+_FEW_COLUMNS = 512
+"""Rows of Aᵀ that are read for a token's ranks at most; beyond, single entries of A are fewer."""
 FARTHEST = 16.0
 """Largest |x| and |z| of the polynomials of degree 12, whose argument is a sixteenth of it."""
 
@@ -72,13 +74,20 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
     reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
     more = np.zeros(tuple(wanted.shape), np.int32)
     beaten = np.zeros(tuple(wanted.shape), np.bool_)
-    logits, A, b = arrays(problem.logits, problem.path.A, bias(problem))
-    pairs = arrays(problem.c, problem.r - 1, wanted, reach, problem.targets, before.top)
+    logits, A, b, c, q = arrays(problem.logits, problem.path.A, bias(problem), problem.c, problem.r - 1)
+    rest = wanted.numpy().copy()
+    per_pair = (b, problem.b_U is not None, c, q, rest, *arrays(reach, problem.targets, before.top))
+    columns = problem.path.kept_columns()
+    if columns is not None:
+        done = np.zeros(len(wanted), np.bool_)
+        data = (logits, columns.numpy(), *per_pair, _FEW_COLUMNS)
+        over_tokens(len(wanted), lambda *part: _LOOPS.column_ranks(*data, *part, more, beaten, done))
+        rest[done] = False
     size = -(-len(wanted) // _workers())
 
     def work(start: int) -> None:
         stop = min(start + size, len(wanted))
-        _LOOPS.window_ranks(logits, A, b, problem.b_U is not None, *pairs, start, stop, more, beaten)
+        _LOOPS.window_ranks(logits, A, *per_pair, start, stop, more, beaten)
 
     _in_parallel(work, range(0, len(wanted), size))
     ranks = before.rank[:, None] + torch.from_numpy(more)
@@ -89,7 +98,7 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
 def _movement(problem: Problem, tokens: Tensor) -> Tensor:
     """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
     c, path = problem.c, problem.path
-    own = c * path.A[:, tokens].T
+    own = c * path.of_tokens(tokens)
     highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
     movement = torch.maximum(highest - own, own - lowest)
     if problem.b_U is None:
@@ -123,37 +132,23 @@ class Reach:
     def farthest(self) -> Tensor:
         return torch.maximum(self.x, self.z)
 
-    def degrees(
-        self,
-        problem: Problem,
-        predictions: Predictions,
-        pairs: tuple[Tensor, Tensor] | None,
-        spread: Spread | None,
-        rounding: float = ROUNDING,
-    ) -> Tensor:
-        """LOW, MIDDLE, HIGH or FAR by pair (None: of all, [tokens, n_neurons]): the lowest that leaves out little,
-        under p where a's spread is known."""
-        x, z = (self.x, self.z) if pairs is None else (self.x[pairs], self.z[pairs])
-        if spread is None or pairs is None:
-            return _degrees(x, z, (0, 0), (torch.ones_like(x), torch.ones_like(z)), rounding)
-        x_norm = problem.c[pairs].abs() * spread.norm[pairs]
-        z_norm = (problem.r - 1)[pairs].abs() * (_u_norm(problem, predictions)[pairs[0]] + x_norm)
-        return _degrees(x, z, (spread.order, 4), (x_norm**spread.order, z_norm**4), rounding)
+    def degrees(self, rounding: float) -> Tensor:
+        """The lowest degrees that leave out little, whatever the distribution; [tokens, n_neurons]."""
+        return _degrees(self.x, self.z, (0, 0), (torch.ones_like(self.x), torch.ones_like(self.z)), rounding)
 
 
 def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor, Tensor], rounding: float) -> Tensor:
-    needed = torch.zeros_like(x, dtype=torch.int32)
-    for degree in (3, 6):
-        rest = sizes[0] * x ** (degree + 1 - orders[0]) + sizes[1] * z ** (degree + 1 - orders[1])
-        needed += rest * (x + z).exp() / factorial(degree + 1) > rounding
-    return torch.where(torch.maximum(x, z) > native.NEAR, native.FAR, needed)
+    """As `native.py` numbers them. sizes: bounds of Σ p·(1 + |l̃|)·|x|^order and the same of z."""
+    growth = (x + z).exp()
 
+    def needed(v: Tensor, order: int, size: Tensor) -> Tensor:
+        steps = torch.zeros_like(v, dtype=torch.int32)
+        for degree in (3, 6):
+            steps += size * v ** (degree + 1 - order) * growth / factorial(degree + 1) > rounding / 2
+        return torch.where(v > native.NEAR, native.FAR, steps * (native.SIXTH - native.THIRD))
 
-def _u_norm(problem: Problem, predictions: Predictions) -> Tensor:
-    """(Σ p·(1 + |l|)·|ũ|⁴)^¼, [tokens]"""
-    u = predictions.centred_l() if problem.b_U is None else predictions.centred_u(problem.b_U)
-    fourth: Tensor = torch.linalg.vecdot(predictions.p * (1 - predictions.log_p), u.square_().square_())
-    return fourth.pow(1 / 4)
+    of_x, of_z = needed(x, orders[0], sizes[0]), needed(z, orders[1], sizes[1])
+    return torch.maximum(of_x, of_z) + (of_z > native.THIRD).int()
 
 
 @dataclass(frozen=True)
@@ -176,12 +171,21 @@ class Degrees:
         spread: Spread | None,
         rounding: float = ROUNDING,
     ) -> "Degrees":
-        tiles = -(-predictions.p.shape[1] // TILE)
-        mass = np.full((len(predictions.p), tiles), np.inf, np.float32)
-        if len(pairs[0]) > _MANY_PAIRS * len(mass):
-            data = arrays(predictions.p, predictions.log_p, predictions.mean_l[:, 0])
-            over_tokens(len(mass), lambda *part: _LOOPS.tile_masses(*data, mass, *part))
-        return cls(reach.degrees(problem, predictions, pairs, spread, rounding), mass, rounding / tiles)
+        tokens, d_vocab = predictions.p.shape
+        mass = np.full((tokens, -(-d_vocab // TILE)), np.inf, np.float32)
+        fourth = np.empty(tokens, np.float32)
+        if spread is not None or len(pairs[0]) > _MANY_PAIRS * tokens:
+            data = arrays(predictions.p, predictions.log_p, bias(problem))
+            means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+            has_b = problem.b_U is not None
+            over_tokens(tokens, lambda *part: _LOOPS.tile_masses(*data, has_b, *means, mass, fourth, *part))
+        x, z = reach.x[pairs], reach.z[pairs]
+        orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
+        if spread is not None:
+            x_norm = problem.c[pairs].abs() * spread.norm[pairs]
+            z_norm = (problem.r - 1)[pairs].abs() * (torch.from_numpy(fourth).pow(1 / 4)[pairs[0]] + x_norm)
+            orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
+        return cls(_degrees(x, z, orders, sizes, rounding), mass, rounding / mass.shape[1])
 
 
 def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:

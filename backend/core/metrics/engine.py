@@ -19,7 +19,7 @@ _MOST_TOKENS = 256
 _FEW_TOKENS = 16
 _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
-_ROWS_OF_SCRATCH = 400
+_ROWS_OF_SCRATCH = 560
 """… and that the kernel takes besides."""
 _WITH_POWERS = 4
 """Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""

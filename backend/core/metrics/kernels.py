@@ -79,6 +79,15 @@ class DirectPath:
             self._powers[key] = self.A.T.contiguous()
         return self._powers[key]
 
+    def kept_columns(self) -> Tensor | None:
+        """The same if it is there already."""
+        return None if self._powers is None else self._powers.get((0, self.A.dtype))
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """What all neurons write onto some tokens' logits, [tokens, n_neurons]."""
+        columns = self.kept_columns()
+        return self.A[:, tokens].T if columns is None else columns[tokens]
+
     @property
     def size(self) -> Tensor:
         """max |A_i|, [n_neurons]"""
@@ -128,10 +137,14 @@ class Before:
     @classmethod
     def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Before":
         """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
-        own = Predictions.of(logits, targets, b_U)
+        predictions = Predictions.of(logits, targets, b_U)
         correct = logits.gather(1, targets[:, None])
-        rank = count_above(logits, correct, torch.empty_like(logits)) + 1
-        return cls(-own.log_correct[:, 0], -own.mean_l[:, 0], rank, logits.argmax(dim=1), own)
+        scratch = torch.empty_like(logits[:_ROWS_AT_ONCE])
+        parts = zip(torch.split(logits, _ROWS_AT_ONCE), torch.split(correct, _ROWS_AT_ONCE), strict=True)
+        rank = torch.cat([count_above(rows, own, scratch[: len(rows)]) for rows, own in parts]) + 1
+        return cls(
+            -predictions.log_correct[:, 0], -predictions.mean_l[:, 0], rank, logits.argmax(dim=1), predictions
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

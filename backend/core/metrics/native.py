@@ -18,12 +18,15 @@ from backend.core.metrics.kernels import TILE
 
 F = np.float32
 
-LOW, MIDDLE, HIGH, FAR = 0, 1, 2, 3
-"""Degrees of the polynomials: 3, 6, 12, and 12 of a sixteenth of the argument."""
+THIRD, SIXTH, TWELFTH, FAR = 0, 2, 4, 6
+"""Degrees of e^x's polynomial: 3, 6, 12, and 12 of a sixteenth of the argument. e^z has degree 3, as z is mostly far
+smaller than x; or where 1 is added, the same degree."""
 
 NEAR = 2.0
-"""Largest |x| and |z| that the polynomials up to HIGH take as they are."""
+"""Largest |x| and |z| that the polynomials up to TWELFTH take as they are."""
 _BINS = 64
+_ROWS = 16
+"""Rows of A that are visited together."""
 
 FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -65,7 +68,7 @@ def _far(k: F, v: F) -> F:
     return half * (half + F(2))
 
 
-def _loop(expm1: Any) -> Any:
+def _loop(expm1_x: Any, expm1_z: Any) -> Any:
     """The pass over one tile, with e^{kv} − 1 as given."""
 
     @njit(nogil=True, fastmath=FAST, cache=True)
@@ -76,8 +79,8 @@ def _loop(expm1: Any) -> Any:
         for v in range(p.shape[0]):
             centred = a[v] - o
             y = (log_p[v] - m) + c * centred
-            frozen = p[v] * expm1(c, centred)
-            more = (p[v] + frozen) * expm1(q, y)
+            frozen = p[v] * expm1_x(c, centred)
+            more = (p[v] + frozen) * expm1_z(q, y)
             s0 += frozen
             s1 += frozen * y
             t0 += more
@@ -96,8 +99,8 @@ def _loop(expm1: Any) -> Any:
             y = (log_p[v] - m) + c * centred
             u = y - (b[v] - n)
             after = y + q * u
-            frozen = p[v] * expm1(c, centred)
-            more = (p[v] + frozen) * expm1(q, u)
+            frozen = p[v] * expm1_x(c, centred)
+            more = (p[v] + frozen) * expm1_z(q, u)
             s0 += frozen
             s1 += frozen * y
             t0 += more
@@ -109,29 +112,54 @@ def _loop(expm1: Any) -> Any:
     return plain, biased
 
 
-_plain_3, _biased_3 = _loop(_third)
-_plain_6, _biased_6 = _loop(_sixth)
-_plain_12, _biased_12 = _loop(_twelfth)
-_plain_far, _biased_far = _loop(_far)
+_plain_3, _biased_3 = _loop(_third, _third)
+_plain_6, _biased_6 = _loop(_sixth, _third)
+_plain_66, _biased_66 = _loop(_sixth, _sixth)
+_plain_12, _biased_12 = _loop(_twelfth, _third)
+_plain_1212, _biased_1212 = _loop(_twelfth, _twelfth)
+_plain_far, _biased_far = _loop(_far, _third)
+_plain_farfar, _biased_farfar = _loop(_far, _far)
 
 
 @njit(nogil=True, cache=True)
 def inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree):
     if has_b:
-        if degree == LOW:
-            return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top)
-        if degree == MIDDLE:
-            return _biased_6(p, log_p, a, b, m, n, o, c, q, correct, top)
-        if degree == HIGH:
-            return _biased_12(p, log_p, a, b, m, n, o, c, q, correct, top)
-        return _biased_far(p, log_p, a, b, m, n, o, c, q, correct, top)
-    if degree == LOW:
+        return _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree)
+    return _plain(p, log_p, a, m, o, c, q, correct, top, degree)
+
+
+@njit(nogil=True, cache=True)
+def _plain(p, log_p, a, m, o, c, q, correct, top, degree):
+    if degree == THIRD:
         return _plain_3(p, log_p, a, m, o, c, q, correct, top)
-    if degree == MIDDLE:
+    if degree == SIXTH:
         return _plain_6(p, log_p, a, m, o, c, q, correct, top)
-    if degree == HIGH:
+    if degree == SIXTH + 1:
+        return _plain_66(p, log_p, a, m, o, c, q, correct, top)
+    if degree == TWELFTH:
         return _plain_12(p, log_p, a, m, o, c, q, correct, top)
-    return _plain_far(p, log_p, a, m, o, c, q, correct, top)
+    if degree == TWELFTH + 1:
+        return _plain_1212(p, log_p, a, m, o, c, q, correct, top)
+    if degree == FAR:
+        return _plain_far(p, log_p, a, m, o, c, q, correct, top)
+    return _plain_farfar(p, log_p, a, m, o, c, q, correct, top)
+
+
+@njit(nogil=True, cache=True)
+def _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree):
+    if degree == THIRD:
+        return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top)
+    if degree == SIXTH:
+        return _biased_6(p, log_p, a, b, m, n, o, c, q, correct, top)
+    if degree == SIXTH + 1:
+        return _biased_66(p, log_p, a, b, m, n, o, c, q, correct, top)
+    if degree == TWELFTH:
+        return _biased_12(p, log_p, a, b, m, n, o, c, q, correct, top)
+    if degree == TWELFTH + 1:
+        return _biased_1212(p, log_p, a, b, m, n, o, c, q, correct, top)
+    if degree == FAR:
+        return _biased_far(p, log_p, a, b, m, n, o, c, q, correct, top)
+    return _biased_farfar(p, log_p, a, b, m, n, o, c, q, correct, top)
 
 
 @njit(nogil=True, cache=True)
@@ -142,33 +170,49 @@ def _after(logits, a, b, has_b, m, n, o, c, q, v):
 
 
 @njit(nogil=True, fastmath=FAST, cache=True)
-def _mass(p, log_p, m):
-    total = F(0)
+def _mass(p, log_p, b, has_b, m, n):
+    total, fourth = F(0), F(0)
     for v in range(p.shape[0]):
-        total += p[v] * (F(1) + abs(log_p[v] - m))
-    return total
+        l = log_p[v] - m  # noqa: E741 - the letter of closing.py
+        u = l - (b[v] - n) if has_b else l
+        omega = p[v] * (F(1) + abs(l))
+        total += omega
+        fourth += omega * (u * u) * (u * u)
+    return total, fourth
 
 
 @njit(nogil=True, cache=True)
-def tile_masses(p, log_p, mean_l, mass, first, last):
-    """Σ p·(1 + |l̃|) over every tile, into mass [tokens, tiles], for the tokens `first` to `last`."""
+def tile_masses(p, log_p, b, has_b, mean_l, mean_b, mass, fourth, first, last):
+    """Σ p·(1 + |l̃|) over every tile, into mass [tokens, tiles], and Σ p·(1 + |l̃|)·ũ⁴ into fourth [tokens]."""
     for t in range(first, last):
+        fourth[t] = 0
         for tile in range(mass.shape[1]):
             part = slice(tile * TILE, min((tile + 1) * TILE, p.shape[1]))
-            mass[t, tile] = _mass(p[t, part], log_p[t, part], mean_l[t])
+            some_b = b[part] if has_b else b
+            found = _mass(p[t, part], log_p[t, part], some_b, has_b, mean_l[t], mean_b[t])
+            mass[t, tile] = found[0]
+            fourth[t] += found[1]
 
 
 @njit(nogil=True, cache=True)
 def _degree(degree, x, z, mass, allowed):
     """The degree that a tile needs: a pair's own, or a lower one where |x| and |z| stay small there, or the mass is."""
-    if degree == LOW:
-        return LOW
+    if degree == THIRD:
+        return THIRD
     growth = np.exp(x + z) * mass
-    if (x**4 + z**4) / 24 * growth <= allowed:
-        return LOW
-    if degree == MIDDLE or (x**7 + z**7) / 5040 * growth <= allowed:
-        return MIDDLE
-    return HIGH if max(x, z) <= NEAR else FAR
+    wide = degree % 2
+    of_x, of_z = _needed(x, growth, allowed), _needed(z, growth, allowed) if wide else THIRD
+    lower = min(degree - wide, max(of_x, of_z))
+    return lower + 1 if of_z > THIRD and lower > THIRD else lower
+
+
+@njit(nogil=True, cache=True)
+def _needed(x, growth, allowed):
+    if x**4 / 12 * growth <= allowed:
+        return THIRD
+    if x**7 / 2520 * growth <= allowed:
+        return SIXTH
+    return TWELFTH if x <= NEAR else FAR
 
 
 @njit(nogil=True, cache=True)
@@ -180,7 +224,7 @@ def sum_pairs(
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; mean_l,
     mean_b: Σ p·log p and Σ p·b, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1 (float32), degree
-    (LOW, MIDDLE, HIGH, FAR) that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|,
+    that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|,
     [tokens]; mass: of tiles, [tokens, tiles], and allowed, what may be left out of each. targets, tops: [tokens] int64.
     `above` counts tokens that beat the correct one, and that beat the one on top before.
     """
@@ -239,7 +283,7 @@ def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
 @njit(nogil=True, cache=True)
 def _near(logits, centre, width):
     """Tokens whose logit is within `width` of the token `centre`'s, nearest bins first; and where each bin starts."""
-    per_unit = (_BINS - 1) / max(width, 1e-30)
+    per_unit = F(_BINS - 1) / max(width, F(1e-30))
     found, count = np.empty(logits.shape[0], np.int32), 0
     for v in range(logits.shape[0]):
         found[count] = v
@@ -254,25 +298,24 @@ def _near(logits, centre, width):
         place = int(abs(logits[v] - logits[centre]) * per_unit) + 1
         tokens[starts[place]] = v
         starts[place] += 1
-    return tokens, starts[:-1], 1 / per_unit
+    return tokens, starts[:-1], per_unit
 
 
 @njit(nogil=True, cache=True)
 def _above(logits, a, b, has_b, c, q, centre, near, reach):
     """How many more tokens than before beat `centre`, and whether any does that did not."""
-    tokens, starts, bin_width = near
-    own = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
+    tokens, starts, per_unit = near
     more, any_new = 0, False
-    for n in range(_BINS):
-        if n * bin_width > reach:
-            break
-        for k in range(starts[n], starts[n + 1]):
-            v = tokens[k]
-            if v == centre:
-                continue
-            before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > own
-            more += int(after) - int(before)
-            any_new |= after and not before
+    count = starts[int(min(reach * per_unit, F(_BINS - 1))) + 1]
+    if count == 1:  # itself alone: most pairs, and nothing of A is read
+        return more, any_new
+    own = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
+    for v in tokens[:count]:
+        if v == centre:
+            continue
+        before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > own
+        more += int(after) - int(before)
+        any_new |= after and not before
     return more, any_new
 
 
@@ -287,12 +330,59 @@ def window_ranks(logits, A, b, has_b, c, q, wanted, reach, targets, tops, first,
     """
     correct = [_near(logits[t], targets[t], _widest(reach[t, :, 0], wanted[t])) for t in range(first, last)]
     best = [_near(logits[t], tops[t], _widest(reach[t, :, 1], wanted[t])) for t in range(first, last)]
-    for i in range(A.shape[0]):
+    for start in range(0, A.shape[0], _ROWS):
         for t in range(first, last):
-            if wanted[t, i]:
-                pair = (logits[t], A[i], b, has_b, c[t, i], q[t, i])
-                more_above[t, i] = _above(*pair, targets[t], correct[t - first], reach[t, i, 0])[0]
-                beaten[t, i] = _above(*pair, tops[t], best[t - first], reach[t, i, 1])[1]
+            for i in range(start, min(start + _ROWS, A.shape[0])):
+                if wanted[t, i]:
+                    pair = (logits[t], A[i], b, has_b, c[t, i], q[t, i])
+                    more_above[t, i] = _above(*pair, targets[t], correct[t - first], reach[t, i, 0])[0]
+                    beaten[t, i] = _above(*pair, tops[t], best[t - first], reach[t, i, 1])[1]
+
+
+@njit(nogil=True, cache=True)
+def column_ranks(
+    logits, columns, b, has_b, c, q, wanted, reach, targets, tops, most, first, last, more_above, beaten, done
+):  # fmt: skip
+    """The same from rows of columns = Aᵀ, [d_vocab, n_rows], for all neurons at once, wherever a token's windows hold
+    no more than `most` tokens; sets done [tokens] there."""
+    more = np.empty(c.shape[1], np.int32)
+    for t in range(first, last):
+        correct = _near(logits[t], targets[t], _widest(reach[t, :, 0], wanted[t]))[0]
+        best = _near(logits[t], tops[t], _widest(reach[t, :, 1], wanted[t]))[0]
+        if len(correct) + len(best) > most:
+            continue
+        done[t] = True
+        _count_columns(logits[t], columns, b, has_b, c[t], q[t], targets[t], correct, more_above[t])
+        more[:] = 0
+        _count_columns(logits[t], columns, b, has_b, c[t], q[t], tops[t], best, more)
+        for i in range(len(more)):
+            beaten[t, i] = more[i] > 0
+
+
+@njit(nogil=True, cache=True)
+def _count_columns(logits, columns, b, has_b, c, q, centre, near, more):
+    own = columns[centre]
+    for v in near:
+        if v != centre:
+            b_own, b_v = (b[centre], b[v]) if has_b else (F(0), F(0))
+            before = np.int32(logits[v] > logits[centre])
+            if has_b:
+                _count_biased(columns[v], own, logits[v], logits[centre], b_v, b_own, c, q, before, more)
+            else:
+                _count_plain(columns[v], own, logits[v], logits[centre], c, before, more)
+
+
+@njit(nogil=True, cache=True)
+def _count_plain(a, own, logit, own_logit, c, before, more):
+    for i in range(a.shape[0]):
+        more[i] += np.int32(logit + c[i] * a[i] > own_logit + c[i] * own[i]) - before
+
+
+@njit(nogil=True, cache=True)
+def _count_biased(a, own, logit, own_logit, b, b_own, c, q, before, more):
+    for i in range(a.shape[0]):
+        y, own_y = logit + c[i] * a[i], own_logit + c[i] * own[i]
+        more[i] += np.int32(y + q[i] * (y - b) > own_y + q[i] * (own_y - b_own)) - before
 
 
 @njit(nogil=True, cache=True)

@@ -12,9 +12,10 @@ expanded to a low order N in X, whose coefficients are moments
 
 and those, for all tokens and neurons at once, are matrix products (P∘w∘ũʲ)·(Aᵏ)ᵀ; for k = 1 they pass through d_model.
 
-Nothing is taken on trust. Past order N, e^X has at most |X|^{N+1}/(N+1)!·e^{max|X|}, so one more product,
-Σ p·(N + 3 + |l̃|)·|a|^{N+1}, bounds the error of each pair, rounding to half precision included where that is used.
-Pairs whose bound exceeds the tolerance are left to a kernel that sums whole rows.
+Nothing is taken on trust. Past order n, e^X has at most |X|^{n+1}/(n+1)!·κ_n with κ_n = (n + 1 + e^{max|X|})/(n + 2):
+the remainder is |X|^{n+1}/n!·∫(1 − s)ⁿ·e^{sX} ds over 0 to 1, and e^{sX} lies below its chord, 1 − s + s·e^X. So one
+more product, Σ p·(N + 3 + |l̃|)·|a|^{N+1}, bounds the error of each pair, rounding to half precision included where it
+is used. Pairs whose bound exceeds the tolerance are left to a kernel that sums whole rows.
 """
 
 from dataclasses import dataclass
@@ -152,8 +153,7 @@ class Series:
             x_correct = d * a_correct if q is None else q * u_correct + d * a_correct
             getattr(out, f"delta_loss{suffix}")[:, part] = log_partition - x_correct
             getattr(out, f"delta_entropy{suffix}")[:, part] = log_partition - tilted
-            # A tilted mean of at most 1 is what lets the N + 3 of ω cover the quotient.
-            certified &= (self._error_bound(moments, q, d) <= self._accuracy.tolerance) & (tilted.abs() <= 1)
+            certified &= self._error_bound(moments, q, d) * tilted.abs().clamp_min(1) <= self._accuracy.tolerance
         return certified
 
     def _weights_of(self, k: int) -> list[Weight]:
@@ -215,17 +215,19 @@ class Series:
         return total
 
     def _error_bound(self, moments: _Moments, q: Tensor | None, d: Tensor) -> Tensor:
-        """A bound on the error of both the loss's and the entropy's change, in nats.
+        """A bound on the error of both the loss's and the entropy's change, in nats, if |tilted mean| ≤ 1.
 
-        With Y ≥ (Σ ω·|X|^{N+1})^{1/(N+1)} by Minkowski's inequality, what is left out of F, of Σ p·l̃·e^X and of
-        Σ p·X·e^X is at most Y^{N+1}/(N+1)!·e^{max|X|} in all, and the rounding of order n at most 2⁻⁹·3·Yⁿ/n!, times a
-        power of Σ ω by Hölder's. F = Σ p·e^X ≥ 1 by Jensen's, since Σ p·X = 0: quotient and logarithm enlarge nothing.
+        With Y ≥ (Σ ω·|X|^{N+1})^{1/(N+1)} by Minkowski's inequality, what is left out of F (it counts twice, in the
+        logarithm and below the quotient), of Σ p·l̃·e^X (both past order N) and of Σ p·X·e^X (past order N − 1, hence
+        N + 1 times as much) is at most Y^{N+1}/(N+1)!·κ_{N−1} in all, and the rounding of order n at most 2⁻⁹·3·Yⁿ/n!,
+        times a power of Σ ω by Hölder's. F = Σ p·e^X ≥ 1 by Jensen's, since Σ p·X = 0: quotient and logarithm enlarge
+        nothing.
         """
         order, weights = self._accuracy.order, self._weights
         size, farthest = d.abs() * moments.spread, d.abs() * moments.farthest
         if q is not None:
             size, farthest = size + q.abs() * weights.spread, farthest + q.abs() * weights.farthest
-        bound = farthest.exp() * size ** (order + 1) / factorial(order + 1)
+        bound = (order + farthest.exp()) / (order + 1) * size ** (order + 1) / factorial(order + 1)
         if self._half != torch.float32:
             for n in range(self._accuracy.half_from, order + 1):
                 bound = bound + _HALF_ERROR * size**n / factorial(n) * weights.total ** (1 - n / (order + 1))
