@@ -27,7 +27,7 @@ RULES: list[tuple[str, str, str]] = [
     (r"", r"(pickle|cPickle|_pickle|dill|joblib|marshal|shelve|cloudpickle)(\.|$)", "nothing is unpickled"),
     (r"(?!backend/atlas/)", r"(sqlalchemy|alembic)(\.|$)", "SQL lives in the atlas"),
     (r"backend/live/", r"backend\.(routes|atlas|service)", "routes → live → core"),
-    (r"backend/(schemas|glossary)\.py", r"backend\.(?!glossary$)", "the contract depends on nothing"),
+    (r"backend/(schemas/|glossary\.py)", r"backend\.(?!glossary$|schemas(\.|$))", "the contract depends on nothing"),
 ]
 
 

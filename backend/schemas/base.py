@@ -1,0 +1,57 @@
+"""What all messages share."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+NeuronName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,7}$"),
+    Field(description="layer.index, both from 0", examples=["29.830"]),
+]
+UnitName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([0-9]{1,4}\.[0-9]{1,7}|[Ll][0-9]{1,4}[Hh][0-9]{1,4})$"),
+    Field(description="A neuron (layer.index) or an attention head (L5H1), all from 0", examples=["29.830", "L5H1"]),
+]
+Number = Annotated[float | None, Field(allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Wire(BaseModel):
+    """Base of all messages: unknown fields are refused, so that a typing error is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null")
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it (`application/problem+json`)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    """What is wrong, where, and what to do."""
+    field: str | None = None
+    """The field of the request at fault, or null."""
+
+
+class Health(Wire):
+    status: Literal["ok"]
+    version: str
+    models_loaded: list[str]
+    queue: int
+    """Requests waiting for the model."""
+
+
+class MetricDefinition(Wire):
+    name: str
+    label: str
+    unit: str
+    sentence: str
+    equation: str
+
+
+class Glossary(Wire):
+    metrics: list[MetricDefinition]
+    terms: dict[str, str]

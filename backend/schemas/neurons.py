@@ -1,0 +1,127 @@
+"""The neurons of a run, and all that is known of one."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from backend.glossary import NeuronClass
+from backend.schemas.base import FiniteFloat, NeuronName, Number, Wire
+from backend.schemas.runs import RunSummary
+
+MAX_PAGE = 1_000
+
+Bucket = Literal["max", "q75", "median", "random", "min"]
+"""Where a context's peak lies among all contexts of the neuron; `min`: the contexts with the lowest activation."""
+
+
+class NeuronRow(BaseModel):
+    """A neuron and the metrics asked for, by the names of the glossary; a metric not measured yet is null."""
+
+    neuron: NeuronName
+    layer: int
+    index: int
+    neuron_class: NeuronClass
+    effect_tokens: int
+    """Tokens behind the effect metrics."""
+    metrics: dict[str, Number]
+
+
+class NeuronPage(Wire):
+    rows: list[NeuronRow]
+    total: int
+    """Neurons that match the filter."""
+    next_cursor: str | None
+
+
+class NeuronColumns(Wire):
+    """All neurons of a run, by column: what a scatter needs. All lists are aligned."""
+
+    neuron: list[NeuronName]
+    neuron_class: list[NeuronClass]
+    columns: dict[str, list[Number]]
+    effect_tokens: int
+    revision: str
+    """Changes whenever the run has grown."""
+
+
+class NeuronDetail(Wire):
+    run: RunSummary
+    row: NeuronRow
+    percentiles: dict[str, Number]
+    """Share (0..100) of the run's neurons whose metric is at most this one's."""
+    class_reason: str
+    """Why the neuron has its class, with its numbers."""
+    previous: NeuronName | None
+    next: NeuronName | None
+
+
+class Histogram(Wire):
+    neuron: NeuronName
+    edges: list[FiniteFloat]
+    """One more than counts."""
+    counts: list[int]
+    mean: Number
+
+
+class ContextStrip(Wire):
+    id: int
+    bucket: Bucket
+    tokens: list[str]
+    token_ids: list[int]
+    activations: list[FiniteFloat]
+    loss: list[Number]
+    entropy: list[Number]
+    rank: list[int | None]
+    peak: FiniteFloat
+    peak_position: int
+
+
+class ContextList(Wire):
+    neuron: NeuronName
+    contexts: list[ContextStrip]
+
+
+class TokenEffects(Wire):
+    """Per-token effects of mean-ablating one neuron, on the run's sampled positions. All lists are aligned."""
+
+    neuron: NeuronName
+    tokens: list[str]
+    """The token at each position."""
+    targets: list[str]
+    """The token that follows it."""
+    activation: list[FiniteFloat]
+    loss_before: list[FiniteFloat]
+    entropy_before: list[FiniteFloat]
+    rank_before: list[int]
+    delta_loss: list[FiniteFloat]
+    """After − before, final norm recomputed."""
+    delta_loss_frozen: list[FiniteFloat]
+    """After − before, final norm's scale held."""
+    delta_entropy: list[FiniteFloat]
+    delta_entropy_frozen: list[FiniteFloat]
+    background_total: list[FiniteFloat]
+    """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
+    background_frozen: list[FiniteFloat]
+
+
+class TokenWeight(Wire):
+    token_id: int
+    token: str
+    value: FiniteFloat
+
+
+class NeuronLogits(Wire):
+    """The tokens whose logits the neuron's direct path raises and lowers most: entries of w_out · W_U."""
+
+    neuron: NeuronName
+    top: list[TokenWeight]
+    bottom: list[TokenWeight]
+
+
+class Spectrum(Wire):
+    singular_values: list[FiniteFloat]
+    """Of the centred W_U, largest first."""
+    null_dim: int
+    neuron: NeuronName | None
+    cosines: list[FiniteFloat] | None
+    """|cos| of the neuron's w_out with each right singular direction, or null when no neuron was asked for."""

@@ -1,0 +1,71 @@
+"""Models and their runs."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backend.schemas.base import FiniteFloat, Number, Wire
+
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+"""`interrupted`: nobody has worked on the run for a while; `calibroscope precompute` resumes it."""
+RunStage = Literal["queued", "weights", "activations", "effects", "contexts", "done"]
+
+
+class ModelSummary(Wire):
+    id: str
+    """Slug used in addresses."""
+    name: str
+    family: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    d_vocab: int
+    norm: Literal["LayerNorm", "RMSNorm"]
+    n_runs: int
+    latest_run: int | None
+    """The run that pages open first: the newest finished one, else the newest."""
+
+
+class ModelList(Wire):
+    models: list[ModelSummary]
+
+
+class RunSummary(Wire):
+    id: int
+    model: str
+    """The model's slug."""
+    layer: int
+    """Layer whose neurons the run measures; the last one unless another was asked for."""
+    mode: Literal["exact", "survey"]
+    """`survey`: effects were computed faster, each token's within `tolerance_nats`."""
+    tolerance_nats: FiniteFloat
+    """Largest error of a token's change of loss or entropy, besides float32 rounding."""
+    corpus: str
+    status: RunStatus
+    stage: RunStage
+    progress: Annotated[float, Field(ge=0, le=1)]
+    """Share of the whole run that is done."""
+    message: str | None
+    """What failed and what to do, or null."""
+    sequences: int
+    seq_len: int
+    seed: int
+    null_dim: int
+    tokens_sampled: int
+    """Positions behind the activation statistics so far."""
+    tokens_counted: int
+    """Positions with a target behind the effects so far."""
+    tokens_total: int
+    """Positions with a target that the finished run will have."""
+    mean_loss: Number
+    mean_entropy: Number
+    created_at: datetime
+    finished_at: datetime | None
+    weights_hash: str
+    config: dict[str, str | int | float | bool | None]
+    versions: dict[str, str]
+
+
+class RunList(Wire):
+    runs: list[RunSummary]

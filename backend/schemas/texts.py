@@ -1,0 +1,148 @@
+"""A person's own text: its trace, interventions on it, who matters in it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backend.schemas.base import FiniteFloat, NeuronName, Number, UnitName, Wire
+
+MAX_TEXT_CHARS = 20_000
+MAX_TEXT_TOKENS = 1_024
+MAX_INTERVENTIONS = 64
+SweepSort = Literal["total_effect", "direct_effect_ln", "delta_loss", "delta_entropy", "abs_delta_entropy"]
+InterventionKind = Literal["mean", "zero", "clip", "value", "scale"]
+
+
+class TextRequest(Wire):
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS, examples=["The capital of France is Paris."])]
+
+
+class Prediction(Wire):
+    token_id: int
+    token: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class TokenValues(Wire):
+    """What the model did at every token, in one state (before, or after an intervention)."""
+
+    loss: list[Number]
+    entropy: list[FiniteFloat]
+    rank: list[int | None]
+    norm_scale: list[FiniteFloat]
+    """The final norm's divisor s."""
+
+
+class Totals(Wire):
+    """Means over the positions that have a target, where neither token nor target is BOS or EOS."""
+
+    mean_loss: Number
+    mean_entropy: FiniteFloat
+    perplexity: Number
+
+
+class TextTrace(Wire):
+    id: str
+    model: str
+    tokens: list[str]
+    token_ids: list[int]
+    values: TokenValues
+    predictions: list[list[Prediction]]
+    """The ten most probable next tokens at every token."""
+    totals: Totals
+    truncated: bool
+    """True when the text was cut to the model's or the service's length limit."""
+
+
+class ActivationRequest(Wire):
+    neurons: Annotated[list[NeuronName], Field(min_length=1, max_length=MAX_INTERVENTIONS)]
+
+
+class ActivationStrip(Wire):
+    neuron: NeuronName
+    activations: list[FiniteFloat]
+    reference_mean: Number
+    """Mean over the run's sample, or null when no run has measured it."""
+
+
+class ActivationList(Wire):
+    strips: list[ActivationStrip]
+
+
+class InterventionRequest(Wire):
+    neuron: UnitName
+    kind: InterventionKind = "mean"
+    value: Annotated[float | None, Field(allow_inf_nan=False, ge=-1e4, le=1e4)] = None
+    """The activation to set (`value`) or the factor (`scale`); null for the other kinds."""
+
+
+class AblateRequest(Wire):
+    interventions: Annotated[
+        list[InterventionRequest],
+        Field(min_length=1, max_length=MAX_INTERVENTIONS, examples=[[{"neuron": "29.830", "kind": "mean"}]]),
+    ]
+    run: int | None = None
+    """The run whose sample gives the mean for `mean` and `clip`; null for the model's latest run, or where there
+    is none the mean over this text (see `reference` in the answer)."""
+
+
+class AblatedState(Wire):
+    values: TokenValues
+    predictions: list[list[Prediction]]
+    totals: Totals
+    changed_predictions: Annotated[float, Field(ge=0, le=1)]
+    """Share of these positions whose most probable next token differs from before."""
+
+
+class Ablation(Wire):
+    text: str
+    """The text's id."""
+    reference: str
+    """Where the mean came from."""
+    activations_before: dict[str, list[FiniteFloat]]
+    """By neuron; of an attention head, the norm of its output."""
+    activations_after: dict[str, list[FiniteFloat]]
+    before: TokenValues
+    before_totals: Totals
+    total: AblatedState
+    """The final norm recomputed: all that the intervention does."""
+    frozen: AblatedState
+    """The final norm's scale held at its value before: the direct part."""
+    ln_mediated: Number
+    """1 − mean|Δloss frozen| / mean|Δloss total| over the same positions."""
+
+
+class SweepRequest(Wire):
+    position: Annotated[int | None, Field(ge=0, lt=MAX_TEXT_TOKENS)] = None
+    """The token to ask about; null for means over the text."""
+    target: Literal["mean", "zero"] = "mean"
+    sort: SweepSort = "total_effect"
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    run: int | None = None
+    """The run whose sample gives the means, as in an ablation."""
+
+
+class SweepRow(Wire):
+    """One neuron ablated alone: at the asked token, or in the mean over the text."""
+
+    neuron: NeuronName
+    activation: FiniteFloat
+    total_effect: Number
+    """mean |Δloss|; null where there is no next token to predict."""
+    direct_effect_ln: Number
+    ln_mediated: Number
+    delta_loss: Number
+    delta_entropy: FiniteFloat
+    abs_delta_entropy: FiniteFloat
+    prediction_change: Annotated[float, Field(ge=0, le=1)]
+    """Share of positions whose most probable next token changes; for one token 0 or 1."""
+
+
+class Sweep(Wire):
+    text: str
+    position: int | None
+    positions: int
+    """How many positions the means are over."""
+    reference: str
+    rows: list[SweepRow]
+    """The first neurons in the asked order, largest first."""
