@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 from app.figures.theme import CHANGE_SCALE, CLASS_COLOURS, GRAPH_CONFIG, MAGNITUDE_SCALE
 from app.format import number, signed
 from app.text import visible
-from backend.glossary import CLASS_LABELS, METRIC, NeuronClass
+from backend.glossary import CLASS_LABELS, FORMULAS, METRIC, NeuronClass
 
 _SHADES = 33
 
@@ -171,7 +171,7 @@ def class_chip(neuron_class: NeuronClass) -> html.Span:
 def metric_card(name: str, value: float | None, error: float | None, percentile: float | None) -> html.Div:
     """One metric with its error, its place among the run's neurons, and its definition a hover away."""
     metric = METRIC[name]
-    definition = f"{metric.sentence} ({metric.equation})" if metric.equation else metric.sentence
+    definition = explained(name)
     place = [] if percentile is None else [_percentile_bar(percentile)]
     label = dmc.Tooltip(
         html.Span(metric.label, className="card-label", tabIndex=0),
@@ -184,6 +184,17 @@ def metric_card(name: str, value: float | None, error: float | None, percentile:
     return html.Div(
         [label, html.Div(number(value, metric.unit, error), className="card-value"), *place], className="card"
     )
+
+
+def explained(name: str) -> str:
+    """A metric in a sentence, with its formula and its place in the paper."""
+    metric, formula = METRIC[name], FORMULAS.get(name)
+    parts = [
+        metric.sentence,
+        *([f"{formula}."] if formula else []),
+        *([f"({metric.equation})"] if metric.equation else []),
+    ]
+    return " ".join(parts)
 
 
 def _percentile_bar(percentile: float) -> html.Div:

@@ -7,9 +7,15 @@ import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
-from app.pages import atlas, lab, missing, neuron
+from app import tour
+from app.pages import atlas, glossary, lab, missing, neuron
 from backend.client import AsyncClient
 
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
+    <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
 
@@ -23,11 +29,12 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
         assets_folder=str(STATIC),
         title="Calibroscope",
         update_title=None,
+        index_string=_INDEX,
         suppress_callback_exceptions=True,
         serve_locally=True,
         use_async=True,
     )
-    for page in (atlas, neuron, lab):
+    for page in (atlas, neuron, lab, glossary):
         page.register(app, client)
     missing.register(app)
     app.layout = _shell
@@ -50,10 +57,14 @@ def _shell() -> dmc.MantineProvider:
             html.A("Skip to the content", href="#content", className="skip-link"),
             dcc.Link("Calibroscope", href="/", className="brand"),
             html.Nav(
-                [dcc.Link("Atlas", href="/"), dcc.Link("Text lab", href="/lab"), html.A("API", href="/api/docs")],
+                [
+                    dcc.Link("Atlas", href="/"), dcc.Link("Text lab", href="/lab"),
+                    dcc.Link("Glossary", href="/glossary"), html.A("API", href="/api/docs"),
+                ],
                 **{"aria-label": "Pages"},
             ),
             html.Span(className="grow"),
+            tour.button(),
             dmc.ColorSchemeToggle(
                 lightIcon=html.Span("☀"), darkIcon=html.Span("☾"), variant="subtle", size="lg",
                 **{"aria-label": "Light or dark"},
@@ -61,7 +72,8 @@ def _shell() -> dmc.MantineProvider:
         ],
         className="site-header",
     )  # fmt: skip
-    theme = {"primaryColor": "blue", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
+    # Shade 8 is the lightest blue on which white text can be read.
+    theme = {"primaryColor": "blue", "primaryShade": 8, "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
     return dmc.MantineProvider(
-        [header, html.Main(page_container, id="content")], theme=theme, defaultColorScheme="auto"
+        [header, html.Main(page_container, id="content", tabIndex=-1)], theme=theme, defaultColorScheme="auto"
     )

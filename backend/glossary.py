@@ -22,6 +22,7 @@ class Metric:
     """The stage of a run that fills it."""
     sentence: str
     equation: str = ""
+    """Where the paper has it."""
     has_se: bool = False
     """Whether a standard error is stored beside it, as `<name>_se`."""
     scale: Literal["linear", "log"] = "linear"
@@ -75,6 +76,26 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+FORMULAS: dict[str, str] = {
+    "weight_norm": "‖w_out‖",
+    "logit_var": "Var_v( w_out·W_U[:, v] / (‖w_out‖·‖W_U[:, v]‖) )",
+    "null_fraction": "ρ = ‖V₀ᵀ·w_out‖ / ‖w_out‖, V₀ the k right singular directions of W_U with the smallest values",
+    "mean_activation": "n̄ = E_x[ n(x) ]",
+    "std_activation": "E_x[ (n − n̄)² ]^½",
+    "skew_activation": "E_x[ (n − n̄)³ ] / s.d.³",
+    "kurtosis_activation": "E_x[ (n − n̄)⁴ ] / s.d.⁴",
+    "fraction_positive": "P_x( n > 0 )",
+    "total_effect": "TE = E_x | L(x) − L(x; n := n̄) |",
+    "direct_effect_ln": "DE_LN = E_x | L(x) − L(x; n := n̄, norm's scale held) |",
+    "ln_mediated": "1 − DE_LN / TE",
+    "delta_loss": "E_x[ L(x; n := n̄) − L(x) ]",
+    "delta_entropy": "E_x[ H(x; n := n̄) − H(x) ]",
+    "abs_delta_entropy": "E_x | H(x; n := n̄) − H(x) |",
+    "delta_reciprocal_rank": "E_x | 1/rank(x; n := n̄) − 1/rank(x) |",
+    "prediction_change": "P_x( argmax p(x; n := n̄) ≠ argmax p(x) )",
+}
+"""The definitions as formulas: L the loss, H the entropy at a token x, n the neuron's activation."""
 
 METRIC_COLUMNS: tuple[str, ...] = tuple(
     column for metric in METRICS for column in ((metric.name, f"{metric.name}_se") if metric.has_se else (metric.name,))

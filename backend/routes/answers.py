@@ -14,7 +14,7 @@ from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.classes import explain
 from backend.core.metrics.series import EXACT
 from backend.core.neurons import NeuronId
-from backend.glossary import METRIC_COLUMNS, METRICS
+from backend.glossary import FORMULAS, METRIC_COLUMNS, METRICS, TERMS
 
 _BACKGROUND_NEURONS = 100
 _BACKGROUND_VALUES = 4_000
@@ -153,12 +153,13 @@ def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
 
 
 def glossary() -> schemas.Glossary:
-    from backend.glossary import TERMS
-
     definitions = [
-        schemas.MetricDefinition(name=m.name, label=m.label, unit=m.unit, sentence=m.sentence, equation=m.equation)
+        schemas.MetricDefinition(
+            name=m.name, label=m.label, unit=m.unit, sentence=m.sentence, equation=m.equation,
+            formula=FORMULAS.get(m.name, ""),
+        )
         for m in METRICS
-    ]
+    ]  # fmt: skip
     return schemas.Glossary(metrics=definitions, terms=TERMS)
 
 

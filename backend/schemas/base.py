@@ -50,6 +50,8 @@ class MetricDefinition(Wire):
     unit: str
     sentence: str
     equation: str
+    """Where the paper has it."""
+    formula: str
 
 
 class Glossary(Wire):

@@ -82,10 +82,16 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def open_context(chromium: Browser, *, width: int = 1366, dark: bool = False) -> BrowserContext:
-    return chromium.new_context(
+def open_context(
+    chromium: Browser, *, width: int = 1366, dark: bool = False, first_time: bool = False
+) -> BrowserContext:
+    """A fresh profile; someone who is not there for the first time is not offered the tour."""
+    context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
     )
+    if not first_time:
+        context.add_init_script("localStorage.setItem('calibroscope-tour', 'seen')")
+    return context
 
 
 def watch(page: Page, site: Site) -> Visit:

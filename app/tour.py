@@ -1,0 +1,60 @@
+"""The tour for first-time users: its words and what they point at; `static/tour.js` walks through them."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from dash import html
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stop: a page, an element on it, and what to say."""
+
+    path: str
+    target: str
+    """A CSS selector."""
+    title: str
+    text: str
+
+
+STEPS = (
+    Step(
+        "/",
+        "#atlas-graph",
+        "Every point is a neuron",
+        "All neurons of a layer, mostly the model's last. Vermilion ones are entropy neurons: heavy weights that hardly "
+        "touch any logit, and still change how sure the model is. Click a point to see why.",
+    ),
+    Step(
+        "/",
+        ".presets",
+        "The figures of the paper",
+        "Each button sets the axes of one of its figures and says what to look for. Any two metrics do as well.",
+    ),
+    Step(
+        "/",
+        "#atlas-table",
+        "The same neurons in a table",
+        "Sort and filter by any metric. A neuron's page shows its total effect against its direct one: what only the "
+        "total shows went through the final norm.",
+    ),
+    Step(
+        "/lab",
+        "#lab-text",
+        "Your own words",
+        "Paste a text or pick an example, then Analyse: loss, entropy and rank of every token.",
+    ),
+    Step(
+        "/lab",
+        "#lab-neuron",
+        "Take a neuron away",
+        "Add a neuron by its name and watch losses, entropies and predictions move, in total and with the norm held. "
+        "Click a token to see who matters there. The glossary has every word.",
+    ),
+)
+
+
+def button() -> html.Button:
+    """Starts the tour; carries its words to the browser."""
+    steps = json.dumps([asdict(step) for step in STEPS])
+    return html.Button("Tour", id="tour-start", className="plain", type="button", **{"data-steps": steps})

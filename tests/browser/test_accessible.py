@@ -1,0 +1,56 @@
+"""axe-core finds no serious violation on any page, in light or dark."""
+
+from importlib.resources import files
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Site, open_context
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+RUN = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
+    .filter((found) => ['serious', 'critical'].includes(found.impact))
+    .map((found) => found.id + ': ' + found.help + ' ' + found.nodes.slice(0, 5).map((n) => n.html).join(' | '))"""
+
+
+def _violations(page: Page) -> list[str]:
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    return list(page.evaluate(RUN))
+
+
+def _open(page: Page, site: Site, path: str) -> None:
+    page.goto(site.address + path)
+    page.wait_for_selector("h1", state="attached")
+    if path == "/":
+        page.wait_for_selector("#atlas-graph .js-plotly-plot")
+        page.wait_for_selector(".ag-row")
+    elif path.startswith("/lab"):
+        page.get_by_role("button", name="Analyse").click()
+        expect(page.locator(".strip.clickable").first).to_be_visible(timeout=60_000)
+        page.locator(".strip.clickable [data-token='2']").first.click()
+        expect(page.locator("#lab-who tbody tr").first).to_be_visible()
+    elif path.startswith("/m/"):
+        page.wait_for_selector(".panel .js-plotly-plot")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", "/glossary", "/no/such/page"])
+def test_axe_finds_nothing_serious(path: str, dark: bool, chromium: Browser, site: Site) -> None:
+    context = open_context(chromium, dark=dark)
+    page = context.new_page()
+    _open(page, site, path)
+    found = _violations(page)
+    context.close()
+    assert found == []
+
+
+def test_axe_would_notice(chromium: Browser, site: Site) -> None:
+    context = open_context(chromium)
+    page = context.new_page()
+    _open(page, site, "/no/such/page")
+    page.evaluate("document.querySelector('main').innerHTML = '<img src=\"data:,\"><input>'")
+    found = _violations(page)
+    context.close()
+    assert any(line.startswith("image-alt") for line in found)
+    assert any(line.startswith("label") for line in found)
