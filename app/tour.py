@@ -22,8 +22,8 @@ STEPS = (
         "/",
         "#atlas-graph",
         "Every point is a neuron",
-        "All neurons of a layer, mostly the model's last. Vermilion ones are entropy neurons: heavy weights that hardly "
-        "touch any logit, and still change how sure the model is. Click a point to see why.",
+        "All neurons of a layer, mostly the model's last. Vermilion ones are entropy neurons: heavy weights that "
+        "hardly touch any logit, and still change how sure the model is. Click a point to see why.",
     ),
     Step(
         "/",

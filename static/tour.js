@@ -7,7 +7,7 @@
         if (text !== undefined) made.textContent = text;
         return made;
     };
-    let box = null, target = null, walking = 0;
+    let box = null, walking = 0;
 
     const seen = () => {
         try { return localStorage.getItem(SEEN) === "seen"; } catch { return true; }
@@ -16,8 +16,7 @@
         try { localStorage.setItem(SEEN, "seen"); } catch { /* a browser that keeps nothing asks again */ }
     };
     const leave = () => {
-        if (target) target.classList.remove("tour-target");
-        target = null;
+        for (const marked of document.querySelectorAll("[data-tour]")) marked.removeAttribute("data-tour");
     };
     const close = () => {
         walking += 1;
@@ -47,14 +46,6 @@
         const link = document.querySelector(`.site-header a[href="${path}"]`);
         if (link) link.click();
     };
-    const wait = async (selector, walk) => {
-        for (let tries = 0; tries < 50 && walk === walking; tries += 1) {
-            const found = document.querySelector(selector);
-            if (found && found.getClientRects().length) return found;
-            await new Promise((done) => setTimeout(done, 100));
-        }
-        return null;
-    };
     const stop = async (steps, place) => {
         const walk = (walking += 1), step = steps[place], last = place === steps.length - 1;
         leave();
@@ -64,11 +55,14 @@
         buttons.push(last ? ["Done", close] : ["Next", () => stop(steps, place + 1)]);
         const row = show(`${place + 1} of ${steps.length}: ${step.title}`, step.text, buttons);
         row.lastElementChild.focus({ preventScroll: true });
-        const found = await wait(step.target, walk);
-        if (walk !== walking || !found) return;
-        target = found;
-        target.classList.add("tour-target");
-        target.scrollIntoView({ block: "nearest" });
+        // An element may be drawn anew, by another page or by new data: it is looked for as long as the step lasts.
+        for (let shown = null; walk === walking; await new Promise((done) => setTimeout(done, 200))) {
+            const found = document.querySelector(step.target);
+            if (!found || !found.getClientRects().length) continue;
+            found.setAttribute("data-tour", "here");
+            if (found !== shown) found.scrollIntoView({ block: "nearest" });
+            shown = found;
+        }
     };
     const steps = () => JSON.parse(document.getElementById("tour-start").dataset.steps);
 

@@ -18,12 +18,12 @@ def test_the_tour_is_offered_once_and_points_at_what_it_names(width: int, chromi
     page.get_by_role("button", name="Take the tour").click()
     for place, step in enumerate(STEPS):
         expect(page.get_by_role("dialog", name=f"{place + 1} of {len(STEPS)}: {step.title}")).to_be_visible()
-        expect(page.locator(f"{step.target}.tour-target")).to_be_visible()
+        expect(page.locator(f"{step.target}[data-tour]")).to_be_visible()
         assert page.url.removeprefix(site.address).split("?")[0] == step.path
         expect(page.locator(".tour-buttons button").last).to_be_focused()
         page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(page.locator(".tour-target")).to_have_count(0)
+    expect(page.locator("[data-tour]")).to_have_count(0)
     page.reload()
     page.wait_for_selector("#lab-text")
     page.wait_for_timeout(600)
