@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -75,8 +76,8 @@ def demo(
     command = [sys.executable, "-m", "app.cli", "precompute", "--model", model, "--dataset", dataset]
     command += ["--sequences", str(sequences), "--seq-len", str(seq_len), "--device", device]
     command += ["--out", str(settings.atlas)]
-    with _beside(command):
-        _serve(settings, _open_page if browser else None)
+    with _beside(command) as analysis:
+        _serve(settings, _open_page if browser else None, analysis)
 
 
 @app.command()
@@ -194,14 +195,16 @@ def _require_free_port(settings: Settings) -> None:
             ) from error
 
 
-def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None:
+def _serve(
+    settings: Settings, when_ready: Callable[[str], None] | None, analysis: subprocess.Popen[bytes] | None = None
+) -> None:
     import anyio
     import uvicorn
 
     from app.dashboard import create_dashboard, warm_up
     from backend.client import AsyncClient
     from backend.live.engine import LiveEngine
-    from backend.service import create_service
+    from backend.service import announce, create_service
 
     engine = LiveEngine(
         settings.cache_dir,
@@ -216,12 +219,23 @@ def _serve(settings: Settings, when_ready: Callable[[str], None] | None) -> None
     anyio.run(warm_up, service)
     address = f"http://{settings.host}:{settings.port}/"
     typer.echo(f"Calibroscope is at {address} (stop with Ctrl-C)")
+    if analysis is not None:
+        threading.Thread(target=lambda: _tell(analysis, partial(announce, service)), daemon=True).start()
     if when_ready is not None:
         timer = threading.Timer(1.5, when_ready, [address])
         timer.daemon = True
         timer.start()
     uvicorn.run(service, host=settings.host, port=settings.port, log_level="warning")
     engine.close()
+
+
+def _tell(analysis: subprocess.Popen[bytes], announce: Callable[[str], None]) -> None:
+    """Wait for the analysis; if it ends with an error, the page should not go on promising neurons."""
+    if analysis.wait() > 0:
+        announce(
+            "The analysis ended with an error. The terminal in which the demo was started says which, and what to do; "
+            "started again, it resumes where it stopped."
+        )
 
 
 def _open_page(address: str) -> None:
@@ -232,7 +246,7 @@ def _open_page(address: str) -> None:
 
 
 @contextmanager
-def _beside(command: list[str]) -> Iterator[None]:
+def _beside(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command beside the body, and stop it with the body; what it has finished is kept, the rest resumes."""
     # Without a handler, a termination signal would end this process before it could stop the other.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -240,7 +254,7 @@ def _beside(command: list[str]) -> Iterator[None]:
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, child.pid, 10)  # a person at the page goes before the analysis
     try:
-        yield
+        yield child
     finally:
         child.terminate()
         child.wait(timeout=30)

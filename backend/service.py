@@ -37,7 +37,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    service.state.atlas, service.state.engine = reader, engine
+    service.state.atlas, service.state.engine, service.state.notice = reader, engine, None
     service.add_middleware(GZipMiddleware, minimum_size=2_000)
     if hosts := _hosts(settings):
         service.add_middleware(KnownHosts, allowed_hosts=hosts)
@@ -50,6 +50,11 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     # Registered before the dashboard's own catch-all, which would answer a mistyped address with a page.
     service.add_api_route(_REST, _nothing_here, methods=_METHODS, include_in_schema=False)
     return service
+
+
+def announce(service: FastAPI, notice: str) -> None:
+    """Have `GET /health` say something that the atlas cannot."""
+    service.state.notice = notice
 
 
 def _hosts(settings: Settings) -> list[str]:

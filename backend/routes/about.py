@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from backend import schemas
 from backend.routes import answers
@@ -12,11 +12,12 @@ router = APIRouter(tags=["about"])
 
 
 @router.get("/health")
-def health(engine: EngineDep) -> schemas.Health:
+def health(request: Request, engine: EngineDep) -> schemas.Health:
     """Answers while the service runs; says which models are in memory and how many requests wait for them."""
     return schemas.Health(
-        status="ok", version=version("calibroscope"), models_loaded=engine.loaded, queue=engine.waiting
-    )
+        status="ok", version=version("calibroscope"), models_loaded=engine.loaded, queue=engine.waiting,
+        notice=request.app.state.notice,
+    )  # fmt: skip
 
 
 @router.get("/glossary")

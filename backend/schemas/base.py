@@ -42,6 +42,8 @@ class Health(Wire):
     models_loaded: list[str]
     queue: int
     """Requests waiting for the model."""
+    notice: str | None = None
+    """What a person should know that no run in the atlas can tell: an analysis that ended before its run began."""
 
 
 class MetricDefinition(Wire):

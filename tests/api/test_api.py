@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from backend.client import ApiError, AsyncClient, calls
 from backend.live.engine import LiveEngine
 from backend.schemas import AblateRequest, InterventionRequest, SweepRequest
-from backend.service import create_service
+from backend.service import announce, create_service
 from backend.settings import Settings
 from tests.conftest import TinyAtlas
 
@@ -314,3 +314,15 @@ def test_the_service_keeps_its_own_contract(tiny_service: FastAPI) -> None:
                 checked[mode] += 1
     assert checked[GenerationMode.POSITIVE] == len(operations)
     assert checked[GenerationMode.NEGATIVE] > 8
+
+
+@pytest.mark.anyio
+async def test_health_passes_on_what_no_run_can_tell(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    engine = LiveEngine(tmp_path, device="cpu")
+    service = create_service(Settings(atlas=str(tiny_atlas.path)), engine=engine)
+    client = AsyncClient(service=service)
+    assert (await client.send(calls.health())).notice is None
+    announce(service, "The analysis ended with an error.")
+    assert (await client.send(calls.health())).notice == "The analysis ended with an error."
+    await client.close()
+    engine.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import cli
 from backend.core.sources import ModelFiles
 from tests.conftest import TinyAtlas
 
@@ -124,3 +125,12 @@ def test_serve_answers_on_its_port(tiny_atlas: TinyAtlas) -> None:
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+@pytest.mark.parametrize(("ends", "told"), [("raise SystemExit(1)", True), ("pass", False)])
+def test_an_analysis_that_fails_is_announced(ends: str, told: bool) -> None:
+    with cli._beside([sys.executable, "-c", ends]) as analysis:
+        said: list[str] = []
+        cli._tell(analysis, said.append)
+    assert bool(said) == told
+    assert all("terminal" in sentence for sentence in said)
