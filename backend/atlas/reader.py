@@ -66,7 +66,9 @@ class Reader:
     def logits(self, run: int, index: int) -> tuple[Array, Array, Array, Array] | None:
         """Top ids and values, bottom ids and values of a neuron's direct path."""
         row = self._direction(run, index)
-        if row is None or row.top_ids is None:
+        if row is None or row.top_ids is None or row.top_values is None:
+            return None
+        if row.bottom_ids is None or row.bottom_values is None:
             return None
         return row.top_ids, row.top_values, row.bottom_ids, row.bottom_values
 

@@ -119,7 +119,7 @@ class SpectrumRow(Base):
 
 class DirectionRow(Base):
     """What the weights say of one neuron: its cosines with the spectrum and with its nearest neighbours, the tokens
-    that its direct path moves most, and how it moves the whole vocabulary. Runs made before a column was there lack it."""
+    that its direct path moves most, and how it moves the whole vocabulary. A run made before a column lacks it."""
 
     __tablename__ = "directions"
     run: Mapped[int] = _run()

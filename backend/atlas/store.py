@@ -142,9 +142,9 @@ class Atlas(Reader):
             raise NotInAtlas(f"The atlas has no run {run}: see /api/v1/models for its models and their runs.")
         return _run_record(row)
 
-    def newest_run(self, slug: str | None = None) -> int | None:
-        """The run to show first, of one model or of all: one of the last layer before others, finished ones before
-        unfinished, newest first."""
+    def newest_run(self, slug: str | None = None, layer: int | None = None) -> int | None:
+        """The run to show first, of one model and layer or of all: one of the last layer before others, finished ones
+        before unfinished, newest first."""
         last = (RunRow.layer == ModelRow.n_layers - 1).desc()
         wanted = (
             select(RunRow.id)
@@ -152,7 +152,9 @@ class Atlas(Reader):
             .order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc())
             .limit(1)
         )
-        found = self._all(wanted if slug is None else wanted.where(RunRow.model == slug))
+        if slug is not None:
+            wanted = wanted.where(RunRow.model == slug)
+        found = self._all(wanted if layer is None else wanted.where(RunRow.layer == layer))
         return found[0] if found else None
 
     def neurons(self, run: int, query: NeuronQuery) -> tuple[list[NeuronRecord], int]:
