@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, blank
+from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
 from app.text import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
 
@@ -43,8 +43,51 @@ def _box(values: list[float]) -> dict[str, float]:
     return {part: float(value) for part, value in box.items()}
 
 
-def histogram(data: Histogram) -> go.Figure:
-    """How often the neuron had which activation; the line is the mean that ablation sets."""
+def loss_scatter(effects: TokenEffects) -> go.Figure:
+    """Figure 4a: a token's loss against how clip ablation changes it; mean ablation where clip is not known.
+
+    The colour is the reciprocal rank of the correct token before.
+    """
+    kind, changes = "clip", effects.clip_delta_loss
+    if changes is None:
+        kind, changes = "mean", effects.delta_loss
+    texts = [
+        f"{label(token)} → {label(target)}<br>activation {activation:.3g}<br>rank {rank:,}"
+        for token, target, activation, rank in zip(
+            effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
+        )
+    ]
+    figure = blank(margin=_SMALL, height=300, showlegend=False)
+    figure.add_trace(
+        go.Scatter(
+            x=effects.loss_before,
+            y=changes,
+            mode="markers",
+            text=texts,
+            hovertemplate="%{text}<br>loss %{x:.3f} nats, change %{y:+.4f}<extra></extra>",
+            marker={
+                "color": [1 / rank for rank in effects.rank_before],
+                "colorscale": MAGNITUDE_SCALE,
+                "cmin": 0,
+                "cmax": 1,
+                "size": 6,
+                "opacity": 0.8,
+                "colorbar": {"title": {"text": "1/rank"}, "thickness": 10, "outlinewidth": 0},
+            },
+        )
+    )
+    figure.add_hline(y=0, line={"color": _BEHIND, "width": 1})
+    figure.update_xaxes(title="loss before (nats)", rangemode="tozero")
+    figure.update_yaxes(title=f"change of loss, {kind} ablation (nats)")
+    return figure
+
+
+def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
+    """How often the neuron had which activation; the line is the mean that ablation sets.
+
+    Args:
+        threshold: the edge at which a second line stands, which the page moves.
+    """
     centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     figure = blank(margin=_SMALL, height=300, bargap=0, showlegend=False)
@@ -52,6 +95,12 @@ def histogram(data: Histogram) -> go.Figure:
     figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
     if data.mean is not None:
         figure.add_vline(x=data.mean, line={"color": TOTAL_COLOUR, "width": 2}, annotation_text="mean")
+    if threshold is not None:
+        # By hand: add_vline would not let the page find it by name.
+        figure.add_shape(
+            name="threshold", type="line", xref="x", yref="paper", y0=0, y1=1, x0=data.edges[threshold],
+            x1=data.edges[threshold], line={"color": DIRECT_COLOUR, "width": 2, "dash": "dash"},
+        )  # fmt: skip
     figure.update_xaxes(title="activation")
     figure.update_yaxes(title="positions (log)", type="log")
     return figure
