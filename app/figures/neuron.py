@@ -1,5 +1,7 @@
 """The figures of one neuron's page."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -11,13 +13,21 @@ _SMALL = {"l": 56, "r": 12, "t": 12, "b": 44}
 _BEHIND = "#9aa0a6"
 
 
+def _small(**layout: Any) -> go.Figure:
+    """A figure for half a page's width, whose titles also fit a telephone's."""
+    figure = blank(**layout)
+    figure.update_xaxes(title_font_size=13)
+    figure.update_yaxes(title_font_size=13)
+    return figure
+
+
 def effect_boxes(effects: TokenEffects) -> go.Figure:
     """Figure 2c: per-token |change of loss|, total against direct, for this neuron and for 100 random ones."""
     groups = (
         ("Total effect", TOTAL_COLOUR, effects.delta_loss, effects.background_total),
         ("Direct effect (norm frozen)", DIRECT_COLOUR, effects.delta_loss_frozen, effects.background_frozen),
     )
-    figure = blank(boxmode="group", margin=_SMALL, height=300)
+    figure = _small(boxmode="group", margin=_SMALL, height=300)
     for name, colour, own, others in groups:
         boxes = [_box([abs(value) for value in own]), _box(others)]
         figure.add_trace(
@@ -57,7 +67,7 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
             effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
         )
     ]
-    figure = blank(margin=_SMALL, height=300, showlegend=False)
+    figure = _small(margin=_SMALL, height=300, showlegend=False)
     figure.add_trace(
         go.Scatter(
             x=effects.loss_before,
@@ -71,14 +81,15 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
                 "cmin": 0,
                 "cmax": 1,
                 "size": 6,
-                "opacity": 0.8,
-                "colorbar": {"title": {"text": "1/rank"}, "thickness": 10, "outlinewidth": 0},
+                "opacity": 0.85,
+                "line": {"color": _BEHIND, "width": 0.5},
+                "colorbar": {"title": {"text": "1/rank", "font": {"size": 13}}, "thickness": 10, "outlinewidth": 0},
             },
         )
     )
     figure.add_hline(y=0, line={"color": _BEHIND, "width": 1})
     figure.update_xaxes(title="loss before (nats)", rangemode="tozero")
-    figure.update_yaxes(title=f"change of loss, {kind} ablation (nats)")
+    figure.update_yaxes(title=f"Δ loss, {kind} ablation (nats)")
     return figure
 
 
@@ -90,7 +101,7 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
     """
     centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
-    figure = blank(margin=_SMALL, height=300, bargap=0, showlegend=False)
+    figure = _small(margin=_SMALL, height=300, bargap=0, showlegend=False)
     hover = "activation %{x:.3g}<br>%{y:,} positions<extra></extra>"
     figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
     if data.mean is not None:
@@ -109,7 +120,7 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
 def spectrum(data: Spectrum) -> go.Figure:
     """Figure 2d: the unembedding's singular values, and the neuron's |cosine| with each direction."""
     places = list(range(len(data.singular_values)))
-    figure = blank(margin={**_SMALL, "r": 56}, height=300)
+    figure = _small(margin={**_SMALL, "r": 56}, height=300)
     figure.add_trace(
         go.Scatter(x=places, y=data.singular_values, name="singular value of W_U", line={"color": _BEHIND, "width": 2})
     )
@@ -127,11 +138,11 @@ def spectrum(data: Spectrum) -> go.Figure:
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
     figure.update_xaxes(title=f"singular direction (the last {data.null_dim} are the null space)")
     figure.update_layout(
-        yaxis={"title": "singular value (log)", "type": "log"},
+        yaxis={"title": {"text": "singular value (log)", "font": {"size": 13}}, "type": "log"},
         yaxis2={
             "overlaying": "y",
             "side": "right",
-            "title": "|cosine|",
+            "title": {"text": "|cosine|", "font": {"size": 13}},
             "range": [0, 1],
             "tickmode": "array",
             "tickvals": [0, 0.25, 0.5, 0.75, 1],
@@ -144,7 +155,7 @@ def spectrum(data: Spectrum) -> go.Figure:
 def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
     """The tokens that the neuron's direct path raises and lowers most."""
     shown = [*data.top[:count], *reversed(data.bottom[:count])][::-1]
-    figure = blank(margin={**_SMALL, "l": 12}, height=60 + 19 * len(shown), showlegend=False, bargap=0.25)
+    figure = _small(margin={**_SMALL, "l": 12}, height=60 + 19 * len(shown), showlegend=False, bargap=0.25)
     colours = [CLASS_COLOURS["entropy"] if token.value > 0 else CLASS_COLOURS["prediction"] for token in shown]
     figure.add_trace(
         go.Bar(

@@ -97,8 +97,7 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
         dcc.Store(id=views.SHOWN, data={"run": run, "neuron": name}),
         views.head(detail),
         views.cards(detail),
-        views.figure_panels(detail, effects, histogram, spectrum, logits),
-        views.similar_panel(similar, detail.run.model, run),
+        views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
         views.contexts_panel(contexts, can_clip=can_clip),
     ]
 

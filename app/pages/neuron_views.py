@@ -100,6 +100,7 @@ def figure_panels(
     counts: Histogram | ApiError,
     spectrum: Spectrum | ApiError,
     logits: NeuronLogits | ApiError,
+    similar: SimilarNeurons | ApiError,
 ) -> html.Div:
     """The figures, two beside each other where there is room."""
     return html.Div(
@@ -109,6 +110,7 @@ def figure_panels(
             _histogram(counts),
             _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
             _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
+            *_similar_panels(similar, detail.run.model, detail.run.id),
             _frequency(detail),
         ],
         className="panels",
@@ -191,28 +193,25 @@ def _frequency(detail: NeuronDetail) -> Component:
     return panel("Entropy against token frequency", html.P(sentence, className="quiet"))
 
 
-def similar_panel(found: SimilarNeurons | ApiError, model: str, run: int) -> Component:
-    """Neurons like this one: by what they write, and by when they fire."""
-    title = "Similar neurons"
+def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:
     if isinstance(found, ApiError):
-        return panel(title, html.P(found.problem.detail, className="quiet"))
-    note = (
-        "Of the same layer. Similar in w_out: they write in the same direction. Similar in activation: they fire "
-        f"together, at {found.positions} sampled positions."
-    )
+        return [panel("Similar neurons", html.P(found.problem.detail, className="quiet"))]
+    fire = f"Neurons of this layer that fire together with it, at {found.positions} sampled positions."
+    write = "Neurons of this layer whose output weights point most in the same direction."
     sides = (
-        ("By what they write", found.by_weights, found.weights_missing),
-        ("By when they fire", found.by_activations, found.activations_missing),
+        ("Similar in what they write", found.by_weights, found.weights_missing, write),
+        ("Similar in when they fire", found.by_activations, found.activations_missing, fire),
     )
-    tables = [
-        html.Div([html.H3(heading), _similar_table(rows, model, run) if rows else html.P(why or "None.")])
-        for heading, rows, why in sides
+    return [
+        panel(title, _similar_table(rows, model, run), note=note)
+        if rows
+        else panel(title, html.P(missing or "There are none.", className="quiet"))
+        for title, rows, missing, note in sides
     ]
-    return panel(title, html.Div(tables, className="panels"), note=note)
 
 
 def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Table:
-    names = ("neuron", "class", "cosine of w_out", "correlation of activations")
+    names = ("neuron", "class", "cosine of w_out", "correlation in firing")
     body = [
         html.Tr(
             [
@@ -224,7 +223,9 @@ def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Tabl
         )
         for row in rows
     ]
-    return html.Table([html.Thead(html.Tr([html.Th(name) for name in names])), html.Tbody(body)], className="totals")
+    return html.Table(
+        [html.Thead(html.Tr([html.Th(name) for name in names])), html.Tbody(body)], className="totals similar"
+    )
 
 
 def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Component:
@@ -245,7 +246,8 @@ def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Componen
         className="head-row",
     )
     note = (
-        "Windows of the sample, coloured by the neuron's activation. “Without the neuron” asks the model (figure 4b)."
+        "Windows of the sample, coloured by its activation. “Without the neuron” asks the model (figure 4b). A "
+        "token's loss is that of the prediction made there."
     )
     return panel("Contexts", control, *groups, note=note)
 
