@@ -101,7 +101,7 @@ def _activation(
     trace = found.trace
     values = trace.activations.tolist()
     is_lowest = trace.bucket == "min"
-    place = int(np.argmax(trace.activations)) if is_lowest else trace.peak_position
+    place = _highest_at(trace.activations, highest) if is_lowest else trace.peak_position
     if trace.bucket == "max" or histogram is None:
         low, high, share = _TOP, trace.peak if highest is None else highest, _TOP
     else:
@@ -117,6 +117,12 @@ def _activation(
         binMax=high,
         binContains=share,
     )
+
+
+def _highest_at(activations: Array, highest: float | None) -> int:
+    """Where an activation is highest, not counting those above every peak: they are of BOS, EOS or padding."""
+    counted = activations if highest is None else np.where(activations <= highest, activations, -np.inf)
+    return int(np.argmax(counted))
 
 
 def _interval(histogram: tuple[Array, Array], value: float) -> tuple[float, float, float]:

@@ -17,7 +17,8 @@ class FeatureActivation(Wire):
     values: list[FiniteFloat]
     """The neuron's activation at each token."""
     maxValue: FiniteFloat
-    """Highest of `values`; BOS, EOS and padding do not count, save in the contexts with the lowest activation."""
+    """Highest of `values`. BOS, EOS and padding do not count; in the contexts that were chosen for their lowest
+    activation, only as far as they exceed `maxActApprox`."""
     maxValueTokenIndex: int
     minValue: FiniteFloat
     lossValues: list[FiniteFloat]
