@@ -39,7 +39,7 @@ def effect_boxes(effects: TokenEffects) -> go.Figure:
                 line={"width": 1.5},
             )
         )
-    figure.update_yaxes(title="|change of loss| (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text="|change of loss| (nats)", rangemode="tozero")
     return figure
 
 
@@ -88,8 +88,8 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
         )
     )
     figure.add_hline(y=0, line={"color": _BEHIND, "width": 1})
-    figure.update_xaxes(title="loss before (nats)", rangemode="tozero")
-    figure.update_yaxes(title=f"Δ loss, {kind} ablation (nats)")
+    figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Δ loss, {kind} ablation (nats)")
     return figure
 
 
@@ -112,8 +112,8 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
             name="threshold", type="line", xref="x", yref="paper", y0=0, y1=1, x0=data.edges[threshold],
             x1=data.edges[threshold], line={"color": DIRECT_COLOUR, "width": 2, "dash": "dash"},
         )  # fmt: skip
-    figure.update_xaxes(title="activation")
-    figure.update_yaxes(title="positions (log)", type="log")
+    figure.update_xaxes(title_text="activation")
+    figure.update_yaxes(title_text="positions (log)", type="log")
     return figure
 
 
@@ -136,7 +136,7 @@ def spectrum(data: Spectrum) -> go.Figure:
         )
     start = len(places) - data.null_dim - 0.5
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_xaxes(title=f"singular direction (the last {data.null_dim} are the null space)")
+    figure.update_xaxes(title_text=f"singular direction (last {data.null_dim}: null space)")
     figure.update_layout(
         yaxis={"title": {"text": "singular value (log)", "font": {"size": 13}}, "type": "log"},
         yaxis2={
@@ -169,5 +169,5 @@ def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
     )
     labels = [label(token.token) for token in shown]
     figure.update_yaxes(tickvals=list(range(len(shown))), ticktext=labels, ticks="", showline=False)
-    figure.update_xaxes(title="logit per unit of activation, before the norm")
+    figure.update_xaxes(title_text="logit per unit of activation")
     return figure

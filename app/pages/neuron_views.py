@@ -69,7 +69,12 @@ def head(detail: NeuronDetail) -> html.Div:
                 [
                     dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
                     dcc.Link("Back to the atlas", href=f"/?{urlencode({'model': run.model, 'run': run.id})}"),
-                    html.A("As JSON", href=f"/api/feature/{run.model}/{row.layer}/{row.index}", target="_blank"),
+                    html.A(
+                        "JSON as on Neuronpedia",
+                        href=f"/api/feature/{run.model}/{row.layer}/{row.index}",
+                        target="_blank",
+                        title="Of the newest run of this layer",
+                    ),
                     html.Span(f"{run.model} · run {run.id} · {run.corpus}", className="quiet"),
                 ],
                 className="head-row",
@@ -179,7 +184,7 @@ def _spectrum_note(spectrum: Spectrum) -> str:
 
 
 def _logits_note(_: NeuronLogits) -> str:
-    return "Raised above, lowered below, when the activation is positive; the reverse when it is negative."
+    return "Before the norm. Raised above, lowered below, when the activation is positive; else the reverse."
 
 
 def _frequency(detail: NeuronDetail) -> Component:
