@@ -116,6 +116,19 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("GET", f"/runs/{run}/spectrum", schemas.Spectrum, _given({"neuron": neuron}))
 
     @staticmethod
+    def similar(run: int, neuron: str) -> Call[schemas.SimilarNeurons]:
+        """Neurons of the same layer like this one, by what they write and by when they fire."""
+        return Call("GET", f"/runs/{run}/neurons/{neuron}/similar", schemas.SimilarNeurons)
+
+    @staticmethod
+    def ablate_context(
+        run: int, neuron: str, context: int, request: schemas.ContextAblateRequest
+    ) -> Call[schemas.ContextAblation]:
+        """One of the run's contexts with and without a neuron."""
+        path = f"/runs/{run}/neurons/{neuron}/contexts/{context}/ablate"
+        return Call("POST", path, schemas.ContextAblation, body=request)
+
+    @staticmethod
     def trace_text(model: str, text: str) -> Call[schemas.TextTrace]:
         """Run the model over a text once; its id serves later calls. The same text has the same id."""
         return Call("POST", f"/models/{model}/texts", schemas.TextTrace, body=schemas.TextRequest(text=text))

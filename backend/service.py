@@ -10,7 +10,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
-from backend.routes import about, docs, models, neurons, problems, texts
+from backend.routes import about, docs, features, models, neurons, problems, texts
 from backend.routes.deps import AtlasReader
 from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
@@ -46,6 +46,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     for room in (about, models, neurons, texts):
         api.include_router(room.router)
     service.include_router(api)
+    service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)
     service.include_router(docs.router)
     # Registered before the dashboard's own catch-all, which would answer a mistyped address with a page.
     service.add_api_route(_REST, _nothing_here, methods=_METHODS, include_in_schema=False)

@@ -17,6 +17,9 @@ WINDOW = 64
 HISTOGRAM_BINS = 64
 LOGIT_TOKENS = 20
 """Most raised and most lowered tokens that are kept for a neuron."""
+LOGIT_BINS = 50
+SIMILAR_NEURONS = 10
+"""Neurons with the most similar w_out that are kept for a neuron."""
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,15 @@ from backend.atlas.store import Atlas
 from backend.core.classes import classify
 from backend.core.forward import ablate_each
 from backend.core.metrics import weights
-from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Readout, TokenBatch
+from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, TokenBatch
 from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles, find_model
 from precompute import contexts
-from precompute.config import HISTOGRAM_BINS, LOGIT_TOKENS, SHARD_TOKENS, RunConfig
+from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
 from precompute.corpus import open_corpus, pack, tokens_hash
+from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
 from precompute.progress import Reporter
 from precompute.sample import Sample, TracedShard, Traces
@@ -146,8 +147,8 @@ class Run:
         self.traces.remove()
 
     def weights(self) -> None:
-        """Weight metrics, spectrum, and the tokens that each neuron raises and lowers; a second's work, always redone
-        because the classes of later stages need the columns."""
+        """Weight metrics, spectrum, neighbours, and what each neuron does to the vocabulary. The metrics are always
+        redone because the classes of later stages need the columns."""
         readout, layer = self.readout, self.layer
         self.reporter.stage("Weights", 1, 0, "")
         spectrum = weights.unembedding_spectrum(readout.W_U)
@@ -159,12 +160,15 @@ class Run:
         }
         if 0 not in self.atlas.shards_done(self.id, "weights"):
             cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
-            top, bottom = _extreme_logits(self.readout)
+            direct = DirectTokens.of(readout)
+            neighbours = weights.similar_neurons(readout.W_out, SIMILAR_NEURONS)
             vocabulary = self.model.token_strings(list(range(self.model.d_vocab)))
             with self.atlas.writing() as writer:
                 writer.put_vocabulary(self.atlas.run(self.id).model, vocabulary)
                 writer.put_spectrum(self.id, spectrum.singular_values.numpy(), cosines)
-                writer.put_logits(self.id, *top, *bottom)
+                writer.put_logits(self.id, direct.top_ids, direct.top_values, direct.bottom_ids, direct.bottom_values)
+                writer.put_logit_histograms(self.id, direct.edges, direct.counts)
+                writer.put_similar(self.id, *(part.cpu().numpy() for part in neighbours))
                 writer.set_neurons(self.id, layer, self.columns, classify(self.columns), 0)
                 writer.add_shard(self.id, "weights", 0, {})
                 writer.update_run(self.id, stage="activations", progress=0.02)
@@ -362,22 +366,6 @@ class _SampledEffects:
 
 def _only_sums(arrays: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     return {name: array for name, array in arrays.items() if not name.startswith("sampled.")}
-
-
-def _extreme_logits(readout: Readout) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
-    """(ids, values) of the tokens that each neuron's direct path raises most, and lowers most; each [d_mlp, k]."""
-    parts = []
-    for start in range(0, len(readout.W_out), 128):
-        direct = readout.direct_logits(slice(start, start + 128))
-        k = min(LOGIT_TOKENS, direct.shape[1])
-        parts.append((direct.topk(k, dim=1), direct.topk(k, dim=1, largest=False)))
-    top, bottom = zip(*parts, strict=True)
-
-    def joined(extremes: tuple) -> tuple[NDArray, NDArray]:
-        ids = torch.cat([extreme.indices for extreme in extremes]).cpu().numpy()
-        return ids, torch.cat([extreme.values for extreme in extremes]).cpu().numpy()
-
-    return joined(top), joined(bottom)
 
 
 def _histograms(activations: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,14 +1,24 @@
 """The figures of one neuron's page."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, blank
+from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
 from app.text import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
 
 _SMALL = {"l": 56, "r": 12, "t": 12, "b": 44}
 _BEHIND = "#9aa0a6"
+
+
+def _small(**layout: Any) -> go.Figure:
+    """A figure for half a page's width, whose titles also fit a telephone's."""
+    figure = blank(**layout)
+    figure.update_xaxes(title_font_size=13)
+    figure.update_yaxes(title_font_size=13)
+    return figure
 
 
 def effect_boxes(effects: TokenEffects) -> go.Figure:
@@ -17,7 +27,7 @@ def effect_boxes(effects: TokenEffects) -> go.Figure:
         ("Total effect", TOTAL_COLOUR, effects.delta_loss, effects.background_total),
         ("Direct effect (norm frozen)", DIRECT_COLOUR, effects.delta_loss_frozen, effects.background_frozen),
     )
-    figure = blank(boxmode="group", margin=_SMALL, height=300)
+    figure = _small(boxmode="group", margin=_SMALL, height=300)
     for name, colour, own, others in groups:
         boxes = [_box([abs(value) for value in own]), _box(others)]
         figure.add_trace(
@@ -29,7 +39,7 @@ def effect_boxes(effects: TokenEffects) -> go.Figure:
                 line={"width": 1.5},
             )
         )
-    figure.update_yaxes(title="|change of loss| (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text="|change of loss| (nats)", rangemode="tozero")
     return figure
 
 
@@ -43,24 +53,74 @@ def _box(values: list[float]) -> dict[str, float]:
     return {part: float(value) for part, value in box.items()}
 
 
-def histogram(data: Histogram) -> go.Figure:
-    """How often the neuron had which activation; the line is the mean that ablation sets."""
+def loss_scatter(effects: TokenEffects) -> go.Figure:
+    """Figure 4a: a token's loss against how clip ablation changes it; mean ablation where clip is not known.
+
+    The colour is the reciprocal rank of the correct token before.
+    """
+    kind, changes = "clip", effects.clip_delta_loss
+    if changes is None:
+        kind, changes = "mean", effects.delta_loss
+    texts = [
+        f"{label(token)} → {label(target)}<br>activation {activation:.3g}<br>rank {rank:,}"
+        for token, target, activation, rank in zip(
+            effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
+        )
+    ]
+    figure = _small(margin=_SMALL, height=300, showlegend=False)
+    figure.add_trace(
+        go.Scatter(
+            x=effects.loss_before,
+            y=changes,
+            mode="markers",
+            text=texts,
+            hovertemplate="%{text}<br>loss %{x:.3f} nats, change %{y:+.4f}<extra></extra>",
+            marker={
+                "color": [1 / rank for rank in effects.rank_before],
+                "colorscale": MAGNITUDE_SCALE,
+                "cmin": 0,
+                "cmax": 1,
+                "size": 6,
+                "opacity": 0.85,
+                "line": {"color": _BEHIND, "width": 0.5},
+                "colorbar": {"title": {"text": "1/rank", "font": {"size": 13}}, "thickness": 10, "outlinewidth": 0},
+            },
+        )
+    )
+    figure.add_hline(y=0, line={"color": _BEHIND, "width": 1})
+    figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Δ loss, {kind} ablation (nats)")
+    return figure
+
+
+def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
+    """How often the neuron had which activation; the line is the mean that ablation sets.
+
+    Args:
+        threshold: the edge at which a second line stands, which the page moves.
+    """
     centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
-    figure = blank(margin=_SMALL, height=300, bargap=0, showlegend=False)
+    figure = _small(margin=_SMALL, height=300, bargap=0, showlegend=False)
     hover = "activation %{x:.3g}<br>%{y:,} positions<extra></extra>"
     figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
     if data.mean is not None:
         figure.add_vline(x=data.mean, line={"color": TOTAL_COLOUR, "width": 2}, annotation_text="mean")
-    figure.update_xaxes(title="activation")
-    figure.update_yaxes(title="positions (log)", type="log")
+    if threshold is not None:
+        # By hand: add_vline would not let the page find it by name.
+        figure.add_shape(
+            name="threshold", type="line", xref="x", yref="paper", y0=0, y1=1, x0=data.edges[threshold],
+            x1=data.edges[threshold], line={"color": DIRECT_COLOUR, "width": 2, "dash": "dash"},
+        )  # fmt: skip
+    figure.update_xaxes(title_text="activation")
+    figure.update_yaxes(title_text="positions (log)", type="log")
     return figure
 
 
 def spectrum(data: Spectrum) -> go.Figure:
     """Figure 2d: the unembedding's singular values, and the neuron's |cosine| with each direction."""
     places = list(range(len(data.singular_values)))
-    figure = blank(margin={**_SMALL, "r": 56}, height=300)
+    figure = _small(margin={**_SMALL, "r": 56}, height=300)
     figure.add_trace(
         go.Scatter(x=places, y=data.singular_values, name="singular value of W_U", line={"color": _BEHIND, "width": 2})
     )
@@ -76,13 +136,13 @@ def spectrum(data: Spectrum) -> go.Figure:
         )
     start = len(places) - data.null_dim - 0.5
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_xaxes(title=f"singular direction (the last {data.null_dim} are the null space)")
+    figure.update_xaxes(title_text=f"singular direction (last {data.null_dim}: null space)")
     figure.update_layout(
-        yaxis={"title": "singular value (log)", "type": "log"},
+        yaxis={"title": {"text": "singular value (log)", "font": {"size": 13}}, "type": "log"},
         yaxis2={
             "overlaying": "y",
             "side": "right",
-            "title": "|cosine|",
+            "title": {"text": "|cosine|", "font": {"size": 13}},
             "range": [0, 1],
             "tickmode": "array",
             "tickvals": [0, 0.25, 0.5, 0.75, 1],
@@ -95,7 +155,7 @@ def spectrum(data: Spectrum) -> go.Figure:
 def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
     """The tokens that the neuron's direct path raises and lowers most."""
     shown = [*data.top[:count], *reversed(data.bottom[:count])][::-1]
-    figure = blank(margin={**_SMALL, "l": 12}, height=60 + 19 * len(shown), showlegend=False, bargap=0.25)
+    figure = _small(margin={**_SMALL, "l": 12}, height=60 + 19 * len(shown), showlegend=False, bargap=0.25)
     colours = [CLASS_COLOURS["entropy"] if token.value > 0 else CLASS_COLOURS["prediction"] for token in shown]
     figure.add_trace(
         go.Bar(
@@ -109,5 +169,5 @@ def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
     )
     labels = [label(token.token) for token in shown]
     figure.update_yaxes(tickvals=list(range(len(shown))), ticktext=labels, ticks="", showline=False)
-    figure.update_xaxes(title="logit per unit of activation, before the norm")
+    figure.update_xaxes(title_text="logit per unit of activation")
     return figure

@@ -1,41 +1,18 @@
 """`/m/{model}/n/{layer}/{index}`: all that a run knows of one neuron."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
 
-import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html, no_update, register_page
+from dash import MATCH, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app.components import Strip, class_chip, empty, graph, metric_card, panel, token_strip
-from app.figures import neuron as figures
-from app.format import number
-from app.pages.atlas import neuron_address, run_banner
+from app.components import empty, failure
+from app.pages import neuron_views as views
 from backend.client import ApiError, AsyncClient, Call, calls
-from backend.glossary import METRICS
-from backend.schemas import (
-    ContextList,
-    ContextStrip,
-    Histogram,
-    NeuronDetail,
-    NeuronLogits,
-    Problem,
-    Spectrum,
-    TokenEffects,
-)
+from backend.schemas import ContextAblateRequest, NeuronDetail, Problem, TokenEffects
 
 WHERE, BODY, POLL, SEEN = "neuron-where", "neuron-body", "neuron-poll", "neuron-seen"
 POLL_MS = 10_000
-_BUCKETS = {
-    "max": "Loudest contexts",
-    "min": "Lowest contexts",
-    "q75": "Contexts at the 75th percentile of peaks",
-    "median": "Median contexts",
-    "random": "Random contexts",
-}
-_STAGES = {"effects": "Effects of ablating it", "weights": "Weights", "activations": "Activations"}
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -53,7 +30,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     )  # fmt: skip
     async def show(where: dict[str, str], _: int | None, seen: int | None) -> tuple[Any, Any, Any]:
         try:
-            run = int(where["run"]) if where["run"] else await _latest_run(client, where["model"])
+            run = int(where["run"]) if where["run"] else await _run_of(client, where["model"], where["neuron"])
             detail = await client.send(calls.neuron(run, where["neuron"]))
         except ApiError as error:
             return _not_found(error.problem.detail), True, None
@@ -61,6 +38,22 @@ def register(app: Dash, client: AsyncClient) -> None:
         if seen == detail.run.tokens_counted and seen is not None and not is_final:
             return no_update, no_update, no_update
         return await _body(client, detail), is_final, detail.run.tokens_counted
+
+    @app.callback(
+        Output({"type": views.ABLATED, "context": MATCH}, "children"),
+        Input({"type": views.ABLATE, "context": MATCH}, "n_clicks"), Input(views.KIND, "value"),
+        State({"type": views.ABLATE, "context": MATCH}, "id"), State(views.SHOWN, "data"),
+        running=[(Output({"type": views.ABLATE, "context": MATCH}, "loading"), True, False)],
+        prevent_initial_call=True,
+    )  # fmt: skip
+    async def without(clicks: int | None, kind: views.Kind, place: dict[str, Any], shown: dict[str, Any]) -> Any:
+        return await _without(client, clicks, kind, place["context"], shown)
+
+    clientside_callback(
+        "window.calibroscopeNeuron.threshold",
+        Output(views.HISTOGRAM, "figure"), Output(views.SHARE, "children"),
+        Input(views.THRESHOLD, "value"), State(views.COUNTS, "data"), State(views.HISTOGRAM, "figure"),
+    )  # fmt: skip
 
 
 def layout(model: str = "", layer: str = "", index: str = "", run: str | None = None, **_: str) -> Component:
@@ -76,10 +69,12 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
     )
 
 
-async def _latest_run(client: AsyncClient, model: str) -> int:
-    found = next((m for m in (await client.send(calls.models())).models if m.id == model), None)
-    if found is not None and found.latest_run is not None:
-        return found.latest_run
+async def _run_of(client: AsyncClient, model: str, neuron: str) -> int:
+    """The newest run of the neuron's layer, a finished one first; else the model's, which tells what it measures."""
+    runs = (await client.send(calls.runs(model))).runs
+    own = [run for run in runs if str(run.layer) == neuron.split(".")[0]] or runs
+    if own:
+        return next((run for run in own if run.status == "finished"), own[0]).id
     detail = f"The atlas has no run of a model {model[:80]!r}."
     raise ApiError(Problem(title="Not in the atlas", status=404, detail=detail))
 
@@ -92,21 +87,18 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
         calls.spectrum(run, name),
         calls.logits(run, name),
         calls.contexts(run, name),
+        calls.similar(run, name),
     ]
-    effects, histogram, spectrum, logits, contexts = await asyncio.gather(*(_try(client, call) for call in wanted))
+    found = await asyncio.gather(*(_try(client, call) for call in wanted))
+    effects, histogram, spectrum, logits, contexts, similar = found
+    # Unknown without per-token effects; the service then refuses what cannot be done, with a sentence.
+    can_clip = not isinstance(effects, TokenEffects) or effects.clip_delta_loss is not None
     return [
-        _head(detail),
-        html.Div(_cards(detail), className="cards"),
-        html.Div(
-            [
-                _figure_panel("Total against direct effect", effects, figures.effect_boxes, _effects_note),
-                _figure_panel("Activations", histogram, figures.histogram, _histogram_note),
-                _figure_panel("Where it writes", spectrum, figures.spectrum, _spectrum_note),
-                _figure_panel("Tokens it moves directly", logits, figures.token_bars, _logits_note),
-            ],
-            className="panels",
-        ),
-        _contexts_panel(contexts),
+        dcc.Store(id=views.SHOWN, data={"run": run, "neuron": name}),
+        views.head(detail),
+        views.cards(detail),
+        views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
+        views.contexts_panel(contexts, can_clip=can_clip),
     ]
 
 
@@ -117,91 +109,20 @@ async def _try(client: AsyncClient, call: Call[Any]) -> Any:
         return error
 
 
-def _head(detail: NeuronDetail) -> html.Div:
-    row, run = detail.row, detail.run
-    lab = f"/lab?{urlencode({'model': run.model, 'neuron': row.neuron})}"
-    steps = [
-        dcc.Link(text, href=neuron_address(run.model, name, run.id), className="step")
-        for text, name in (("← " + (detail.previous or ""), detail.previous), ((detail.next or "") + " →", detail.next))
-        if name is not None
-    ]
-    return html.Div(
-        [
-            html.Div(
-                [html.H1(f"Neuron {row.neuron}"), class_chip(row.neuron_class), html.Span(className="grow"), *steps],
-                className="head-row",
-            ),
-            html.P(detail.class_reason, className="sentences"),
-            html.Div(
-                [
-                    dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
-                    dcc.Link("Back to the atlas", href=f"/?{urlencode({'model': run.model, 'run': run.id})}"),
-                    html.Span(f"{run.model} · run {run.id} · {run.corpus}", className="quiet"),
-                ],
-                className="head-row",
-            ),
-            run_banner(run) if run.status != "finished" else None,
-        ],
-        className="neuron-head",
-    )
-
-
-def _cards(detail: NeuronDetail) -> list[Component]:
-    metrics, groups = detail.row.metrics, []
-    for stage, title in _STAGES.items():
-        cards = [
-            metric_card(m.name, metrics[m.name], metrics.get(f"{m.name}_se"), detail.percentiles[m.name])
-            for m in METRICS
-            if m.stage == stage
-        ]
-        over = f" · mean over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
-        groups.append(html.Section([html.H2(title + over), html.Div(cards, className="card-grid")]))
-    return groups
-
-
-def _figure_panel(title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str]) -> Component:
-    if isinstance(found, ApiError):
-        return panel(title, html.P(found.problem.detail, className="quiet"))
-    return panel(title, graph(draw(found)), note=note(found))
-
-
-def _effects_note(effects: TokenEffects) -> str:
-    return f"Figure 2c, at {len(effects.tokens)} sampled tokens. What only the total shows went through the final norm."
-
-
-def _histogram_note(_: Histogram) -> str:
-    return "Over all positions of the sample, on a log scale. Mean ablation sets the activation to the line."
-
-
-def _spectrum_note(spectrum: Spectrum) -> str:
-    return (
-        f"Figure 2d. An entropy neuron writes into the shaded null space: the {spectrum.null_dim} directions that the "
-        "unembedding reads least."
-    )
-
-
-def _logits_note(_: NeuronLogits) -> str:
-    return "Raised above, lowered below, when the activation is positive; the reverse when it is negative."
-
-
-def _contexts_panel(found: ContextList | ApiError) -> Component:
-    if isinstance(found, ApiError):
-        return panel("Contexts", html.P(found.problem.detail, className="quiet"))
-    groups: list[Component] = []
-    for bucket, title in _BUCKETS.items():
-        strips = [_context(context) for context in found.contexts if context.bucket == bucket]
-        if strips:
-            groups.append(html.Details([html.Summary(title), *strips], open=bucket in ("max", "min")))
-    return panel("Contexts", *groups, note="Windows of the sample, coloured by the neuron's activation.")
-
-
-def _context(context: ContextStrip) -> html.Div:
-    details = [
-        f"loss {number(loss, 'nats')}, entropy {number(entropy, 'nats')}, rank {rank or '—'}"
-        for loss, entropy, rank in zip(context.loss, context.entropy, context.rank, strict=True)
-    ]
-    title = f"peak {number(context.peak)}"
-    return token_strip(Strip(title, context.tokens, context.activations, details=details, marked=context.peak_position))
+async def _without(
+    client: AsyncClient, clicks: int | None, kind: views.Kind, context: int, shown: dict[str, Any]
+) -> Any:
+    """A context without the neuron: a second click takes it away again, another kind asks again where it is open."""
+    if not clicks:
+        return no_update
+    if clicks % 2 == 0:
+        return None
+    request = ContextAblateRequest(kind=kind)
+    try:
+        found = await client.send(calls.ablate_context(shown["run"], shown["neuron"], context, request))
+    except ApiError as error:
+        return failure(error.problem.detail)
+    return views.ablated_context(found)
 
 
 def _not_found(sentence: str) -> html.Div:

@@ -118,7 +118,8 @@ class SpectrumRow(Base):
 
 
 class DirectionRow(Base):
-    """What the weights say of one neuron: its cosines with the spectrum, and the tokens its direct path moves most."""
+    """What the weights say of one neuron: its cosines with the spectrum and with its nearest neighbours, the tokens
+    that its direct path moves most, and how it moves the whole vocabulary. A run made before a column lacks it."""
 
     __tablename__ = "directions"
     run: Mapped[int] = _run()
@@ -128,6 +129,10 @@ class DirectionRow(Base):
     top_values: Mapped[Numbers | None] = mapped_column(Array)
     bottom_ids: Mapped[Numbers | None] = mapped_column(Array)
     bottom_values: Mapped[Numbers | None] = mapped_column(Array)
+    similar_ids: Mapped[Numbers | None] = mapped_column(Array)
+    similar_values: Mapped[Numbers | None] = mapped_column(Array)
+    logit_edges: Mapped[Numbers | None] = mapped_column(Array)
+    logit_counts: Mapped[Numbers | None] = mapped_column(Array)
 
 
 class HistogramRow(Base):

@@ -10,38 +10,17 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Executable, Select, func, select, update
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
-from backend.atlas.connect import AtlasUnusable, atlas_url, connect, lock_writers
+from backend.atlas.connect import atlas_url, connect, lock_writers
 from backend.atlas.query import NeuronQuery
-from backend.atlas.records import (
-    Array,
-    ContextRecord,
-    ModelRecord,
-    NeuronRecord,
-    RunPlan,
-    RunRecord,
-    SampledPositions,
-    ShownContext,
-    TraceRecord,
-)
-from backend.atlas.schema import (
-    ContextRow,
-    DirectionRow,
-    HistogramRow,
-    ModelRow,
-    NeuronRow,
-    PositionsRow,
-    RunRow,
-    ShardRow,
-    SpectrumRow,
-    TokenEffectsRow,
-    TraceRow,
-)
+from backend.atlas.reader import NotInAtlas, Reader
+from backend.atlas.records import Array, ModelRecord, NeuronRecord, RunPlan, RunRecord
+from backend.atlas.schema import ModelRow, NeuronRow, RunRow, ShardRow
 from backend.atlas.writer import Writer
-from backend.core.errors import CalibroscopeError
+
+__all__ = ["Atlas", "NotInAtlas"]
 
 _SILENCE = timedelta(minutes=2)
 """A running run that has not been heard of for this long counts as interrupted."""
@@ -49,11 +28,7 @@ _MODEL_FIELDS = tuple(ModelRecord.__dataclass_fields__)
 _RUN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "status")
 
 
-class NotInAtlas(CalibroscopeError):
-    """The atlas has no such model, run or neuron, or not that part of it yet."""
-
-
-class Atlas:
+class Atlas(Reader):
     """An open atlas. Make one with `Atlas.open`; use it as a context manager, or `close` it."""
 
     def __init__(self, location: str | Path, *, read_only: bool) -> None:
@@ -167,9 +142,9 @@ class Atlas:
             raise NotInAtlas(f"The atlas has no run {run}: see /api/v1/models for its models and their runs.")
         return _run_record(row)
 
-    def newest_run(self, slug: str | None = None) -> int | None:
-        """The run to show first, of one model or of all: one of the last layer before others, finished ones before
-        unfinished, newest first."""
+    def newest_run(self, slug: str | None = None, layer: int | None = None) -> int | None:
+        """The run to show first, of one model and layer or of all: one of the last layer before others, finished ones
+        before unfinished, newest first."""
         last = (RunRow.layer == ModelRow.n_layers - 1).desc()
         wanted = (
             select(RunRow.id)
@@ -177,7 +152,9 @@ class Atlas:
             .order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc())
             .limit(1)
         )
-        found = self._all(wanted if slug is None else wanted.where(RunRow.model == slug))
+        if slug is not None:
+            wanted = wanted.where(RunRow.model == slug)
+        found = self._all(wanted if layer is None else wanted.where(RunRow.layer == layer))
         return found[0] if found else None
 
     def neurons(self, run: int, query: NeuronQuery) -> tuple[list[NeuronRecord], int]:
@@ -200,56 +177,6 @@ class Atlas:
     def neuron(self, run: int, index: int, names: list[str]) -> NeuronRecord | None:
         row = self._one(select(NeuronRow).where(NeuronRow.run == run, NeuronRow.index == index))
         return None if row is None else _neuron_record(row, names)
-
-    def histogram(self, run: int, index: int) -> tuple[Array, Array] | None:
-        """Edges and counts of a neuron's activations, or None while they are not measured."""
-        row = self._one(select(HistogramRow).where(HistogramRow.run == run, HistogramRow.index == index))
-        return None if row is None else (row.edges, row.counts)
-
-    def contexts(self, run: int, index: int) -> list[ShownContext]:
-        """The contexts that show a neuron, loudest first within each bucket."""
-        wanted = (
-            select(TraceRow, ContextRow)
-            .join(ContextRow, ContextRow.id == TraceRow.context)
-            .where(TraceRow.run == run, TraceRow.index == index)
-            .order_by(TraceRow.id)
-        )
-        return [_shown(trace, context) for trace, context in self._rows(wanted)]
-
-    def positions(self, run: int) -> SampledPositions | None:
-        """The positions whose per-token effects are kept, or None while there are none."""
-        row = self._one(select(PositionsRow).where(PositionsRow.run == run))
-        if row is None:
-            return None
-        return SampledPositions(row.tokens, row.targets, row.loss_before, row.entropy_before, row.rank_before)
-
-    def token_effects(self, run: int, indices: list[int]) -> list[dict[str, Array]]:
-        """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""
-        chosen = TokenEffectsRow.index.in_(indices)
-        wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run, chosen)
-        return self._all(wanted.order_by(TokenEffectsRow.index))
-
-    def logits(self, run: int, index: int) -> tuple[Array, Array, Array, Array] | None:
-        """Top ids and values, bottom ids and values of a neuron's direct path."""
-        row = self._one(select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index))
-        if row is None or row.top_ids is None:
-            return None
-        return row.top_ids, row.top_values, row.bottom_ids, row.bottom_values
-
-    def spectrum(self, run: int) -> Array | None:
-        """Singular values of W_U, largest first."""
-        row = self._one(select(SpectrumRow).where(SpectrumRow.run == run))
-        return None if row is None else row.singular_values
-
-    def cosines(self, run: int, index: int) -> Array | None:
-        """|cos| of a neuron's w_out with every singular direction."""
-        row = self._one(select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index))
-        return None if row is None else row.cosines
-
-    def vocabulary(self, slug: str) -> list[str]:
-        """A model's token strings, by id; empty while they are not stored."""
-        row = self._one(select(ModelRow).where(ModelRow.slug == slug).options(undefer(ModelRow.vocabulary)))
-        return [] if row is None or row.vocabulary is None else row.vocabulary
 
     def reference_means(self, slug: str, run: int | None) -> tuple[NDArray[np.float64] | None, str]:
         """The mean activation of every last-layer neuron, [d_mlp], and where it comes from; None where no run of the
@@ -278,37 +205,10 @@ class Atlas:
         return None, "mean over this text: no run has measured the model's activations yet"
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
-        """
-        Raises:
-            AtlasUnusable: the database fails: its file is damaged, its disk full, its server gone.
-        """
-        try:
-            with Session(self._engine) as session:
-                yield session
-        except DatabaseError as error:
-            raise AtlasUnusable(
-                f"The atlas fails: {error.orig}. See that its file is whole and writable and its disk has room, or "
-                "that its server runs; then try again."
-            ) from error
-
-    @contextmanager
     def _changing(self) -> Iterator[Session]:
         with self._session() as session, session.begin():
             lock_writers(session.connection())
             yield session
-
-    def _all(self, wanted: Select[Any]) -> list[Any]:
-        with self._session() as session:
-            return list(session.scalars(wanted))
-
-    def _one(self, wanted: Select[Any]) -> Any:
-        with self._session() as session:
-            return session.scalar(wanted)
-
-    def _rows(self, wanted: Executable) -> list[Any]:
-        with self._session() as session:
-            return list(session.execute(wanted))
 
 
 def _own_model(session: Session, plan: RunPlan) -> ModelRecord:
@@ -357,12 +257,3 @@ def _run_record(row: RunRow) -> RunRecord:
 def _neuron_record(row: NeuronRow, names: list[str]) -> NeuronRecord:
     metrics = {name: getattr(row, name) for name in names}
     return NeuronRecord(row.layer, row.index, row.neuron_class, row.effect_tokens, metrics)
-
-
-def _shown(trace: TraceRow, context: ContextRow) -> ShownContext:
-    ids = context.token_ids.tolist()
-    return ShownContext(
-        id=context.id,
-        context=ContextRecord(ids, context.tokens, context.loss, context.entropy, context.rank),
-        trace=TraceRecord(trace.index, context.id, trace.bucket, trace.activations, trace.peak, trace.peak_position),
-    )

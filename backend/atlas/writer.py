@@ -106,6 +106,16 @@ class Writer:
             bottom_values=bottom_values.astype(np.float32),
         )
 
+    def put_logit_histograms(self, run: int, edges: Array, counts: Array) -> None:
+        """Each neuron's direct logits over the vocabulary: edges [n_neurons, bins + 1], counts [n_neurons, bins]."""
+        self._touch(run)
+        self._put_directions(run, logit_edges=edges.astype(np.float32), logit_counts=counts.astype(np.int32))
+
+    def put_similar(self, run: int, ids: Array, cosines: Array) -> None:
+        """The neurons whose w_out is most like each one's, nearest first, each [n_neurons, k]."""
+        self._touch(run)
+        self._put_directions(run, similar_ids=ids.astype(np.int32), similar_values=cosines.astype(np.float32))
+
     def put_histograms(self, run: int, edges: Array, counts: Array) -> None:
         """Activation histograms: edges [n_neurons, bins + 1], counts [n_neurons, bins]."""
         self._touch(run)

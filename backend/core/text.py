@@ -77,7 +77,11 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
     limit = min(max_tokens, model.max_tokens)
     if len(ids) == len(head):
         raise BadText("The text has no token in this model's vocabulary: write at least one word.")
-    tokens = ids[:limit]
+    return trace_tokens(model, ids[:limit], truncated=len(ids) > limit)
+
+
+def trace_tokens(model: AnalysisModel, tokens: list[int], *, truncated: bool = False) -> TracedText:
+    """Run the model over tokens as they are: BOS is among them where it is wanted."""
     trace = model.trace(torch.tensor([tokens]))
     readout = model.readout
     centred = readout.centred(trace.residual[0])
@@ -88,7 +92,7 @@ def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
     return TracedText(
         tokens,
         _counted(tokens, model.uncounted),
-        len(ids) > limit,
+        truncated,
         centred,
         scale,
         trace.activations[0],

@@ -29,7 +29,7 @@ from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
 from backend.core.sweep import Target, sweep_text
-from backend.core.text import State, TracedText, trace_text
+from backend.core.text import State, TracedText, trace_text, trace_tokens
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
@@ -131,7 +131,16 @@ class LiveEngine:
             EngineBusy, CalibroscopeError: as the queue, the source and the model raise them.
         """
         text_id = _text_id(model, text, max_tokens)
-        return self._in_turn(lambda: self._traced(text_id, model, text, max_tokens))
+        return self._in_turn(lambda: self._traced(text_id, model, lambda loaded: trace_text(loaded, text, max_tokens)))
+
+    def trace_tokens(self, model: LiveModel, tokens: list[int]) -> LiveText:
+        """Run the model over tokens as they are, or find them traced already.
+
+        Raises:
+            EngineBusy, CalibroscopeError: as the queue, the source and the model raise them.
+        """
+        text_id = _tokens_id(model, tokens)
+        return self._in_turn(lambda: self._traced(text_id, model, lambda loaded: trace_tokens(loaded, tokens)))
 
     def text(self, text_id: str) -> LiveText:
         """A traced text.
@@ -200,13 +209,13 @@ class LiveEngine:
             with self._lock:
                 self._waiting -= 1
 
-    def _traced(self, text_id: str, model: LiveModel, text: str, max_tokens: int) -> LiveText:
+    def _traced(self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], TracedText]) -> LiveText:
         with self._lock:
             if text_id in self._texts:
                 self._texts.move_to_end(text_id)
                 return self._texts[text_id]
         loaded = self._loaded(model)
-        traced = trace_text(loaded, text, max_tokens)
+        traced = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
         live = LiveText(text_id, model, loaded.last_layer, traced, strings)
         with self._lock:
@@ -263,4 +272,10 @@ def _bytes(text: LiveText) -> int:
 def _text_id(model: LiveModel, text: str, max_tokens: int) -> str:
     digest = hashlib.sha256(f"{model.slug}\0{model.source}\0{max_tokens}\0".encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:24]
+
+
+def _tokens_id(model: LiveModel, tokens: list[int]) -> str:
+    digest = hashlib.sha256(f"{model.slug}\0{model.source}\0tokens\0".encode())
+    digest.update(",".join(map(str, tokens)).encode())
     return digest.hexdigest()[:24]

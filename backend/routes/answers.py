@@ -63,7 +63,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
 
 
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
-    found = _measured(atlas, record, chosen)
+    found = measured(atlas, record, chosen)
     everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
     percentiles = {metric.name: _percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
     answered = row(found)
@@ -80,16 +80,16 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
 def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Histogram:
     found = atlas.histogram(record.id, chosen.index)
     if found is None:
-        raise _not_yet(record, "activation histograms")
+        raise not_yet(record, "activation histograms")
     edges, counts = found
-    mean = _measured(atlas, record, chosen).metrics["mean_activation"]
+    mean = measured(atlas, record, chosen).metrics["mean_activation"]
     return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=_finite(mean))
 
 
 def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
     found = atlas.contexts(record.id, chosen.index)
     if not found:
-        raise _not_yet(record, "contexts")
+        raise not_yet(record, "contexts")
     return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown) for shown in found])
 
 
@@ -101,9 +101,10 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
             "kept. Measure the model without --mode survey to see it."
         )
     if positions is None or not own:
-        raise _not_yet(record, "per-token effects")
+        raise not_yet(record, "per-token effects")
     total, frozen = _background(atlas, record)
     arrays = {name: array.tolist() for name, array in own[0].items()}
+    arrays["clip_delta_loss"] = _clipped(atlas, record, chosen, own[0])
     return schemas.TokenEffects(
         neuron=str(chosen),
         tokens=positions.tokens,
@@ -120,7 +121,7 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
 def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronLogits:
     found, vocabulary = atlas.logits(record.id, chosen.index), atlas.vocabulary(record.model)
     if found is None or not vocabulary:
-        raise _not_yet(record, "direct logits")
+        raise not_yet(record, "direct logits")
 
     def weights(ids: NDArray[np.int32], values: NDArray[np.float32]) -> list[schemas.TokenWeight]:
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
@@ -135,7 +136,7 @@ def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronL
 def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spectrum:
     values = atlas.spectrum(record.id)
     if values is None:
-        raise _not_yet(record, "the spectrum")
+        raise not_yet(record, "the spectrum")
     cosines = None
     if name is not None:
         chosen = NeuronId.parse(name)
@@ -163,14 +164,20 @@ def glossary() -> schemas.Glossary:
     return schemas.Glossary(metrics=definitions, terms=TERMS)
 
 
-def _measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
+def measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
+    """A neuron with all its metrics.
+
+    Raises:
+        NotInAtlas: the run has not measured its neurons yet.
+    """
     found = atlas.neuron(record.id, chosen.index, list(METRIC_COLUMNS))
     if found is None:
-        raise _not_yet(record, "its neurons")
+        raise not_yet(record, "its neurons")
     return found
 
 
-def _not_yet(record: RunRecord, what: str) -> NotInAtlas:
+def not_yet(record: RunRecord, what: str) -> NotInAtlas:
+    """Part of a run that is not there yet, and what to do."""
     advice = "Wait for it" if record.status == "running" else "Run it again to resume it"
     return NotInAtlas(f"Run {record.id} has not measured {what} yet (it is {record.status}). {advice}.")
 
@@ -202,6 +209,18 @@ def _background(atlas: Atlas, record: RunRecord) -> tuple[list[float], list[floa
     frozen = np.abs(np.concatenate([array["delta_loss_frozen"] for array in arrays]))
     kept = rng.choice(len(total), size=min(_BACKGROUND_VALUES, len(total)), replace=False)
     return total[kept].tolist(), frozen[kept].tolist()
+
+
+def _clipped(
+    atlas: Atlas, record: RunRecord, chosen: NeuronId, effects: dict[str, NDArray[np.float32]]
+) -> list[float] | None:
+    """Change of loss under clip ablation. What a last-layer neuron does at a token stays at that token, so it follows
+    from mean ablation."""
+    if chosen.layer != atlas.model(record.model).n_layers - 1:
+        return None
+    mean = np.float32(measured(atlas, record, chosen).metrics["mean_activation"] or 0.0)
+    clipped = np.where(effects["activation"] > mean, effects["delta_loss"], np.float32(0))
+    return [float(value) for value in clipped]
 
 
 def _percentile(everyone: NDArray[np.float64], value: float | None) -> float | None:

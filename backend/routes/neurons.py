@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from backend import schemas
 from backend.atlas.export import MEDIA_TYPES
 from backend.atlas.query import NeuronQuery
-from backend.routes import answers
-from backend.routes.deps import AtlasDep, NeuronDep, RunDep
+from backend.routes import answers, context_ablation, neighbours
+from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, RunDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
 
@@ -57,6 +57,25 @@ def read_histogram(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.H
 def read_contexts(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.ContextList:
     """Contexts of the sample that show the neuron: the loudest, the typical, the quietest."""
     return answers.contexts(atlas, run, neuron)
+
+
+@router.post("/neurons/{neuron}/contexts/{context}/ablate")
+def ablate_context(
+    run: RunDep,
+    atlas: AtlasDep,
+    engine: EngineDep,
+    neuron: NeuronDep,
+    context: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    body: schemas.ContextAblateRequest,
+) -> schemas.ContextAblation:
+    """One of the run's contexts with and without the neuron, on its own tokens (Figure 4b)."""
+    return context_ablation.answer(atlas, engine, run, neuron, context, body.kind)
+
+
+@router.get("/neurons/{neuron}/similar")
+def read_similar(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.SimilarNeurons:
+    """Neurons of the same layer like this one: by what they write (w_out), and by when they fire."""
+    return neighbours.similar(atlas, run, neuron)
 
 
 @router.get("/neurons/{neuron}/effects")

@@ -99,6 +99,10 @@ class TokenEffects(Wire):
     """After − before, final norm's scale held."""
     delta_entropy: list[FiniteFloat]
     delta_entropy_frozen: list[FiniteFloat]
+    clip_delta_loss: list[FiniteFloat] | None = None
+    """After − before under clip ablation, which lowers activations above the mean to it: where the neuron is above its
+    mean it is mean ablation, elsewhere nothing (Figure 4a). Null for neurons before the last layer, where what is done
+    at one token also reaches those after it."""
     background_total: list[FiniteFloat]
     """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
     background_frozen: list[FiniteFloat]
@@ -116,6 +120,56 @@ class NeuronLogits(Wire):
     neuron: NeuronName
     top: list[TokenWeight]
     bottom: list[TokenWeight]
+
+
+class SimilarNeuron(Wire):
+    neuron: NeuronName
+    neuron_class: NeuronClass
+    weight_cosine: Number
+    """cos of the two neurons' w_out; null where the run keeps only higher ones."""
+    activation_correlation: Number
+    """Cosine of the two neurons' centred activations at the run's sampled positions."""
+
+
+class SimilarNeurons(Wire):
+    """Neurons of the same layer like this one: by what they write, and by when they fire. Most similar first."""
+
+    neuron: NeuronName
+    by_weights: list[SimilarNeuron] | None
+    weights_missing: str | None
+    """Why there are none, or null."""
+    by_activations: list[SimilarNeuron] | None
+    activations_missing: str | None
+    positions: int
+    """Sampled positions behind the correlations."""
+
+
+class ContextAblateRequest(Wire):
+    kind: Literal["mean", "clip", "zero"] = "mean"
+    """`mean` sets the run's mean activation, `clip` lowers activations above it to it, `zero` sets 0."""
+
+
+class ContextAblation(Wire):
+    """One of the run's contexts with and without a neuron. All lists have one entry a token of the context; the model
+    reads the sequence that the context was cut from, from its beginning."""
+
+    context: int
+    neuron: NeuronName
+    kind: Literal["mean", "clip", "zero"]
+    reference: str
+    """Where the mean came from."""
+    tokens: list[str]
+    activations_before: list[FiniteFloat]
+    activations_after: list[FiniteFloat]
+    loss_before: list[Number]
+    loss_after: list[Number]
+    """The final norm recomputed: all that the ablation does."""
+    loss_frozen: list[Number]
+    """The final norm's scale held at its value before: the direct part."""
+    entropy_before: list[FiniteFloat]
+    entropy_after: list[FiniteFloat]
+    disagreement: FiniteFloat
+    """Largest |loss before − the loss that the run measured|: rounding, unless the model's weights have changed."""
 
 
 class Spectrum(Wire):

@@ -138,6 +138,9 @@ def effects() -> schemas.TokenEffects:
         neuron="29.7", tokens=["a"] * size, targets=["b"] * size, loss_before=[1.0] * size,
         entropy_before=[1.0] * size, rank_before=[1] * size, background_total=rng.random(200).tolist(),
         background_frozen=rng.random(200).tolist(), **lists,
+        clip_delta_loss=[
+            change if n > 0 else 0.0 for n, change in zip(lists["activation"], lists["delta_loss"], strict=True)
+        ],
     )  # fmt: skip
 
 
@@ -194,3 +197,33 @@ def sweep(**changes: object) -> schemas.Sweep:
         "rows": rows,
     }
     return schemas.Sweep(**(fields | changes))
+
+
+def similar(**changes: object) -> schemas.SimilarNeurons:
+    """Two neurons that write as 29.7 does; one of them also fires with it."""
+    rows = [
+        schemas.SimilarNeuron(
+            neuron=f"29.{index}", neuron_class="prediction" if index == 3 else "plain", weight_cosine=cosine,
+            activation_correlation=0.5 - cosine,
+        )
+        for index, cosine in ((3, 0.875), (5, -0.25))
+    ]  # fmt: skip
+    fields: dict[str, object] = {
+        "neuron": "29.7", "by_weights": rows, "weights_missing": None, "by_activations": rows[1:],
+        "activations_missing": None, "positions": 30,
+    }  # fmt: skip
+    return schemas.SimilarNeurons(**(fields | changes))
+
+
+def context_ablation(**changes: object) -> schemas.ContextAblation:
+    """A window without 29.7, which is lowered at two of its tokens."""
+    size = len(TOKENS)
+    before, after = _values(), _values(0.4)
+    activations = [float(i - 3) for i in range(size)]
+    fields: dict[str, object] = {
+        "context": 0, "neuron": "29.7", "kind": "clip", "reference": "mean over words", "tokens": TOKENS,
+        "activations_before": activations, "activations_after": [min(n, size - 6.0) for n in activations],
+        "loss_before": before.loss, "loss_after": after.loss, "loss_frozen": _values(0.1).loss,
+        "entropy_before": before.entropy, "entropy_after": after.entropy, "disagreement": 1e-6,
+    }  # fmt: skip
+    return schemas.ContextAblation(**(fields | changes))

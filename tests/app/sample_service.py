@@ -105,6 +105,16 @@ def _add_neurons(service: FastAPI, mode: Mode) -> None:
             raise LookupError(f"The contexts of {found(name)} are not collected yet.")
         return sample.contexts()
 
+    @service.get(base + "/{name}/similar")
+    def similar(number: int, name: str) -> schemas.SimilarNeurons:
+        if mode != "full":
+            raise LookupError(f"The neighbours of {found(name)} are not measured yet.")
+        return sample.similar()
+
+    @service.post(base + "/{name}/contexts/{context}/ablate")
+    def without(number: int, name: str, context: int, body: schemas.ContextAblateRequest) -> schemas.ContextAblation:
+        return sample.context_ablation(context=context, kind=body.kind)
+
     @service.get("/api/v1/runs/{number}/spectrum")
     def spectrum(number: int, neuron: str | None = None) -> schemas.Spectrum:
         return sample.spectrum()

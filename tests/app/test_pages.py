@@ -120,7 +120,7 @@ async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None
     assert "Neuron 29.7" in words
     assert "It has its reasons." in words
     assert "30 sampled tokens" in words
-    assert words.count("nothing at") == 4, "histogram, spectrum, logits and contexts are missing, each in its place"
+    assert words.count("nothing at") == 5, "what is missing is said, each in its place"
 
 
 async def test_the_lab_sends_a_forgotten_text_again() -> None:

@@ -71,3 +71,23 @@ def test_a_neuron_without_weights_has_no_direction() -> None:
 @pytest.mark.parametrize(("d_model", "k"), [(32, 1), (576, 6), (768, 8), (4096, 41)])
 def test_the_null_space_is_one_percent(d_model: int, k: int) -> None:
     assert weights.default_null_dim(d_model) == k
+
+
+def test_similar_neurons_come_by_cosine_and_one_without_weights_last() -> None:
+    rows = torch.tensor([[1.0, 0.0], [2.0, 0.0], [1.0, 1.0], [-3.0, 0.0], [0.0, 0.0]])
+    ids, cosines = weights.similar_neurons(rows, 10)
+    assert ids.shape == cosines.shape == (5, 4)
+    assert ids[0].tolist() == [1, 2, 3, 4]
+    assert cosines[0, :3].tolist() == pytest.approx([1, 2**-0.5, -1])
+    assert torch.isnan(cosines[0, 3])
+    assert torch.isnan(cosines[4]).all()
+    assert weights.similar_neurons(rows, 2)[0][0].tolist() == [1, 2]
+
+
+def test_similar_neurons_do_not_depend_on_the_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    whole = weights.similar_neurons(rows, 5)
+    monkeypatch.setattr(weights, "_NEURONS_AT_ONCE", 7)
+    slabs = weights.similar_neurons(rows, 5)
+    assert slabs[0].tolist() == whole[0].tolist()
+    assert all(neuron not in row for neuron, row in enumerate(whole[0].tolist()))

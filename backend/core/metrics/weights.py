@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _TOKENS_AT_ONCE = 8_192
+_NEURONS_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,26 @@ def direction_cosines(W_out: Tensor, spectrum: UnembeddingSpectrum) -> Tensor:
     """|cos| of every neuron's w_out with every right singular direction (Figure 2d), [n_neurons, d_model]."""
     rows = W_out.to("cpu", torch.float64)
     return ((rows @ spectrum.directions) / _norms(rows)[:, None]).abs()
+
+
+def similar_neurons(W_out: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The neurons whose w_out has the highest cosine with each neuron's, nearest first, and the cosines.
+
+    Each [n_neurons, k], k = min(count, n_neurons − 1). A neuron with no weights is like no other: its cosines are NaN,
+    and it comes after all others.
+    """
+    # float32 tells cosines apart to 1e-6, and [n_neurons, n_neurons] in slabs is the largest product of the stage.
+    units = torch.nn.functional.normalize(W_out.to(torch.float64), dim=1, eps=0.0).float()
+    k, parts = min(count, len(units) - 1), []
+    for start in range(0, len(units), _NEURONS_AT_ONCE):
+        cosines = (units[start : start + _NEURONS_AT_ONCE] @ units.T).nan_to_num(-2.0)
+        own = torch.arange(len(cosines), device=cosines.device)
+        cosines[own, start + own] = -torch.inf
+        nearest = cosines.topk(k, dim=1)
+        values = nearest.values.where(nearest.values >= -1.5, torch.nan).clamp(-1, 1)
+        parts.append((nearest.indices, values))
+    ids, values = (torch.cat(column) for column in zip(*parts, strict=True))
+    return ids, values
 
 
 def _norms(rows: Tensor) -> Tensor:

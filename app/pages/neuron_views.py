@@ -1,0 +1,310 @@
+"""What the neuron page shows, as functions from what the service answered to components."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from app.components import Strip, class_chip, failure, graph, metric_card, panel, token_strip
+from app.figures import neuron as figures
+from app.format import number, signed
+from app.pages.atlas import neuron_address, run_banner
+from backend.client import ApiError
+from backend.glossary import METRICS
+from backend.schemas import (
+    ContextAblation,
+    ContextList,
+    ContextStrip,
+    Histogram,
+    NeuronDetail,
+    NeuronLogits,
+    SimilarNeuron,
+    SimilarNeurons,
+    Spectrum,
+    TokenEffects,
+)
+
+SHOWN = "neuron-shown"
+HISTOGRAM, COUNTS, THRESHOLD, SHARE = "neuron-histogram", "neuron-counts", "neuron-threshold", "neuron-share"
+KIND, ABLATE, ABLATED = "neuron-ablation-kind", "neuron-context-ablate", "neuron-context-ablated"
+
+Kind = Literal["mean", "clip", "zero"]
+KINDS: dict[Kind, str] = {"mean": "set to mean", "clip": "clip at mean", "zero": "set to 0"}
+_BUCKETS = {
+    "max": "Loudest contexts",
+    "min": "Lowest contexts",
+    "q75": "Contexts at the 75th percentile of peaks",
+    "median": "Median contexts",
+    "random": "Random contexts",
+}
+_STAGES = {"effects": "Effects of ablating it", "weights": "Weights", "activations": "Activations"}
+_CHANGED_WEIGHTS = 0.01
+"""Nats between the run's losses and the live model's that rounding does not explain."""
+
+
+def head(detail: NeuronDetail) -> html.Div:
+    """The neuron, its class and why, and the ways from here."""
+    row, run = detail.row, detail.run
+    lab = f"/lab?{urlencode({'model': run.model, 'neuron': row.neuron})}"
+    ways = (("neuron-previous", "← ", detail.previous, ""), ("neuron-next", "", detail.next, " →"))
+    steps = [
+        dcc.Link(
+            before + name + after, id=place, href=neuron_address(run.model, name, run.id), className="step",
+            title="Key " + ("← or [" if before else "→ or ]"),
+        )
+        for place, before, name, after in ways
+        if name is not None
+    ]  # fmt: skip
+    return html.Div(
+        [
+            html.Div(
+                [html.H1(f"Neuron {row.neuron}"), class_chip(row.neuron_class), html.Span(className="grow"), *steps],
+                className="head-row",
+            ),
+            html.P(detail.class_reason, className="sentences"),
+            html.Div(
+                [
+                    dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
+                    dcc.Link("Back to the atlas", href=f"/?{urlencode({'model': run.model, 'run': run.id})}"),
+                    html.A(
+                        "JSON as on Neuronpedia",
+                        href=f"/api/feature/{run.model}/{row.layer}/{row.index}",
+                        target="_blank",
+                        title="Of the newest run of this layer",
+                    ),
+                    html.Span(f"{run.model} · run {run.id} · {run.corpus}", className="quiet"),
+                ],
+                className="head-row",
+            ),
+            run_banner(run) if run.status != "finished" else None,
+        ],
+        className="neuron-head",
+    )
+
+
+def cards(detail: NeuronDetail) -> html.Div:
+    """Every metric with its percentile, by the stage of the run that measures it."""
+    metrics, groups = detail.row.metrics, []
+    for stage, title in _STAGES.items():
+        found = [
+            metric_card(m.name, metrics[m.name], metrics.get(f"{m.name}_se"), detail.percentiles[m.name])
+            for m in METRICS
+            if m.stage == stage
+        ]
+        over = f" · mean over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
+        groups.append(html.Section([html.H2(title + over), html.Div(found, className="card-grid")]))
+    return html.Div(groups, className="cards")
+
+
+def figure_panels(
+    detail: NeuronDetail,
+    effects: TokenEffects | ApiError,
+    counts: Histogram | ApiError,
+    spectrum: Spectrum | ApiError,
+    logits: NeuronLogits | ApiError,
+    similar: SimilarNeurons | ApiError,
+) -> html.Div:
+    """The figures, two beside each other where there is room."""
+    return html.Div(
+        [
+            _figure("Total against direct effect", effects, figures.effect_boxes, _effects_note),
+            _figure("Loss against its change", effects, figures.loss_scatter, _scatter_note),
+            _histogram(counts),
+            _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
+            _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
+            *_similar_panels(similar, detail.run.model, detail.run.id),
+            _frequency(detail),
+        ],
+        className="panels",
+    )
+
+
+def _figure(title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str]) -> Component:
+    if isinstance(found, ApiError):
+        return panel(title, html.P(found.problem.detail, className="quiet"))
+    return panel(title, graph(draw(found)), note=note(found))
+
+
+def _effects_note(effects: TokenEffects) -> str:
+    return f"Figure 2c, at {len(effects.tokens)} sampled tokens. What only the total shows went through the final norm."
+
+
+def _scatter_note(effects: TokenEffects) -> str:
+    tokens = len(effects.tokens)
+    if effects.clip_delta_loss is None:
+        return (
+            f"As figure 4a, at {tokens} sampled tokens, but under mean ablation: clip ablation of a neuron before the "
+            "last layer cannot be told from it, and no run keeps it."
+        )
+    touched = sum(change != 0 for change in effects.clip_delta_loss)
+    return (
+        f"Figure 4a, at {tokens} sampled tokens, under clip ablation: activations above the mean are lowered to it. "
+        f"{touched} tokens are above; the others do not change."
+    )
+
+
+def _histogram(found: Histogram | ApiError) -> Component:
+    title = "Activations"
+    if isinstance(found, ApiError):
+        return panel(title, html.P(found.problem.detail, className="quiet"))
+    place = starting_threshold(found.counts)
+    slider = dmc.Slider(
+        id=THRESHOLD, min=0, max=len(found.counts), step=1, value=place, label=None, updatemode="drag", size="sm",
+        thumbLabel="Threshold of the activation", className="threshold",
+    )  # fmt: skip
+    note = "Over all positions of the sample, on a log scale. Mean ablation sets the activation to the line."
+    return panel(
+        title,
+        graph(figures.histogram(found, place), id=HISTOGRAM),
+        slider,
+        html.P(id=SHARE, className="quiet", **{"aria-live": "polite"}),
+        dcc.Store(id=COUNTS, data={"edges": found.edges, "counts": found.counts}),
+        note=note,
+    )
+
+
+def starting_threshold(counts: Sequence[int]) -> int:
+    """The first edge with at most a twentieth of the positions at or above it."""
+    above, allowed = sum(counts), sum(counts) / 20
+    for place, count in enumerate(counts):
+        if above <= allowed:
+            return place
+        above -= count
+    return len(counts)
+
+
+def _spectrum_note(spectrum: Spectrum) -> str:
+    return (
+        f"Figure 2d. An entropy neuron writes into the shaded null space: the {spectrum.null_dim} directions that the "
+        "unembedding reads least."
+    )
+
+
+def _logits_note(_: NeuronLogits) -> str:
+    return "Before the norm. Raised above, lowered below, when the activation is positive; else the reverse."
+
+
+def _frequency(detail: NeuronDetail) -> Component:
+    has_metrics = detail.row.metrics.get("freq_mediated") is not None
+    sentence = (
+        "This run has frequency metrics, but keeps no values of them for single tokens."
+        if has_metrics
+        else "This run has no frequency metrics: figure 4c shows the change of entropy against the change of distance "
+        "to the token-frequency distribution, which the run did not measure."
+    )
+    return panel("Entropy against token frequency", html.P(sentence, className="quiet"))
+
+
+def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:
+    if isinstance(found, ApiError):
+        return [panel("Similar neurons", html.P(found.problem.detail, className="quiet"))]
+    fire = f"Neurons of this layer that fire together with it, at {found.positions} sampled positions."
+    write = "Neurons of this layer whose output weights point most in the same direction."
+    sides = (
+        ("Similar in what they write", found.by_weights, found.weights_missing, write),
+        ("Similar in when they fire", found.by_activations, found.activations_missing, fire),
+    )
+    return [
+        panel(title, _similar_table(rows, model, run), note=note)
+        if rows
+        else panel(title, html.P(missing or "There are none.", className="quiet"))
+        for title, rows, missing, note in sides
+    ]
+
+
+def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Table:
+    names = ("neuron", "class", "cosine of w_out", "correlation in firing")
+    body = [
+        html.Tr(
+            [
+                html.Td(dcc.Link(row.neuron, href=neuron_address(model, row.neuron, run), className="mono")),
+                html.Td(class_chip(row.neuron_class)),
+                html.Td(number(row.weight_cosine)),
+                html.Td(number(row.activation_correlation)),
+            ]
+        )
+        for row in rows
+    ]
+    return html.Table(
+        [html.Thead(html.Tr([html.Th(name) for name in names])), html.Tbody(body)], className="totals similar"
+    )
+
+
+def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Component:
+    """Windows of the sample by bucket; each can be shown without the neuron."""
+    if isinstance(found, ApiError):
+        return panel("Contexts", html.P(found.problem.detail, className="quiet"))
+    groups: list[Component] = []
+    for bucket, title in _BUCKETS.items():
+        strips = [_context(context) for context in found.contexts if context.bucket == bucket]
+        if strips:
+            groups.append(html.Details([html.Summary(title), *strips], open=bucket in ("max", "min")))
+    kinds = [{"value": kind, "label": label} for kind, label in KINDS.items() if can_clip or kind != "clip"]
+    control = html.Div(
+        [
+            html.Span("Without the neuron means", className="quiet"),
+            dmc.SegmentedControl(id=KIND, data=kinds, value="mean", size="xs", **{"aria-label": "Kind of ablation"}),
+        ],
+        className="head-row",
+    )
+    note = (
+        "Windows of the sample, coloured by its activation. “Without the neuron” asks the model (figure 4b). A "
+        "token's loss is that of the prediction made there."
+    )
+    return panel("Contexts", control, *groups, note=note)
+
+
+def _context(context: ContextStrip) -> html.Div:
+    details = [
+        f"loss {number(loss, 'nats')}, entropy {number(entropy, 'nats')}, rank {rank or '—'}"
+        for loss, entropy, rank in zip(context.loss, context.entropy, context.rank, strict=True)
+    ]
+    title = f"activation, peak {number(context.peak)}"
+    strip = Strip(title, context.tokens, context.activations, details=details, marked=context.peak_position)
+    button = dmc.Button(
+        "Without the neuron", id={"type": ABLATE, "context": context.id}, size="compact-xs", variant="default"
+    )
+    place = html.Div(id={"type": ABLATED, "context": context.id}, **{"aria-live": "polite"})
+    return html.Div([token_strip(strip), button, place], className="context")
+
+
+def ablated_context(found: ContextAblation) -> list[Component]:
+    """Figure 4b: a context's losses with and without the neuron, and the change of each token."""
+    change = _changes(found.loss_before, found.loss_after)
+    direct = _changes(found.loss_before, found.loss_frozen)
+    details = [
+        f"activation {number(before)} → {number(after)}, direct part of the change {signed(part, 'nats')}"
+        for before, after, part in zip(found.activations_before, found.activations_after, direct, strict=True)
+    ]
+    entropy = [b - a for a, b in zip(found.entropy_before, found.entropy_after, strict=True)]
+    strips = [
+        Strip("Loss with the neuron", found.tokens, found.loss_before, "nats", details=details,
+              scale_with=found.loss_after),
+        Strip("Loss without it", found.tokens, found.loss_after, "nats", details=details,
+              scale_with=found.loss_before),
+        Strip("Change of loss, without − with", found.tokens, change, "nats", "change", details=details),
+        Strip("Change of entropy, without − with", found.tokens, entropy, "nats", "change", details=details),
+    ]  # fmt: skip
+    parts: list[Component] = [html.P(_summary(found, change), className="quiet")]
+    if found.disagreement > _CHANGED_WEIGHTS:
+        apart = number(found.disagreement, "nats")
+        parts.append(failure(f"The model's losses are up to {apart} from the run's: its weights have changed since."))
+    return [*parts, *(token_strip(strip) for strip in strips)]
+
+
+def _changes(before: Sequence[float | None], after: Sequence[float | None]) -> list[float | None]:
+    return [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
+
+
+def _summary(found: ContextAblation, change: Sequence[float | None]) -> str:
+    known = [value for value in change if value is not None]
+    pairs = zip(found.activations_before, found.activations_after, strict=True)
+    touched = sum(before != after for before, after in pairs)
+    mean = signed(sum(known) / len(known), "nats") if known else "—"
+    return (
+        f"{found.neuron} {KINDS[found.kind]}: {touched} of {len(found.tokens)} activations change; mean change of loss "
+        f"{mean}. Reference: {found.reference}."
+    )

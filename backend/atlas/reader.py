@@ -1,0 +1,169 @@
+"""What the atlas knows of a run's neurons beyond their scalar metrics: read only, by run and index."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, Executable, Select, func, select
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import Session, undefer
+
+from backend.atlas.connect import AtlasUnusable
+from backend.atlas.records import Array, ContextRecord, SampledPositions, ShownContext, TraceRecord
+from backend.atlas.schema import (
+    ContextRow,
+    DirectionRow,
+    HistogramRow,
+    ModelRow,
+    PositionsRow,
+    SpectrumRow,
+    TokenEffectsRow,
+    TraceRow,
+)
+from backend.core.errors import CalibroscopeError
+
+
+class NotInAtlas(CalibroscopeError):
+    """The atlas has no such model, run or neuron, or not that part of it yet."""
+
+
+class Reader:
+    """The reading half of `Atlas`."""
+
+    _engine: Engine
+
+    def histogram(self, run: int, index: int) -> tuple[Array, Array] | None:
+        """Edges and counts of a neuron's activations, or None while they are not measured."""
+        row = self._one(select(HistogramRow).where(HistogramRow.run == run, HistogramRow.index == index))
+        return None if row is None else (row.edges, row.counts)
+
+    def contexts(self, run: int, index: int) -> list[ShownContext]:
+        """The contexts that show a neuron, loudest first within each bucket."""
+        wanted = (
+            select(TraceRow, ContextRow)
+            .join(ContextRow, ContextRow.id == TraceRow.context)
+            .where(TraceRow.run == run, TraceRow.index == index)
+            .order_by(TraceRow.id)
+        )
+        return [_shown(trace, context) for trace, context in self._rows(wanted)]
+
+    def positions(self, run: int) -> SampledPositions | None:
+        """The positions whose per-token effects are kept, or None while there are none."""
+        row = self._one(select(PositionsRow).where(PositionsRow.run == run))
+        if row is None:
+            return None
+        return SampledPositions(row.tokens, row.targets, row.loss_before, row.entropy_before, row.rank_before)
+
+    def token_effects(self, run: int, indices: list[int]) -> list[dict[str, Array]]:
+        """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""
+        chosen = TokenEffectsRow.index.in_(indices)
+        wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run, chosen)
+        return self._all(wanted.order_by(TokenEffectsRow.index))
+
+    def logits(self, run: int, index: int) -> tuple[Array, Array, Array, Array] | None:
+        """Top ids and values, bottom ids and values of a neuron's direct path."""
+        row = self._direction(run, index)
+        if row is None or row.top_ids is None or row.top_values is None:
+            return None
+        if row.bottom_ids is None or row.bottom_values is None:
+            return None
+        return row.top_ids, row.top_values, row.bottom_ids, row.bottom_values
+
+    def spectrum(self, run: int) -> Array | None:
+        """Singular values of W_U, largest first."""
+        row = self._one(select(SpectrumRow).where(SpectrumRow.run == run))
+        return None if row is None else row.singular_values
+
+    def cosines(self, run: int, index: int) -> Array | None:
+        """|cos| of a neuron's w_out with every singular direction."""
+        row = self._direction(run, index)
+        return None if row is None else row.cosines
+
+    def vocabulary(self, slug: str) -> list[str]:
+        """A model's token strings, by id; empty while they are not stored."""
+        row = self._one(select(ModelRow).where(ModelRow.slug == slug).options(undefer(ModelRow.vocabulary)))
+        return [] if row is None or row.vocabulary is None else row.vocabulary
+
+    def similar(self, run: int, index: int) -> tuple[Array, Array] | None:
+        """The neurons whose w_out is most like a neuron's, nearest first, and the cosines; None for a run made before
+        they were kept."""
+        row = self._direction(run, index)
+        if row is None or row.similar_ids is None or row.similar_values is None:
+            return None
+        return row.similar_ids, row.similar_values
+
+    def logit_histogram(self, run: int, index: int) -> tuple[Array, Array] | None:
+        """Edges and counts of a neuron's direct logits over the vocabulary; None for a run made before they were
+        kept."""
+        row = self._direction(run, index)
+        if row is None or row.logit_edges is None or row.logit_counts is None:
+            return None
+        return row.logit_edges, row.logit_counts
+
+    def sampled_activations(self, run: int) -> NDArray[np.float32] | None:
+        """Activations of all neurons at the sampled positions, [n_neurons, positions]; None while there are none."""
+        wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run).order_by(TokenEffectsRow.index)
+        found = [arrays["activation"] for arrays in self._all(wanted)]
+        return np.stack(found) if found else None
+
+    def sequence(self, run: int, context: int, windows: int) -> tuple[list[int], slice, list[int]] | None:
+        """The tokens of the sequence that a context was cut from: those up to its end, its place among them, and those
+        that follow it. None where the run has no such context.
+
+        Args:
+            windows: contexts of a sequence; they were stored in order.
+        """
+        ids = ContextRow.run == run
+        if self._one(select(ContextRow.id).where(ids, ContextRow.id == context)) is None:
+            return None
+        earlier = self._one(select(func.count()).select_from(ContextRow).where(ids, ContextRow.id < context))
+        place = earlier % windows
+        wanted = select(ContextRow.token_ids).where(ids).order_by(ContextRow.id)
+        parts = [part.tolist() for part in self._all(wanted.offset(earlier - place).limit(windows))]
+        before, after = list(chain(*parts[:place])), list(chain(*parts[place + 1 :]))
+        return before + parts[place], slice(len(before), len(before) + len(parts[place])), after
+
+    def _direction(self, run: int, index: int) -> DirectionRow | None:
+        row: DirectionRow | None = self._one(
+            select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index)
+        )
+        return row
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """
+        Raises:
+            AtlasUnusable: the database fails: its file is damaged, its disk full, its server gone.
+        """
+        try:
+            with Session(self._engine) as session:
+                yield session
+        except DatabaseError as error:
+            raise AtlasUnusable(
+                f"The atlas fails: {error.orig}. See that its file is whole and writable and its disk has room, or "
+                "that its server runs; then try again."
+            ) from error
+
+    def _all(self, wanted: Select[Any]) -> list[Any]:
+        with self._session() as session:
+            return list(session.scalars(wanted))
+
+    def _one(self, wanted: Select[Any]) -> Any:
+        with self._session() as session:
+            return session.scalar(wanted)
+
+    def _rows(self, wanted: Executable) -> list[Any]:
+        with self._session() as session:
+            return list(session.execute(wanted))
+
+
+def _shown(trace: TraceRow, context: ContextRow) -> ShownContext:
+    ids = context.token_ids.tolist()
+    return ShownContext(
+        id=context.id,
+        context=ContextRecord(ids, context.tokens, context.loss, context.entropy, context.rank),
+        trace=TraceRecord(trace.index, context.id, trace.bucket, trace.activations, trace.peak, trace.peak_position),
+    )

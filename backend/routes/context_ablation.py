@@ -1,0 +1,91 @@
+"""A context of a run with and without one neuron: its sequence goes through the live model again."""
+
+from typing import Literal
+
+import numpy as np
+
+from backend import schemas
+from backend.atlas.records import RunRecord, ShownContext
+from backend.atlas.store import Atlas, NotInAtlas
+from backend.core.errors import BadIntervention
+from backend.core.interventions import Intervention
+from backend.core.neurons import NeuronId
+from backend.live import answers as live
+from backend.live.engine import LiveEngine, LiveModel
+from backend.routes.answers import not_yet
+
+Kind = Literal["mean", "clip", "zero"]
+_WINDOW = 64
+"""Tokens of a context in runs that do not say."""
+
+
+def answer(
+    atlas: Atlas, engine: LiveEngine, record: RunRecord, neuron: NeuronId, context: int, kind: Kind
+) -> schemas.ContextAblation:
+    """
+    Raises:
+        NotInAtlas: the run has no such context of the neuron, or no mean activations yet.
+        BadIntervention: clip ablation of a neuron before the last layer.
+    """
+    shown = next((found for found in atlas.contexts(record.id, neuron.index) if found.id == context), None)
+    if shown is None:
+        raise NotInAtlas(f"Run {record.id} shows neuron {neuron} on no context {context}: see …/contexts for those.")
+    model = atlas.model(record.model)
+    means = atlas.columns(record.id, ["mean_activation"])["mean_activation"]
+    if not len(means) or not np.isfinite(means).all():
+        raise not_yet(record, "mean activations")
+    is_last = neuron.layer == model.n_layers - 1
+    intervention = _intervention(neuron, kind, float(means[neuron.index]), is_last=is_last)
+    tokens, place = _sequence(atlas, record, context)
+    text = engine.trace_tokens(LiveModel(model.slug, model.source), tokens)
+    ablated = engine.ablate(text, [intervention], means if is_last else None)
+    whole = live.ablation(text, [intervention], ablated, _reference(record, kind))
+    return _cut(whole, shown, place, neuron, kind)
+
+
+def _intervention(neuron: NeuronId, kind: Kind, mean: float, *, is_last: bool) -> Intervention:
+    if is_last or kind == "zero":
+        return Intervention(neuron, kind)
+    if kind == "clip":
+        raise BadIntervention(
+            f"{neuron} lies before the last layer: its contexts can be shown with it set to its mean or to zero."
+        )
+    return Intervention(neuron, "value", mean)
+
+
+def _reference(record: RunRecord, kind: Kind) -> str:
+    if kind == "zero":
+        return "zero"
+    return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
+
+
+def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
+    """The tokens from the sequence's beginning to the context's end, and one more, which its last token predicts."""
+    windows = -(-record.seq_len // int(record.config.get("window") or _WINDOW))
+    found = atlas.sequence(record.id, context, windows)
+    assert found is not None, "the context was read a moment ago"
+    tokens, place, following = found
+    return tokens + following[:1], place
+
+
+def _cut(
+    whole: schemas.Ablation, shown: ShownContext, place: slice, neuron: NeuronId, kind: Kind
+) -> schemas.ContextAblation:
+    name, measured = str(neuron), shown.context.loss.tolist()
+    before = whole.before.loss[place]
+    pairs = [(a, b) for a, b in zip(before, measured, strict=False) if a is not None]
+    return schemas.ContextAblation(
+        context=shown.id,
+        neuron=name,
+        kind=kind,
+        reference=whole.reference,
+        tokens=shown.context.tokens,
+        activations_before=whole.activations_before[name][place],
+        activations_after=whole.activations_after[name][place],
+        loss_before=before,
+        loss_after=whole.total.values.loss[place],
+        loss_frozen=whole.frozen.values.loss[place],
+        entropy_before=whole.before.entropy[place],
+        entropy_after=whole.total.values.entropy[place],
+        disagreement=max((abs(a - b) for a, b in pairs), default=0.0),
+    )

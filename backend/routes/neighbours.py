@@ -1,0 +1,81 @@
+"""Which neurons of a run are like one: from the atlas's records to what the wire says."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend import schemas
+from backend.atlas.records import RunRecord
+from backend.atlas.store import Atlas
+from backend.core.neurons import NeuronId
+from backend.routes.answers import not_yet
+
+_COUNT = 10
+
+
+def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.SimilarNeurons:
+    """
+    Raises:
+        NotInAtlas: the run knows neither the neurons' weights nor when they fire.
+    """
+    classes = atlas.classes(record.id)
+    if not classes:
+        raise not_yet(record, "its neurons")
+    cosines = by_weights(atlas, record, chosen)
+    activations = atlas.sampled_activations(record.id)
+    correlations = {} if activations is None else _correlations(activations, chosen.index)
+    nearest = sorted(correlations, key=lambda index: -correlations[index])[:_COUNT]
+
+    def told(indices: list[int]) -> list[schemas.SimilarNeuron]:
+        return [
+            schemas.SimilarNeuron(
+                neuron=f"{record.layer}.{index}",
+                neuron_class=classes[index],  # type: ignore[arg-type]
+                weight_cosine=None if cosines is None else cosines.get(index),
+                activation_correlation=correlations.get(index),
+            )
+            for index in indices
+        ]
+
+    return schemas.SimilarNeurons(
+        neuron=str(chosen),
+        by_weights=None if cosines is None else told(list(cosines)),
+        weights_missing=None if cosines is not None else _no_weights(record),
+        by_activations=None if activations is None else told(nearest),
+        activations_missing=None if activations is not None else _no_activations(record),
+        positions=0 if activations is None else activations.shape[1],
+    )
+
+
+def by_weights(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> dict[int, float] | None:
+    """cos of w_out by neuron, nearest first; None for a run made before they were kept."""
+    found = atlas.similar(record.id, chosen.index)
+    if found is None:
+        return None
+    pairs = zip(*(part.tolist() for part in found), strict=True)
+    return {index: cosine for index, cosine in pairs if math.isfinite(cosine)}
+
+
+def _correlations(activations: NDArray[np.float32], index: int) -> dict[int, float]:
+    """Of one row with all others that vary, [n_neurons, positions]."""
+    centred = activations.astype(np.float64)
+    centred -= centred.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = centred @ centred[index] / (lengths * lengths[index])
+    found[index] = np.nan
+    return {int(other): float(np.clip(found[other], -1, 1)) for other in np.flatnonzero(np.isfinite(found))}
+
+
+def _no_weights(record: RunRecord) -> str:
+    return (
+        f"Run {record.id} was made before neighbours by w_out were kept. Measure the model again, with another --seed "
+        "or --sequences, to have them."
+    )
+
+
+def _no_activations(record: RunRecord) -> str:
+    if record.config.get("mode") == "survey":
+        return f"Run {record.id} is a survey: activations at single tokens were not kept for all neurons."
+    return str(not_yet(record, "per-token effects"))
