@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend import schemas
+from backend.core.generation import ChosenToken
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import EffectSums
 from backend.core.neurons import NeuronId
 from backend.core.text import State, TracedText
 from backend.live.engine import LiveAblation, LiveSweep, LiveText
+from backend.live.generating import LiveStep
 
 
 def text_trace(text: LiveText) -> schemas.TextTrace:
@@ -137,6 +139,24 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
     ]
     return schemas.Sweep(
         text=text.id, position=asked.position, positions=len(swept.positions), reference=reference, rows=rows
+    )
+
+
+def generation_step(live: LiveStep) -> schemas.GenerationStep:
+    """One step of both continuations."""
+    return schemas.GenerationStep(
+        plain=_generated(live.step.plain, live.strings), changed=_generated(live.step.changed, live.strings)
+    )
+
+
+def _generated(chosen: ChosenToken | None, strings: Mapping[int, str]) -> schemas.GeneratedToken | None:
+    if chosen is None:
+        return None
+    return schemas.GeneratedToken(
+        token_id=chosen.token,
+        token=strings[chosen.token],
+        probability=min(1.0, max(0.0, chosen.probability)),
+        entropy=chosen.entropy,
     )
 
 

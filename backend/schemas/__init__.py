@@ -34,6 +34,7 @@ from backend.schemas.neurons import (
 )
 from backend.schemas.runs import ModelList, ModelSummary, RunList, RunStage, RunStatus, RunSummary
 from backend.schemas.texts import (
+    MAX_GENERATED_TOKENS,
     MAX_INTERVENTIONS,
     MAX_TEXT_CHARS,
     MAX_TEXT_TOKENS,
@@ -43,6 +44,13 @@ from backend.schemas.texts import (
     ActivationList,
     ActivationRequest,
     ActivationStrip,
+    GeneratedToken,
+    GenerateRequest,
+    GenerationEnd,
+    GenerationEvent,
+    GenerationProblem,
+    GenerationStart,
+    GenerationStep,
     InterventionKind,
     InterventionRequest,
     Prediction,
@@ -57,6 +65,7 @@ from backend.schemas.texts import (
 )
 
 __all__ = [
+    "MAX_GENERATED_TOKENS",
     "MAX_INTERVENTIONS",
     "MAX_PAGE",
     "MAX_TEXT_CHARS",
@@ -71,6 +80,13 @@ __all__ = [
     "ContextList",
     "ContextStrip",
     "FiniteFloat",
+    "GenerateRequest",
+    "GeneratedToken",
+    "GenerationEnd",
+    "GenerationEvent",
+    "GenerationProblem",
+    "GenerationStart",
+    "GenerationStep",
     "Glossary",
     "Health",
     "Histogram",
