@@ -81,6 +81,13 @@ class LiveText:
     traced: TracedText
     strings: dict[int, str]
     """By token id: of the text's tokens and of its predictions."""
+    eps: float
+    """Of the model's final norm."""
+
+    def residual_norm(self, scale: Tensor) -> Tensor:
+        """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""
+        d_model = self.traced.centred.shape[1]
+        return ((scale.double().square() - self.eps).clamp_min(0) * d_model).sqrt()
 
 
 @dataclass(frozen=True)
@@ -259,7 +266,7 @@ class LiveEngine:
         loaded = self._loaded(model)
         traced = trace_text(loaded, text, max_tokens)
         strings = _strings(loaded, traced.tokens, traced.before)
-        live = LiveText(text_id, model, loaded.last_layer, traced, strings)
+        live = LiveText(text_id, model, loaded.last_layer, traced, strings, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
             while len(self._texts) > 1 and sum(map(_bytes, self._texts.values())) > self._most_bytes:

@@ -32,6 +32,8 @@ class TokenValues(Wire):
     rank: list[int | None]
     norm_scale: list[FiniteFloat]
     """The final norm's divisor s."""
+    residual_norm: list[FiniteFloat]
+    """‖x̃‖, the length of the residual stream that the final norm divides (centred, where the norm centres it)."""
 
 
 class Totals(Wire):
