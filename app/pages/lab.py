@@ -214,8 +214,9 @@ async def restored(client: AsyncClient, asked: dict[str, Any] | None, held: Held
     if same or not text:
         return no_update, None, no_update, no_update, chosen, text or no_update, model or no_update
     trace, message, token, drawn = await analysed(client, text, model)
-    if asked.get("cut") and message is None:
-        message = "The text was too long for a link: this is its beginning."
+    if asked.get("cut"):
+        beginning = html.P("The text was too long for a link: this is its beginning.")
+        message = beginning if message is None else html.Div([beginning, message])
     return trace, message, token, drawn, chosen, text, model
 
 

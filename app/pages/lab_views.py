@@ -57,7 +57,8 @@ def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
     ]
     if ablation is not None:
         shown += _changes(trace, ablation)
-    return strip_data([replace(strip, details=_details(trace.values, trace), unscaled=1) for strip in shown])
+    details = _details(trace.values, trace)  # once for all: they are the same on every strip
+    return strip_data([replace(strip, details=details, unscaled=1) for strip in shown])
 
 
 def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
