@@ -169,7 +169,7 @@ def _register_browser() -> None:
         Input(ids.TOKEN, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.followLab", Output(ids.RESTORED, "data"),
+        "window.calibroscope.followLab", Output(ids.PAST, "title"),
         Input(ids.MODEL, "value"), Input(ids.CHOSEN, "data"), Input(ids.TRACE, "data"),
     )  # fmt: skip
     clientside_callback("window.calibroscope.shapeOf", Output(ids.SHAPE, "data"), Input(ids.CHOSEN, "data"))

@@ -117,15 +117,14 @@ def intervention_row(row: dict[str, Any], activations: Sequence[float] = ()) -> 
                 id={"type": ids.KIND, **place}, value=kind, data=options, size="xs", allowDeselect=False,
                 className="grow", **{"aria-label": f"What happens to {name}"},
             ),
-            number_input,
             dmc.ActionIcon("×", id={"type": ids.REMOVE, **place}, variant="subtle", size="sm",
                            **{"aria-label": f"Remove {name}"}),
         ],
         className="intervention",
     )  # fmt: skip
-    if value is None:
-        return html.Div(controls)
-    return html.Div([controls, _slider(name, kind, float(value), activations)])
+    slider = [] if value is None else [_slider(name, kind, float(value), activations)]
+    strength = html.Div([*slider, number_input], className="strength")
+    return html.Div([controls, strength])
 
 
 def _slider(name: str, kind: str, value: float, activations: Sequence[float]) -> dmc.Slider:
