@@ -6,6 +6,7 @@ A `Call` says what to ask and what comes back; `Client` (blocking) and `AsyncCli
         page = client.send(calls.neurons(1, sort="-total_effect", limit=10))
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -152,6 +153,11 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         """All last-layer neurons ranked by what ablating each does, on one token or over the text."""
         return Call("POST", f"/texts/{text_id}/sweep", schemas.Sweep, body=request)
 
+    @staticmethod
+    def generate(text_id: str, request: schemas.GenerateRequest) -> Call[schemas.GenerationEvent]:
+        """Sample on from a text: for `Client.stream`, which yields the events as they come."""
+        return Call("POST", f"/texts/{text_id}/generate", schemas.GenerationEvent, body=request)
+
 
 def _given(params: Params) -> Params:
     return {name: value for name, value in params.items() if value is not None}
@@ -195,6 +201,23 @@ class Client:
         """
         try:
             return _read(call, self._http.request(**_request(call)))
+        except httpx.HTTPError as error:
+            raise _unreachable(call, error) from error
+
+    def stream(self, call: Call[Answer]) -> Iterator[Answer]:
+        """The answers to a call that streams, one by one. Leaving the loop stops the service's work.
+
+        Raises:
+            ApiError: the service refused, failed, or could not be reached.
+        """
+        try:
+            with self._http.stream(**_request(call)) as response:
+                if not response.is_success:
+                    response.read()
+                    _read(call, response)
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield call.answer.model_validate_json(line.removeprefix("data: "))
         except httpx.HTTPError as error:
             raise _unreachable(call, error) from error
 

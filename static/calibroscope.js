@@ -7,16 +7,6 @@ window.calibroscope = {
         }
         return window.dash_clientside.no_update;
     },
-    rememberLab(model, chosen) {
-        if (window.location.pathname === "/lab" && model) {
-            const written = (chosen || []).map((row) =>
-                [row.neuron, row.kind].concat(row.value === null ? [] : [row.value]).join(":"));
-            const query = new URLSearchParams({ model });
-            if (written.length) query.set("do", written.join(","));
-            window.history.replaceState(window.history.state, "", "/lab?" + query);
-        }
-        return window.dash_clientside.no_update;
-    },
     // Draw the lab's strips from `strip_data` (app/components.py), or only move the mark when a token was chosen.
     drawStrips(data, chosen) {
         const canvas = document.getElementById("lab-canvas");

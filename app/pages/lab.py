@@ -7,9 +7,13 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app import pins
 from app.components import failure, graph, panel
 from app.examples import EXAMPLES
 from app.figures.lab import prediction_bars
+from app.pages import lab_generate
+from app.pages import lab_ids as ids
+from app.pages import lab_interventions as interventions
 from app.pages import lab_views as views
 from backend.client import Answer, ApiError, AsyncClient, Call, calls
 from backend.schemas import (
@@ -20,25 +24,26 @@ from backend.schemas import (
     TextTrace,
 )
 
-MODEL, TEXT, EXAMPLE, ANALYSE, MESSAGE = "lab-model", "lab-text", "lab-example", "lab-analyse", "lab-message"
-TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
-NEURON, ADD, ROWS, CHOSEN, RESULT = "lab-neuron", "lab-add", "lab-rows", "lab-chosen", "lab-result"
-KIND, VALUE, REMOVE, MODELS = "lab-kind", "lab-value", "lab-remove", "lab-models"
-ADDRESS, DRAWN, CANVAS, INTRODUCTION = "lab-address", "lab-drawn", "lab-canvas", "lab-introduction"
-WHO = "lab-who"
+Held = dict[str, Any]
+"""A traced text as the page keeps it: the text and its trace."""
 
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
     register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout)
     _register_inputs(app, client)
+    _register_rows(app)
+    _register_analysis(app, client)
     _register_views(app, client)
+    _register_browser()
+    lab_generate.register()
 
 
 def _register_inputs(app: Dash, client: AsyncClient) -> None:
     @app.callback(
-        Output(MODEL, "data"), Output(MODEL, "value"), Output(NEURON, "value"), Output(MODELS, "disabled"),
-        Input(MODELS, "n_intervals"), State(MODEL, "value"), State(NEURON, "value"),
+        Output(ids.MODEL, "data"), Output(ids.MODEL, "value"), Output(ids.NEURON, "value"),
+        Output(ids.MODELS, "disabled"),
+        Input(ids.MODELS, "n_intervals"), State(ids.MODEL, "value"), State(ids.NEURON, "value"),
     )  # fmt: skip
     async def offer_models(_: int | None, model: str | None, neuron: str | None) -> tuple[Any, Any, Any, Any]:
         try:
@@ -51,112 +56,212 @@ def _register_inputs(app: Dash, client: AsyncClient) -> None:
         except ApiError:
             return no_update, no_update, no_update, False
 
-    @app.callback(Output(TEXT, "value"), Input(EXAMPLE, "value"), prevent_initial_call=True)
+    @app.callback(Output(ids.TEXT, "value"), Input(ids.EXAMPLE, "value"), prevent_initial_call=True)
     async def take_example(name: str | None) -> Any:
-        return EXAMPLES.get(name or "", no_update)
+        return EXAMPLES[name].text if name in EXAMPLES else no_update
 
+    @app.callback(Output(ids.WATCH, "children"), Input(ids.TEXT, "value"))
+    async def say_what_to_watch(text: str | None) -> str | None:
+        return next((example.watch for example in EXAMPLES.values() if example.text == text), None)
+
+
+def _register_rows(app: Dash) -> None:
     @app.callback(
-        Output(CHOSEN, "data"), Output(NEURON, "error"),
-        Input(ADD, "n_clicks"), Input(NEURON, "n_submit"),
-        Input({"type": REMOVE, "neuron": ALL}, "n_clicks"),
-        Input({"type": KIND, "neuron": ALL}, "value"), Input({"type": VALUE, "neuron": ALL}, "value"),
-        State({"type": KIND, "neuron": ALL}, "id"), State(NEURON, "value"), State(CHOSEN, "data"),
+        Output(ids.CHOSEN, "data"), Output(ids.NEURON, "error"),
+        Input(ids.ADD, "n_clicks"), Input(ids.NEURON, "n_submit"),
+        Input({"type": ids.REMOVE, "neuron": ALL}, "n_clicks"), Input({"type": ids.KIND, "neuron": ALL}, "value"),
+        State({"type": ids.VALUE, "neuron": ALL}, "value"),
+        State({"type": ids.KIND, "neuron": ALL}, "id"), State(ids.NEURON, "value"), State(ids.CHOSEN, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     async def choose(
         _: Any, __: Any, removed: list[int | None], kinds: list[str], values: list[float | None],
-        ids: list[dict[str, str]], typed: str | None, chosen: list[dict[str, Any]],
+        places: list[dict[str, str]], typed: str | None, chosen: list[dict[str, Any]],
     ) -> tuple[Any, Any]:  # fmt: skip
         by = ctx.triggered_id
-        if by in (ADD, NEURON):
-            return views.added(chosen, typed)
-        if isinstance(by, dict) and by["type"] == REMOVE:
+        if by in (ids.ADD, ids.NEURON):
+            return interventions.added(chosen, typed)
+        if isinstance(by, dict) and by["type"] == ids.REMOVE:
             if not any(removed):
                 return no_update, no_update
             return [row for row in chosen if row["neuron"] != by["neuron"]], None
-        changed = views.edited(chosen, ids, kinds, values)
+        changed = interventions.edited(chosen, places, kinds, values)
         return (changed, None) if changed != chosen else (no_update, no_update)
 
-    @app.callback(Output(ROWS, "children"), Input(CHOSEN, "data"), State(ROWS, "children"))
-    async def show_rows(chosen: list[dict[str, Any]], _: Any) -> list[Component]:
-        return [views.intervention_row(row) for row in chosen]
+    @app.callback(Output(ids.ROWS, "children"), Input(ids.SHAPE, "data"), State(ids.ABLATION, "data"))
+    async def show_rows(chosen: list[dict[str, Any]] | None, ablated: dict[str, Any] | None) -> list[Component]:
+        known = (ablated or {}).get("activations_before", {})
+        return [interventions.intervention_row(row, known.get(row["neuron"], ())) for row in chosen or []]
+
+
+def _register_analysis(app: Dash, client: AsyncClient) -> None:
+    @app.callback(
+        Output(ids.TRACE, "data"), Output(ids.MESSAGE, "children"), Output(ids.TOKEN, "data"),
+        Output(ids.DRAWN, "data", allow_duplicate=True),
+        Input(ids.ANALYSE, "n_clicks"), State(ids.TEXT, "value"), State(ids.MODEL, "value"),
+        running=[(Output(ids.ANALYSE, "loading"), True, False)], prevent_initial_call=True,
+    )  # fmt: skip
+    async def analyse(_: int | None, text: str | None, model: str | None) -> tuple[Any, Any, Any, Any]:
+        return await analysed(client, text, model)
+
+    @app.callback(
+        Output(ids.TRACE, "data", allow_duplicate=True), Output(ids.MESSAGE, "children", allow_duplicate=True),
+        Output(ids.TOKEN, "data", allow_duplicate=True), Output(ids.DRAWN, "data", allow_duplicate=True),
+        Output(ids.CHOSEN, "data", allow_duplicate=True), Output(ids.TEXT, "value", allow_duplicate=True),
+        Output(ids.MODEL, "value", allow_duplicate=True),
+        Input(ids.RESTORED, "data"), State(ids.TRACE, "data"),
+        running=[(Output(ids.ANALYSE, "loading"), True, False)], prevent_initial_call=True,
+    )  # fmt: skip
+    async def restore(asked: dict[str, Any] | None, held: Held | None) -> tuple[Any, ...]:
+        return await restored(client, asked, held)
+
+    @app.callback(
+        Output(ids.ABLATION, "data"), Output(ids.RESULT, "children"), Output(ids.DRAWN, "data"),
+        Output(ids.DETAIL, "children"),
+        Input(ids.TRACE, "data"), Input(ids.CHOSEN, "data"), State(ids.TOKEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def intervene(held: Held | None, chosen: list[dict[str, Any]], token: int | None) -> tuple[Any, ...]:
+        return await intervened(client, held, chosen, token)
+
+    @app.callback(
+        Output(ids.PINNED, "data"), Output(ids.PINNED_PANEL, "children"),
+        Input(ids.TRACE, "data"), Input(pins.STORE, "data", allow_optional=True), prevent_initial_call=True,
+    )  # fmt: skip
+    async def show_pins(held: Held | None, kept: Any) -> tuple[Any, Any]:
+        return await pinned(client, held, kept)
 
 
 def _register_views(app: Dash, client: AsyncClient) -> None:
     @app.callback(
-        Output(TRACE, "data"), Output(MESSAGE, "children"), Output(TOKEN, "data"),
-        Input(ANALYSE, "n_clicks"), State(TEXT, "value"), State(MODEL, "value"),
-        running=[(Output(ANALYSE, "loading"), True, False)], prevent_initial_call=True,
+        Output(ids.STRIPS, "style"), Output(ids.INTRODUCTION, "style"), Output(ids.GO_ON, "style"),
+        Input(ids.TRACE, "data"), prevent_initial_call=True,
     )  # fmt: skip
-    async def analyse(_: int | None, text: str | None, model: str | None) -> tuple[Any, Any, Any]:
-        problem = views.refusal(text, model)
-        if problem is not None:
-            return no_update, failure(problem), no_update
-        try:
-            trace = await client.send(calls.trace_text(str(model), str(text)))
-        except ApiError as error:
-            return no_update, failure(error.problem.detail), no_update
-        cut = f"Only the first {len(trace.tokens)} tokens are shown." if trace.truncated else None
-        return {"text": text, "trace": trace.model_dump()}, cut, None
+    async def show_panels(held: Held | None) -> Any:
+        hidden: dict[str, str] = {"display": "none"}
+        return (hidden, {}, hidden) if held is None else ({}, hidden, {})
 
     @app.callback(
-        Output(ABLATION, "data"), Output(RESULT, "children"),
-        Input(TRACE, "data"), Input(CHOSEN, "data"), prevent_initial_call=True,
+        Output(ids.DETAIL, "children", allow_duplicate=True),
+        Input(ids.TOKEN, "data"), State(ids.TRACE, "data"), State(ids.ABLATION, "data"), prevent_initial_call=True,
     )  # fmt: skip
-    async def intervene(held: dict[str, Any] | None, chosen: list[dict[str, Any]]) -> tuple[Any, Any]:
-        if held is None or not chosen:
-            return None, None
-        try:
-            ablation = await _ablated(client, held, chosen)
-        except ApiError as error:
-            return None, failure(error.problem.detail)
-        return ablation.model_dump(), views.totals(ablation)
-
-    @app.callback(
-        Output(DRAWN, "data"), Output(STRIPS, "style"), Output(INTRODUCTION, "style"),
-        Input(TRACE, "data"), Input(ABLATION, "data"), prevent_initial_call=True,
-    )  # fmt: skip
-    async def show_strips(held: dict[str, Any] | None, ablated: dict[str, Any] | None) -> Any:
+    async def show_token(token: int | None, held: Held | None, ablated: dict[str, Any] | None) -> Any:
         if held is None:
-            return no_update, no_update, no_update
-        trace = TextTrace.model_validate(held["trace"])
-        ablation = None if ablated is None else Ablation.model_validate(ablated)
-        if ablation is not None and ablation.text != trace.id:
-            ablation = None  # of the text before; the right one is on its way
-        return views.strips(trace, ablation), {}, {"display": "none"}
-
-    @app.callback(
-        Output(DETAIL, "children"), Input(TOKEN, "data"), Input(ABLATION, "data"), State(TRACE, "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    async def show_token(token: int | None, ablated: dict[str, Any] | None, held: dict[str, Any] | None) -> Any:
-        if token is None or held is None:
-            return None
-        trace = TextTrace.model_validate(held["trace"])
-        if not 0 <= token < len(trace.tokens):
             return None
         ablation = None if ablated is None else Ablation.model_validate(ablated)
-        states, following = views.predictions_at(trace, ablation, token)
-        return panel(
-            "Predictions at the chosen token",
-            views.token_facts(trace, ablation, token),
-            graph(prediction_bars(states, following)),
-        )
+        return token_panel(TextTrace.model_validate(held["trace"]), ablation, token)
 
     @app.callback(
-        Output(WHO, "children"), Input(TOKEN, "data"), State(TRACE, "data"),
-        running=[(Output(WHO, "aria-busy"), "true", "false")], prevent_initial_call=True,
+        Output(ids.WHO, "children"), Input(ids.TOKEN, "data"), State(ids.TRACE, "data"),
+        running=[(Output(ids.WHO, "aria-busy"), "true", "false")], prevent_initial_call=True,
     )  # fmt: skip
-    async def show_who(token: int | None, held: dict[str, Any] | None) -> Any:
+    async def show_who(token: int | None, held: Held | None) -> Any:
         return None if token is None or held is None else await who_matters(client, held, token)
 
+
+def _register_browser() -> None:
+    """What happens without the service: the strips, the address, undo and history, sliders (lab.js)."""
     clientside_callback(
-        "window.calibroscope.drawStrips", Output(CANVAS, "title"), Input(DRAWN, "data"), Input(TOKEN, "data"),
+        "window.calibroscope.drawStrips", Output(ids.CANVAS, "title"), Input(ids.DRAWN, "data"),
+        Input(ids.TOKEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    clientside_callback(
+        "window.calibroscope.drawPinned", Output(ids.PINNED_CANVAS, "title"), Input(ids.PINNED, "data"),
+        Input(ids.TOKEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    clientside_callback(
+        "window.calibroscope.followLab", Output(ids.PAST, "title"),
+        Input(ids.MODEL, "value"), Input(ids.CHOSEN, "data"), Input(ids.TRACE, "data"),
+    )  # fmt: skip
+    clientside_callback("window.calibroscope.shapeOf", Output(ids.SHAPE, "data"), Input(ids.CHOSEN, "data"))
+    clientside_callback(
+        "window.calibroscope.slide", Output(ids.ROWS, "title"),
+        Input({"type": ids.VALUE, "neuron": ALL}, "value"), Input({"type": ids.SLIDER, "neuron": ALL}, "value"),
+        State(ids.CHOSEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    clientside_callback(
+        "window.calibroscope.settled", Output(ids.RESULT, "title"), Input(ids.ABLATION, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.rememberLab", Output(ADDRESS, "data"), Input(MODEL, "value"), Input(CHOSEN, "data")
+        "window.calibroscope.undo", Output(ids.UNDO, "title"), Input(ids.UNDO, "n_clicks"), prevent_initial_call=True
     )
+    clientside_callback(
+        "window.calibroscope.copyLink", Output(ids.SAID, "title"), Input(ids.COPY, "n_clicks"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+
+
+async def analysed(client: AsyncClient, text: str | None, model: str | None) -> tuple[Any, Any, Any, Any]:
+    """A text traced: what the page keeps of it, a message, no chosen token, its strips; or only why not."""
+    problem = views.refusal(text, model)
+    if problem is not None:
+        return no_update, failure(problem), no_update, no_update
+    try:
+        trace = await client.send(calls.trace_text(str(model), str(text)))
+    except ApiError as error:
+        return no_update, failure(error.problem.detail), no_update, no_update
+    cut = f"Only the first {len(trace.tokens)} tokens are shown." if trace.truncated else None
+    return {"text": text, "trace": trace.model_dump()}, cut, None, views.strips(trace, None)
+
+
+async def restored(client: AsyncClient, asked: dict[str, Any] | None, held: Held | None) -> tuple[Any, ...]:
+    """A state from a link, the history or undo: as `analysed`, and the interventions, the text and the model."""
+    if not isinstance(asked, dict):
+        return (no_update,) * 7
+    text, model = str(asked.get("text") or ""), str(asked.get("model") or "")
+    chosen = interventions.read_interventions(str(asked.get("do") or ""))
+    same = held is not None and (held["text"], held["trace"]["model"]) == (text, model)
+    if same or not text:
+        return no_update, None, no_update, no_update, chosen, text or no_update, model or no_update
+    trace, message, token, drawn = await analysed(client, text, model)
+    if asked.get("cut"):
+        beginning = html.P("The text was too long for a link: this is its beginning.")
+        message = beginning if message is None else html.Div([beginning, message])
+    return trace, message, token, drawn, chosen, text, model
+
+
+async def intervened(
+    client: AsyncClient, held: Held | None, chosen: list[dict[str, Any]], token: int | None
+) -> tuple[Any, Any, Any, Any]:
+    """All that an intervention changes on the page, in one answer: a slider asks for it many times a second."""
+    if held is None:
+        return None, None, no_update, no_update
+    trace, ablation, said = TextTrace.model_validate(held["trace"]), None, None
+    if chosen:
+        try:
+            ablation = await _ablated(client, held, chosen)
+            said = views.totals(ablation)
+        except ApiError as error:
+            said = failure(error.problem.detail)
+    detail = no_update if token is None else token_panel(trace, ablation, token)
+    return None if ablation is None else ablation.model_dump(), said, views.strips(trace, ablation), detail
+
+
+def token_panel(trace: TextTrace, ablation: Ablation | None, token: int | None) -> Component | None:
+    """What the model predicts at a token, before and after."""
+    if token is None or not 0 <= token < len(trace.tokens):
+        return None
+    states, following = views.predictions_at(trace, ablation, token)
+    return panel(
+        "Predictions at the chosen token",
+        views.token_facts(trace, ablation, token),
+        graph(prediction_bars(states, following)),
+    )
+
+
+async def pinned(client: AsyncClient, held: Held | None, kept: Any) -> tuple[Any, Any]:
+    """The pinned neurons' strips and the title over them, or nothing where none is pinned."""
+    if held is None:
+        return None, None
+    trace = TextTrace.model_validate(held["trace"])
+    names = views.pinned_names(kept, trace.model)
+    if not names:
+        return None, None
+    try:
+        found = await _again_if_forgotten(client, held, lambda text: calls.activations(text, names))
+    except ApiError as error:
+        return None, failure(error.problem.detail)
+    return views.pinned_strips(trace, found), views.pinned_head()
 
 
 async def who_matters(client: AsyncClient, held: dict[str, Any], token: int) -> Any:
@@ -203,57 +308,71 @@ async def _suggested(client: AsyncClient, run: int | None) -> str:
 
 def layout(model: str | None = None, neuron: str | None = None, do: str | None = None, **_: str) -> Component:
     """The page; `neuron`, or the interventions in `do` (`29.830:mean,29.1022:scale:2`), are there from the start."""
-    chosen = views.read_interventions(do or neuron or "")
+    chosen = interventions.read_interventions(do or neuron or "")
+    stores = (ids.TRACE, ids.ABLATION, ids.TOKEN, ids.DRAWN, ids.PINNED, ids.SHAPE, ids.RESTORED)
     return html.Div(
         [
-            dcc.Store(id=TRACE), dcc.Store(id=ABLATION), dcc.Store(id=TOKEN), dcc.Store(id=CHOSEN, data=chosen),
-            dcc.Store(id=ADDRESS), dcc.Store(id=DRAWN),
-            dcc.Interval(id=MODELS, interval=3_000),
+            *[dcc.Store(id=name) for name in stores],
+            dcc.Store(id=ids.CHOSEN, data=chosen),
+            dcc.Interval(id=ids.MODELS, interval=3_000),
             html.H1("Text lab", className="visually-hidden"),
-            html.Div(
-                [
-                    _controls(model, neuron),
-                    html.Div(
-                        [
-                            html.Div(id=MESSAGE),
-                            html.Div(id=RESULT, **{"aria-live": "polite"}),
-                            html.Div(views.introduction(), id=INTRODUCTION),
-                            html.Div(
-                                panel("Your text", html.Div(id=CANVAS, className="strips"), note=views.STRIPS_NOTE),
-                                id=STRIPS, style={"display": "none"},
-                            ),
-                            html.Div(id=DETAIL),
-                            html.Div(id=WHO, **{"aria-live": "polite"}),
-                        ],
-                        className="page-main",
-                    ),
-                ],
-                className="columns",
-            ),
+            html.Div([_controls(model, neuron), _results()], className="columns"),
         ]
+    )
+
+
+def _results() -> html.Div:
+    return html.Div(
+        [
+            html.Div(id=ids.MESSAGE),
+            html.Div(id=ids.RESULT, **{"aria-live": "polite"}),
+            html.Div(views.introduction(), id=ids.INTRODUCTION),
+            html.Div(
+                panel("Your text", html.Div(id=ids.CANVAS, className="strips"), note=views.STRIPS_NOTE),
+                id=ids.STRIPS, style={"display": "none"},
+            ),
+            html.Div([html.Div(id=ids.PINNED_PANEL), html.Div(id=ids.PINNED_CANVAS)]),
+            html.Div(id=ids.DETAIL),
+            html.Div(id=ids.WHO, **{"aria-live": "polite"}),
+            lab_generate.generate_panel(),
+        ],
+        className="page-main",
     )  # fmt: skip
 
 
 def _controls(model: str | None, neuron: str | None) -> html.Aside:
+    first = next(iter(EXAMPLES.values())).text
     return html.Aside(
         [
-            dmc.Select(id=MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
-            dmc.Select(id=EXAMPLE, label="Example", data=list(EXAMPLES), placeholder="Pick a text, or write your own"),
-            dmc.Textarea(
-                id=TEXT, label="Text", minRows=5, maxRows=14, autosize=True, persistence="lab-text",
-                persistence_type="local", value=next(iter(EXAMPLES.values())),
+            dmc.Select(id=ids.MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
+            dmc.Select(
+                id=ids.EXAMPLE, label="Example", data=list(EXAMPLES), placeholder="Pick a text, or write your own"
             ),
-            dmc.Button("Analyse", id=ANALYSE, fullWidth=True),
+            dmc.Textarea(
+                id=ids.TEXT, label="Text", minRows=5, maxRows=14, autosize=True, persistence="lab-text",
+                persistence_type="local", value=first,
+            ),
+            html.P(id=ids.WATCH, className="quiet", **{"aria-live": "polite"}),
+            dmc.Button("Analyse", id=ids.ANALYSE, fullWidth=True),
             html.H2("Interventions"),
             html.Div(
                 [
-                    dmc.TextInput(id=NEURON, placeholder="29.830", value=neuron or "", className="grow",
+                    dmc.TextInput(id=ids.NEURON, placeholder="29.830", value=neuron or "", className="grow",
                                   **{"aria-label": "Neuron or head to intervene on"}),
-                    dmc.Button("Add", id=ADD, variant="default"),
+                    dmc.Button("Add", id=ids.ADD, variant="default"),
                 ],
                 className="add-row",
             ),
-            html.Div(id=ROWS),
+            html.Div(id=ids.ROWS),
+            html.Div(
+                [
+                    dmc.Button("Undo", id=ids.UNDO, variant="default", size="xs", disabled=True),
+                    dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),
+                ],
+                className="add-row",
+            ),
+            html.P(id=ids.SAID, className="quiet", role="status"),
+            html.Details([html.Summary("History of this session"), html.Div(id=ids.PAST)]),
         ],
         className="controls", **{"aria-label": "Text and interventions"},
     )  # fmt: skip

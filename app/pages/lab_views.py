@@ -3,131 +3,26 @@
 from dataclasses import replace
 from typing import Any
 
-import dash_mantine_components as dmc
-from dash import dcc, html, no_update
-from pydantic import TypeAdapter, ValidationError
+from dash import dcc, html
 
 from app.components import Strip, empty, panel, strip_data
 from app.format import number, percent, signed
+from app.pages.lab_interventions import is_neuron
 from app.text import visible
 from backend.schemas import (
-    MAX_INTERVENTIONS,
     MAX_TEXT_CHARS,
     Ablation,
+    ActivationList,
     Prediction,
     Sweep,
     TextTrace,
     TokenValues,
-    UnitName,
 )
 
-_KINDS = {
-    "mean": "set to mean",
-    "zero": "set to 0",
-    "clip": "clip at mean",
-    "scale": "multiply by",
-    "value": "set to",
-}
-_STARTING_VALUE = {"scale": 2.0, "value": 0.0}
-_LARGEST_VALUE = 1e4
-_HEAD_KINDS = ("mean", "zero", "scale")
-_NAME = TypeAdapter(UnitName)
-
+MOST_PINS = 24
 STRIPS_NOTE = (
     "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
 )
-
-Rows = list[dict[str, Any]]
-
-
-def is_unit(name: str) -> bool:
-    """Whether a text reads as the name of a neuron or of an attention head."""
-    try:
-        _NAME.validate_python(name)
-    except ValidationError:
-        return False
-    return True
-
-
-def read_interventions(written: str) -> Rows:
-    """Interventions from an address, `29.830:mean,29.1022:scale:2`; what cannot be read is left out."""
-    rows: Rows = []
-    for part in written.split(",")[:MAX_INTERVENTIONS]:
-        name, _, rest = part.partition(":")
-        kind, _, value = rest.partition(":")
-        kind = kind or "mean"
-        if is_unit(name) and kind in _kinds(name) and all(row["neuron"] != name for row in rows):
-            rows.append({"neuron": name, "kind": kind, "value": _read_value(kind, value)})
-    return rows
-
-
-def _kinds(name: str) -> dict[str, str]:
-    """What can be done to a neuron, or to a head."""
-    return {kind: words for kind, words in _KINDS.items() if "." in name or kind in _HEAD_KINDS}
-
-
-def _read_value(kind: str, written: str) -> float | None:
-    if kind not in _STARTING_VALUE:
-        return None
-    try:
-        value = float(written)
-    except ValueError:
-        return _STARTING_VALUE[kind]
-    return value if abs(value) <= _LARGEST_VALUE else _STARTING_VALUE[kind]
-
-
-def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
-    """The interventions with one more, and what is wrong with the name if it cannot be added."""
-    name = (typed or "").strip()
-    if not is_unit(name):
-        return no_update, "Write layer.index, as in 29.830, or a head, as in L5H1."
-    if any(row["neuron"] == name for row in chosen):
-        return no_update, f"{name} is in the list already."
-    if len(chosen) >= MAX_INTERVENTIONS:
-        return no_update, f"At most {MAX_INTERVENTIONS} interventions at once."
-    return [*chosen, {"neuron": name, "kind": "mean", "value": None}], None
-
-
-def edited(chosen: Rows, ids: list[dict[str, str]], kinds: list[str], values: list[float | None]) -> Rows:
-    """The interventions as their controls stand; a kind that needs a number starts with a sensible one."""
-    stand = {place["neuron"]: (kind, value) for place, kind, value in zip(ids, kinds, values, strict=False)}
-    rows = []
-    for row in chosen:
-        kind, value = stand.get(row["neuron"], (row["kind"], row["value"]))
-        if kind not in _STARTING_VALUE:
-            value = None
-        elif kind != row["kind"] or not isinstance(value, int | float):
-            value = _STARTING_VALUE[kind]
-        else:
-            value = min(_LARGEST_VALUE, max(-_LARGEST_VALUE, value))
-        rows.append({"neuron": row["neuron"], "kind": kind, "value": value})
-    return rows
-
-
-def intervention_row(row: dict[str, Any]) -> html.Div:
-    """One intervention: the neuron, what happens to it, and how to take it out again."""
-    name, kind = row["neuron"], row["kind"]
-    place = {"neuron": name}
-    options = [{"value": value, "label": label} for value, label in _kinds(name).items()]
-    number_input = dmc.NumberInput(
-        id={"type": "lab-value", **place}, value=row["value"] if row["value"] is not None else "",
-        step=0.5, size="xs", w=68, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
-        **{"aria-label": f"Number for {name}"},
-        style={} if kind in _STARTING_VALUE else {"display": "none"},
-    )  # fmt: skip
-    return html.Div(
-        [
-            html.Strong(name, className="mono"),
-            dmc.Select(
-                id={"type": "lab-kind", **place}, value=kind, data=options, size="xs", allowDeselect=False,
-                className="grow", **{"aria-label": f"What happens to {name}"},
-            ),
-            number_input,
-            dmc.ActionIcon("×", id={"type": "lab-remove", **place}, variant="subtle", size="sm",
-                           **{"aria-label": f"Remove {name}"}),
-        ],
-        className="intervention",
-    )  # fmt: skip
 
 
 def refusal(text: str | None, model: str | None) -> str | None:
@@ -162,7 +57,8 @@ def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
     ]
     if ablation is not None:
         shown += _changes(trace, ablation)
-    return strip_data([replace(strip, details=_details(trace.values, trace), unscaled=1) for strip in shown])
+    details = _details(trace.values, trace)  # once for all: they are the same on every strip
+    return strip_data([replace(strip, details=details, unscaled=1) for strip in shown])
 
 
 def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
@@ -246,16 +142,47 @@ def predictions_at(
     return states, following
 
 
-def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html.P:
-    """One line: where the token is, and the final norm's scale before and after."""
-    scale = f"norm scale {number(trace.values.norm_scale[token])}"
-    if ablation is not None and ablation.text == trace.id:
-        scale += f" → {number(ablation.total.values.norm_scale[token])}"
-    entropy = number(trace.values.entropy[token], "nats")
-    return html.P(
-        ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}): entropy {entropy}, {scale}."],
-        className="sentences",
+def pinned_names(pins: Any, model: str) -> list[str]:
+    """The neurons of a model that the browser keeps as pinned; what does not read as a neuron is left out."""
+    names = pins.get(model) if isinstance(pins, dict) else None
+    found = [name for name in names if is_neuron(name)] if isinstance(names, list) else []
+    return list(dict.fromkeys(found))[:MOST_PINS]
+
+
+def pinned_strips(trace: TextTrace, found: ActivationList) -> dict[str, Any]:
+    """The activations of pinned neurons on the same tokens, each on its own scale; the browser draws them."""
+    return strip_data([Strip(strip.neuron, trace.tokens, strip.activations, unscaled=1) for strip in found.strips])
+
+
+def pinned_head() -> html.Div:
+    """The title over the strips of pinned neurons."""
+    return html.Div(
+        [
+            html.H2("Pinned neurons"),
+            html.P("Activations on the same tokens, each neuron on its own scale. Click a token.", className="quiet"),
+        ]
     )
+
+
+def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html.Div:
+    """Where the token is; entropy, residual norm and the final norm's scale there, before and after."""
+    before, after = trace.values, None
+    if ablation is not None and ablation.text == trace.id:
+        after = ablation.total.values
+    rows = [
+        _fact("Entropy", before.entropy, after and after.entropy, token, "nats"),
+        _fact("Norm of the residual stream", before.residual_norm, after and after.residual_norm, token),
+        _fact("Scale of the final norm", before.norm_scale, after and after.norm_scale, token),
+    ]
+    heads = ["", "before"] if after is None else ["", "before", "after"]
+    table = html.Table([html.Thead(html.Tr([html.Th(head) for head in heads])), html.Tbody(rows)], className="totals")
+    where = ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}):"]
+    return html.Div([html.P(where, className="sentences"), table])
+
+
+def _fact(name: str, before: list[float], after: list[float] | None, token: int, unit: str = "") -> html.Tr:
+    cells = [html.Th(name, scope="row"), html.Td(number(before[token], unit))]
+    return html.Tr(cells if after is None else [*cells, _changed(before[token], after[token])])
 
 
 def who_matters(sweep: Sweep, model: str) -> html.Section:

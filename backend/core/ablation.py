@@ -46,14 +46,36 @@ def ablate_text(
         BadNeuron: a neuron or a head that the model does not have.
         BadIntervention: the same one twice, or a kind that heads do not know.
     """
+    check_interventions(model, interventions)
+    units = [intervention.unit for intervention in interventions]
+    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
+        return _in_closed_form(model, text, interventions, means)
+    return _by_forward_pass(model, text, interventions, means)
+
+
+def check_interventions(model: AnalysisModel, interventions: Sequence[Intervention]) -> None:
+    """
+    Raises:
+        BadNeuron: a neuron or a head that the model does not have; BadIntervention: the same one twice.
+    """
     units = [intervention.unit for intervention in interventions]
     for unit in units:
         unit.within(model.n_layers, model.n_heads if isinstance(unit, HeadId) else model.d_mlp)
     if len(set(units)) < len(units):
         raise BadIntervention("A neuron is named twice: give each neuron one intervention.")
-    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
-        return _in_closed_form(model, text, interventions, means)
-    return _by_forward_pass(model, text, interventions, means)
+
+
+def references(
+    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+) -> list[Tensor]:
+    """Each unit's reference mean: the given one for the last layer's neurons, else over the text; a head's [d_head]."""
+    plain = activations_of(model, text, [intervention.unit for intervention in interventions])
+    found = []
+    for values, intervention in zip(plain, interventions, strict=True):
+        unit = intervention.unit
+        known = means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer
+        found.append(torch.tensor(means[unit.index]) if known and means is not None else values.mean(dim=0))
+    return found
 
 
 def _in_closed_form(
@@ -72,12 +94,7 @@ def _by_forward_pass(
 ) -> TextAblation:
     first = min(intervention.unit.layer for intervention in interventions)
     plain = activations_of(model, text, [intervention.unit for intervention in interventions])
-    references = []
-    for values, intervention in zip(plain, interventions, strict=True):
-        unit = intervention.unit
-        known = means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer
-        references.append(torch.tensor(means[unit.index]) if known and means is not None else values.mean(dim=0))
-    residual, seen = continue_from(model, text, first, interventions, references)
+    residual, seen = continue_from(model, text, first, interventions, references(model, text, interventions, means))
     readout = model.readout
     centred = readout.centred(residual)
     scale = readout.scale(centred)

@@ -61,11 +61,20 @@ def continue_from(
         references: each unit's reference mean: a number, or of a head [d_head].
     """
     seen: dict[int, Tensor] = {}
-    hooks: Hooks = []
-    for place, (intervention, mean) in enumerate(zip(interventions, references, strict=True)):
-        hooks.append((point(intervention.unit), _replacing(place, intervention, mean, seen)))
+    hooks = replacing_hooks(interventions, references, seen)
     residual = model.continued(prefix(model, text, layer)[None], layer, hooks)[0]
     return residual, [seen[place] for place in range(len(interventions))]
+
+
+def replacing_hooks(
+    interventions: Sequence[Intervention], references: Sequence[Tensor], seen: dict[int, Tensor]
+) -> Hooks:
+    """A hook for every intervention; `seen` is told by place what each unit's values were set to."""
+    pairs = zip(interventions, references, strict=True)
+    return [
+        (point(intervention.unit), _replacing(place, intervention, mean, seen))
+        for place, (intervention, mean) in enumerate(pairs)
+    ]
 
 
 def _replacing(place: int, intervention: Intervention, mean: Tensor, seen: dict[int, Tensor]) -> Any:

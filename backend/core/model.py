@@ -157,6 +157,30 @@ class AnalysisModel:
             self.bridge.run_with_hooks(residual, fwd_hooks=every, start_at_layer=layer, stop_at_layer=self.n_layers)
         return after[-1]
 
+    def new_memory(self) -> Any:
+        """Room for the keys and values of a text that grows; `extended` fills it."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.bridge.original_model.config)
+
+    @torch.no_grad()
+    def extended(self, tokens: Tensor, memory: Any, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block over tokens [batch, position] that follow those in `memory`."""
+        after: list[Tensor] = []
+
+        def keep(value: Tensor, hook: Any) -> None:
+            after.append(value.detach().float())
+
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            self.bridge.run_with_hooks(
+                tokens.to(self.device),
+                fwd_hooks=[*hooks, (self._residual, keep)],
+                past_key_values=memory,
+                use_cache=True,
+                stop_at_layer=self.n_layers,
+            )
+        return after[-1]
+
     @contextmanager
     def _without_blocks_before(self, layer: int) -> Iterator[None]:
         """The bridge runs blocks whose output it then discards; here they only pass on what they are given."""

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend import schemas
+from backend.core.generation import ChosenToken
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import EffectSums
 from backend.core.neurons import NeuronId
 from backend.core.text import State, TracedText
 from backend.live.engine import LiveAblation, LiveSweep, LiveText
+from backend.live.generating import LiveStep
 
 
 def text_trace(text: LiveText) -> schemas.TextTrace:
@@ -23,7 +25,7 @@ def text_trace(text: LiveText) -> schemas.TextTrace:
         model=text.model.slug,
         tokens=[text.strings[token] for token in traced.tokens],
         token_ids=traced.tokens,
-        values=_values(traced.before),
+        values=_values(traced.before, text.residual_norm(traced.before.scale)),
         predictions=_predictions(traced.before, text.strings),
         totals=_totals(traced.before, traced.counted),
         truncated=traced.truncated,
@@ -35,24 +37,27 @@ def ablation(
 ) -> schemas.Ablation:
     """The answer to intervening on a text; `reference` tells where the mean came from."""
     traced, before, result = text.traced, text.traced.before, ablated.result
+    after = text.residual_norm(result.total.scale)  # frozen or not, the residual stream is the same
     names = [str(intervention.unit) for intervention in interventions]
     return schemas.Ablation(
         text=text.id,
         reference=reference,
         activations_before=_by_name(names, result.activations_before),
         activations_after=_by_name(names, result.activations_after),
-        before=_values(before),
+        before=_values(before, text.residual_norm(before.scale)),
         before_totals=_totals(before, traced.counted),
-        total=_ablated(traced, result.total, ablated.strings),
-        frozen=_ablated(traced, result.frozen, ablated.strings),
+        total=_ablated(traced, result.total, after, ablated.strings),
+        frozen=_ablated(traced, result.frozen, after, ablated.strings),
         ln_mediated=_ln_mediated(traced, result.total, result.frozen),
     )
 
 
-def _ablated(traced: TracedText, after: State, strings: Mapping[int, str]) -> schemas.AblatedState:
+def _ablated(
+    traced: TracedText, after: State, residual_norm: Tensor, strings: Mapping[int, str]
+) -> schemas.AblatedState:
     changed = (traced.before.top_tokens[:, 0] != after.top_tokens[:, 0])[traced.counted]
     return schemas.AblatedState(
-        values=_values(after),
+        values=_values(after, residual_norm),
         predictions=_predictions(after, strings),
         totals=_totals(after, traced.counted),
         changed_predictions=float(changed.double().mean()) if len(changed) else 0.0,
@@ -63,12 +68,13 @@ def _by_name(names: Sequence[str], activations: Tensor) -> dict[str, list[float]
     return dict(zip(names, activations.T.tolist(), strict=True))
 
 
-def _values(state: State) -> schemas.TokenValues:
+def _values(state: State, residual_norm: Tensor) -> schemas.TokenValues:
     return schemas.TokenValues(
         loss=[value if math.isfinite(value) else None for value in state.loss.tolist()],
         entropy=state.entropy.tolist(),
         rank=[value or None for value in state.rank.tolist()],
         norm_scale=state.scale.tolist(),
+        residual_norm=residual_norm.tolist(),
     )
 
 
@@ -137,6 +143,24 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
     ]
     return schemas.Sweep(
         text=text.id, position=asked.position, positions=len(swept.positions), reference=reference, rows=rows
+    )
+
+
+def generation_step(live: LiveStep) -> schemas.GenerationStep:
+    """One step of both continuations."""
+    return schemas.GenerationStep(
+        plain=_generated(live.step.plain, live.strings), changed=_generated(live.step.changed, live.strings)
+    )
+
+
+def _generated(chosen: ChosenToken | None, strings: Mapping[int, str]) -> schemas.GeneratedToken | None:
+    if chosen is None:
+        return None
+    return schemas.GeneratedToken(
+        token_id=chosen.token,
+        token=strings[chosen.token],
+        probability=min(1.0, max(0.0, chosen.probability)),
+        entropy=chosen.entropy,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from backend.core.ablation import TextAblation, ablate_text
 from backend.core.errors import CalibroscopeError
 from backend.core.forward import activations_of
+from backend.core.generation import Generation, Sampling
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import Effects, EffectsEngine
 from backend.core.metrics.engine import DEFAULT_MEMORY
@@ -30,9 +31,12 @@ from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
 from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
+from backend.live.generating import LiveGeneration
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
+_MOST_GENERATIONS = 4
+"""At the same time: each keeps keys and values in memory, and they share the model's time."""
 
 
 class EngineBusy(CalibroscopeError):
@@ -41,6 +45,14 @@ class EngineBusy(CalibroscopeError):
     def __init__(self, waiting: int) -> None:
         self.retry_after = 2
         super().__init__(f"{waiting} requests wait for the model already. Try again in a few seconds.")
+
+
+class TooManyGenerations(EngineBusy):
+    """As many texts are being continued as may be at once."""
+
+    def __init__(self, running: int) -> None:
+        super().__init__(running)
+        self.args = (f"{running} texts are being continued already. Try again when one has ended.",)
 
 
 class TextForgotten(CalibroscopeError):
@@ -69,6 +81,13 @@ class LiveText:
     traced: TracedText
     strings: dict[int, str]
     """By token id: of the text's tokens and of its predictions."""
+    eps: float
+    """Of the model's final norm."""
+
+    def residual_norm(self, scale: Tensor) -> Tensor:
+        """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""
+        d_model = self.traced.centred.shape[1]
+        return ((scale.double().square() - self.eps).clamp_min(0) * d_model).sqrt()
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,7 @@ class LiveEngine:
         self._most_models, self._most_bytes, self._queue_limit = models, texts_mb << 20, queue_limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._lock = threading.Lock()
-        self._waiting, self._memory = 0, memory
+        self._waiting, self._generations, self._memory = 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
 
     @property
@@ -198,9 +217,48 @@ class LiveEngine:
 
         return self._in_turn(work)
 
-    def _in_turn(self, work: Callable[[], Result]) -> Result:
+    def generate(
+        self,
+        text: LiveText,
+        interventions: Sequence[Intervention],
+        means: NDArray[np.float64] | None,
+        sampling: Sampling,
+    ) -> LiveGeneration:
+        """Both continuations of a text; nothing has been generated yet when this returns.
+
+        Raises:
+            TooManyGenerations, EngineBusy: not now; BadNeuron, BadIntervention, BadText: never.
+        """
         with self._lock:
-            if self._waiting >= self._queue_limit:
+            if self._generations >= _MOST_GENERATIONS:
+                raise TooManyGenerations(self._generations)
+            self._generations += 1
+
+        def work() -> LiveGeneration:
+            model = self._loaded(text.model)
+            generation = Generation(model, text.traced, interventions, means, sampling)
+            return LiveGeneration(generation, model, self._in_turn_admitted, self._holds, self._generation_ended)
+
+        try:
+            return self._in_turn(work)
+        except BaseException:
+            self._generation_ended()
+            raise
+
+    def _generation_ended(self) -> None:
+        with self._lock:
+            self._generations -= 1
+
+    def _holds(self, model: AnalysisModel) -> bool:
+        return any(held is model for held in self._models.values())
+
+    def _in_turn_admitted(self, work: Callable[[], Result]) -> Result:
+        """A further step of what was admitted: it waits in line like the others but is not turned away."""
+        return self._in_turn(work, admitted=True)
+
+    def _in_turn(self, work: Callable[[], Result], *, admitted: bool = False) -> Result:
+        with self._lock:
+            if self._waiting >= self._queue_limit and not admitted:
                 raise EngineBusy(self._waiting)
             self._waiting += 1
         try:
@@ -217,7 +275,7 @@ class LiveEngine:
         loaded = self._loaded(model)
         traced = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
-        live = LiveText(text_id, model, loaded.last_layer, traced, strings)
+        live = LiveText(text_id, model, loaded.last_layer, traced, strings, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
             while len(self._texts) > 1 and sum(map(_bytes, self._texts.values())) > self._most_bytes:

@@ -34,6 +34,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 _LONGEST_FIELD = 200
 
+_UNEXPECTED = "The service met an error that it did not expect; its log has the details. The request can be repeated."
 _MEDIA_TYPE = "application/problem+json"
 
 
@@ -96,11 +97,19 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=_MEDIA_TYPE)
 
 
+def of(error: Exception, path: str) -> Problem:
+    """An error as a problem, also where it meets an answer that has begun; an unexpected one goes to the log."""
+    known = next(((status, title) for kind, status, title in _STATUS if isinstance(error, kind)), None)
+    if known is None:
+        # As plain text: structlog's own rendering shows every frame's variables, hundreds of lines with people's texts.
+        log.error("unexpected error", path=path, exception="".join(format_exception(error)))
+        return Problem(title="Internal error", status=500, detail=_UNEXPECTED)
+    return Problem(title=known[1], status=known[0], detail=str(error), field=getattr(error, "field", None))
+
+
 def _known(request: Request, error: Exception) -> JSONResponse:
-    status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
-    problem = Problem(title=title, status=status, detail=str(error), field=getattr(error, "field", None))
-    return answer(problem, headers)
+    return answer(of(error, request.url.path), headers)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -127,7 +136,4 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    # As plain text: structlog's own rendering shows every frame's variables, hundreds of lines with people's texts.
-    log.error("unexpected error", path=request.url.path, exception="".join(format_exception(error)))
-    detail = "The service met an error that it did not expect; its log has the details. The request can be repeated."
-    return answer(Problem(title="Internal error", status=500, detail=detail))
+    return answer(of(error, request.url.path))

@@ -1,14 +1,20 @@
 """A person's own text: trace it once, read activations, intervene on neurons."""
 
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 
 from backend import schemas
+from backend.core.generation import Sampling
 from backend.core.interventions import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live import answers
 from backend.live.engine import LiveModel, LiveText
+from backend.live.generating import LiveGeneration
+from backend.routes import problems
 from backend.routes.deps import AtlasDep, EngineDep
 
 router = APIRouter(tags=["texts"])
@@ -51,11 +57,67 @@ def ablate(text: TextDep, body: schemas.AblateRequest, atlas: AtlasDep, engine: 
     Neurons of the last layer are ablated in closed form, in milliseconds; those of earlier layers, and attention heads,
     by a forward pass from their layer on.
     """
-    interventions = [Intervention(parse_unit(i.neuron), i.kind, i.value) for i in body.interventions]
+    interventions = _interventions(body.interventions)
     means, reference = atlas.reference_means(text.model.slug, body.run)
-    if means is not None and any(isinstance(i.unit, HeadId) or i.unit.layer != text.layer for i in interventions):
-        reference += "; for units outside the last layer, over this text"
+    if means is not None:
+        reference += _elsewhere(text, interventions)
     return answers.ablation(text, interventions, engine.ablate(text, interventions, means), reference)
+
+
+def _interventions(asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:
+    return [Intervention(parse_unit(i.neuron), i.kind, i.value) for i in asked]
+
+
+def _elsewhere(text: LiveText, interventions: Sequence[Intervention]) -> str:
+    others = any(isinstance(i.unit, HeadId) or i.unit.layer != text.layer for i in interventions)
+    return "; for units outside the last layer, over this text" if others else ""
+
+
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events, each a GenerationEvent: a start, steps, and an end or a problem.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("/texts/{text_id}/generate", response_class=StreamingResponse, responses=_EVENTS)
+def generate(
+    text: TextDep, body: schemas.GenerateRequest, request: Request, atlas: AtlasDep, engine: EngineDep
+) -> StreamingResponse:
+    """Sample on from a text with the interventions on, beside the continuation without them.
+
+    Both draw on the same chance, so they part only where the interventions change what is chosen. Tokens come as they
+    are made, as server-sent events; closing the connection stops the generation.
+    """
+    interventions = _interventions(body.interventions)
+    means, reference = atlas.reference_means(text.model.slug, body.run)
+    if means is not None:
+        reference += _elsewhere(text, interventions)
+    generation = engine.generate(text, interventions, means, Sampling(body.temperature, body.seed, body.max_tokens))
+    start = schemas.GenerationStart(reference=reference, tokens=len(text.traced.tokens))
+    return StreamingResponse(
+        _events(generation, start, request.url.path),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(generation: LiveGeneration, start: schemas.GenerationStart, path: str) -> AsyncIterator[str]:
+    try:
+        yield _event(start)
+        while generation.ended is None:
+            yield _event(answers.generation_step(await run_in_threadpool(generation.step)))
+        end = {"reason": generation.ended, "steps": generation.steps, "seconds": generation.seconds}
+        yield _event(schemas.GenerationEnd.model_validate(end))
+    except Exception as error:  # the answer has begun: its status can no longer tell
+        yield _event(schemas.GenerationProblem(problem=problems.of(error, path)))
+    finally:
+        generation.close()
+
+
+def _event(message: schemas.Wire) -> str:
+    return f"data: {message.model_dump_json()}\n\n"
 
 
 @router.post("/texts/{text_id}/sweep")

@@ -39,6 +39,7 @@ from backend.schemas.neurons import (
 )
 from backend.schemas.runs import ModelList, ModelSummary, RunList, RunStage, RunStatus, RunSummary
 from backend.schemas.texts import (
+    MAX_GENERATED_TOKENS,
     MAX_INTERVENTIONS,
     MAX_TEXT_CHARS,
     MAX_TEXT_TOKENS,
@@ -48,6 +49,13 @@ from backend.schemas.texts import (
     ActivationList,
     ActivationRequest,
     ActivationStrip,
+    GeneratedToken,
+    GenerateRequest,
+    GenerationEnd,
+    GenerationEvent,
+    GenerationProblem,
+    GenerationStart,
+    GenerationStep,
     InterventionKind,
     InterventionRequest,
     Prediction,
@@ -62,6 +70,7 @@ from backend.schemas.texts import (
 )
 
 __all__ = [
+    "MAX_GENERATED_TOKENS",
     "MAX_INTERVENTIONS",
     "MAX_PAGE",
     "MAX_TEXT_CHARS",
@@ -80,6 +89,13 @@ __all__ = [
     "Feature",
     "FeatureActivation",
     "FiniteFloat",
+    "GenerateRequest",
+    "GeneratedToken",
+    "GenerationEnd",
+    "GenerationEvent",
+    "GenerationProblem",
+    "GenerationStart",
+    "GenerationStep",
     "Glossary",
     "Health",
     "Histogram",

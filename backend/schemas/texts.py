@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
-from backend.schemas.base import FiniteFloat, NeuronName, Number, UnitName, Wire
+from backend.schemas.base import FiniteFloat, NeuronName, Number, Problem, UnitName, Wire
 
 MAX_TEXT_CHARS = 20_000
 MAX_TEXT_TOKENS = 1_024
 MAX_INTERVENTIONS = 64
+MAX_GENERATED_TOKENS = 200
 SweepSort = Literal["total_effect", "direct_effect_ln", "delta_loss", "delta_entropy", "abs_delta_entropy"]
 InterventionKind = Literal["mean", "zero", "clip", "value", "scale"]
 
@@ -31,6 +32,8 @@ class TokenValues(Wire):
     rank: list[int | None]
     norm_scale: list[FiniteFloat]
     """The final norm's divisor s."""
+    residual_norm: list[FiniteFloat]
+    """‖x̃‖, the length of the residual stream that the final norm divides (centred, where the norm centres it)."""
 
 
 class Totals(Wire):
@@ -146,3 +149,66 @@ class Sweep(Wire):
     reference: str
     rows: list[SweepRow]
     """The first neurons in the asked order, largest first."""
+
+
+class GenerateRequest(Wire):
+    """How to go on from a text. The same seed gives the same plain continuation, whatever the interventions."""
+
+    interventions: Annotated[
+        list[InterventionRequest],
+        Field(default_factory=list, max_length=MAX_INTERVENTIONS, examples=[[{"neuron": "29.830", "kind": "mean"}]]),
+    ]
+    """They act on every token, of the text and of what is generated; none asks for the plain continuation alone."""
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.8
+    """0 takes the most probable token each time."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_GENERATED_TOKENS)] = 60
+    run: int | None = None
+    """The run whose sample gives the means, as in an ablation."""
+
+
+class GeneratedToken(Wire):
+    token_id: int
+    token: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+    """That the model gave it before temperature; `entropy` likewise, in nats."""
+    entropy: FiniteFloat
+
+
+class GenerationStart(Wire):
+    kind: Literal["start"] = "start"
+    reference: str
+    """Where the mean came from."""
+    tokens: int
+    """Of the text that is continued, a BOS included."""
+
+
+class GenerationStep(Wire):
+    kind: Literal["step"] = "step"
+    plain: GeneratedToken | None
+    """The model as it is; null once it has ended the text."""
+    changed: GeneratedToken | None
+    """Under the interventions; null once ended, or where there are none."""
+
+
+class GenerationEnd(Wire):
+    kind: Literal["end"] = "end"
+    reason: Literal["length", "end_of_text", "context_full"]
+    steps: int
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """From the first step to the last, other requests' turns included."""
+
+
+class GenerationProblem(Wire):
+    """What went wrong after the answer had begun."""
+
+    kind: Literal["problem"] = "problem"
+    problem: Problem
+
+
+class GenerationEvent(
+    RootModel[
+        Annotated[GenerationStart | GenerationStep | GenerationEnd | GenerationProblem, Field(discriminator="kind")]
+    ]
+):
+    """One event of the stream: a start, steps, and an end or a problem."""

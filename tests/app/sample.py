@@ -79,6 +79,7 @@ def _values(shift: float = 0.0, size: int = len(TOKENS)) -> schemas.TokenValues:
         entropy=[2.0 - shift + 0.1 * i for i in steps],
         rank=[1 + i for i in steps[:-1]] + [None],
         norm_scale=[10.0 + shift] * size,
+        residual_norm=[240.0 + 24 * shift] * size,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.pages import atlas, lab, lab_views, neuron
+from app.pages import atlas, lab, lab_interventions, lab_views, neuron
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample
@@ -203,22 +203,22 @@ async def test_predictions_at_a_token_have_every_state() -> None:
     ],
 )
 async def test_interventions_travel_in_the_address(written: str, read: list[tuple[str, str, float | None]]) -> None:
-    rows = lab_views.read_interventions(written)
+    rows = lab_interventions.read_interventions(written)
     assert [(row["neuron"], row["kind"], row["value"]) for row in rows] == read
 
 
 async def test_interventions_are_added_once_and_edited() -> None:
-    chosen, problem = lab_views.added([], " 29.7 ")
+    chosen, problem = lab_interventions.added([], " 29.7 ")
     assert problem is None
     assert chosen == [{"neuron": "29.7", "kind": "mean", "value": None}]
-    assert "already" in (lab_views.added(chosen, "29.7")[1] or "")
-    assert "layer.index" in (lab_views.added(chosen, "nonsense")[1] or "")
+    assert "already" in (lab_interventions.added(chosen, "29.7")[1] or "")
+    assert "layer.index" in (lab_interventions.added(chosen, "nonsense")[1] or "")
     place = [{"type": "lab-kind", "neuron": "29.7"}]
-    scaled = lab_views.edited(chosen, place, ["scale"], [None])
+    scaled = lab_interventions.edited(chosen, place, ["scale"], [None])
     assert scaled == [{"neuron": "29.7", "kind": "scale", "value": 2.0}]
-    assert lab_views.edited(scaled, place, ["scale"], [3])[0]["value"] == 3
-    assert lab_views.edited(scaled, place, ["scale"], [1e9])[0]["value"] == 1e4
-    assert lab_views.edited(scaled, place, ["zero"], [3])[0]["value"] is None
+    assert lab_interventions.edited(scaled, place, ["scale"], [3])[0]["value"] == 3
+    assert lab_interventions.edited(scaled, place, ["scale"], [1e9])[0]["value"] == 1e4
+    assert lab_interventions.edited(scaled, place, ["zero"], [3])[0]["value"] is None
 
 
 async def test_an_empty_text_is_refused_before_it_is_sent() -> None:

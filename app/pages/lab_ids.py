@@ -1,0 +1,13 @@
+"""The Text lab's component ids: its callbacks live in several files."""
+
+MODEL, TEXT, EXAMPLE, WATCH, ANALYSE = "lab-model", "lab-text", "lab-example", "lab-watch", "lab-analyse"
+MESSAGE, MODELS, INTRODUCTION = "lab-message", "lab-models", "lab-introduction"
+NEURON, ADD, ROWS, SHAPE, CHOSEN = "lab-neuron", "lab-add", "lab-rows", "lab-shape", "lab-chosen"
+KIND, VALUE, SLIDER, REMOVE = "lab-kind", "lab-value", "lab-slider", "lab-remove"
+"""Types of pattern-matching ids; the other key is `neuron`."""
+TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
+DRAWN, CANVAS, RESULT, WHO = "lab-drawn", "lab-canvas", "lab-result", "lab-who"
+PINNED, PINNED_CANVAS, PINNED_PANEL = "lab-pinned", "lab-pinned-canvas", "lab-pinned-panel"
+RESTORED, UNDO, COPY, SAID, PAST = "lab-restored", "lab-undo", "lab-copy", "lab-said", "lab-past"
+GO_ON, GENERATE, STOP, TEMPERATURE = "lab-go-on", "lab-generate", "lab-stop", "lab-temperature"
+SEED, LENGTH, GENERATED = "lab-seed", "lab-length", "lab-generated"
