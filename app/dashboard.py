@@ -7,6 +7,7 @@ import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
+from app import pins
 from app.pages import atlas, lab, missing, neuron
 from backend.client import AsyncClient
 
@@ -30,6 +31,7 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
     for page in (atlas, neuron, lab):
         page.register(app, client)
     missing.register(app)
+    pins.register(app)
     app.layout = _shell
     return app
 
@@ -63,5 +65,5 @@ def _shell() -> dmc.MantineProvider:
     )  # fmt: skip
     theme = {"primaryColor": "blue", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
     return dmc.MantineProvider(
-        [header, html.Main(page_container, id="content")], theme=theme, defaultColorScheme="auto"
+        [header, pins.shell(), html.Main(page_container, id="content")], theme=theme, defaultColorScheme="auto"
     )
