@@ -86,7 +86,9 @@ window.calibroscopeAtlas = (() => {
     const pick = (selected) => {
         const keep = unchanged();
         if (trigger() === "atlas-clear") return [[], null, []];
-        if (!selected || !selected.points) return [keep, keep, keep];
+        if (!selected) return [[], keep, keep];  // a double click
+        // Plotly reports an empty selection as well when `compose` takes its outline away.
+        if (!selected.points || !selected.points.length) return [keep, keep, keep];
         const names = selected.points.map((point) => point.customdata).filter((name) => typeof name === "string");
         return [[...new Set(names)], keep, keep];
     };
