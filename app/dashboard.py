@@ -7,7 +7,7 @@ import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
-from app import tour
+from app import pins, tour
 from app.pages import atlas, glossary, lab, missing, neuron
 from backend.client import AsyncClient
 
@@ -37,6 +37,7 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
     for page in (atlas, neuron, lab, glossary):
         page.register(app, client)
     missing.register(app)
+    pins.register(app)
     app.layout = _shell
     return app
 
@@ -75,5 +76,7 @@ def _shell() -> dmc.MantineProvider:
     # Shade 8 is the lightest blue on which white text can be read.
     theme = {"primaryColor": "blue", "primaryShade": 8, "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
     return dmc.MantineProvider(
-        [header, html.Main(page_container, id="content", tabIndex=-1)], theme=theme, defaultColorScheme="auto"
+        [header, pins.shell(), html.Main(page_container, id="content", tabIndex=-1)],
+        theme=theme,
+        defaultColorScheme="auto",
     )

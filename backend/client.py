@@ -130,6 +130,16 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("POST", path, schemas.ContextAblation, body=request)
 
     @staticmethod
+    def tokens(run: int, query: str, *, limit: int = 20) -> Call[schemas.TokenMatches]:
+        """Tokens of the run's model that match, spaces included, the very token first."""
+        return Call("GET", f"/runs/{run}/tokens", schemas.TokenMatches, {"query": query, "limit": limit})
+
+    @staticmethod
+    def promoters(run: int, token_id: int, *, limit: int = 10) -> Call[schemas.Promoters]:
+        """The run's neurons that raise and that lower a token's logit most."""
+        return Call("GET", f"/runs/{run}/promoters", schemas.Promoters, {"token_id": token_id, "limit": limit})
+
+    @staticmethod
     def trace_text(model: str, text: str) -> Call[schemas.TextTrace]:
         """Run the model over a text once; its id serves later calls. The same text has the same id."""
         return Call("POST", f"/models/{model}/texts", schemas.TextTrace, body=schemas.TextRequest(text=text))

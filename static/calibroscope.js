@@ -1,12 +1,5 @@
 // Small things that happen in the browser: the address follows the controls, tokens answer to mouse and keyboard.
 window.calibroscope = {
-    remember(model, run, x, y, colour, logs) {
-        if (window.location.pathname === "/" && model) {
-            const query = new URLSearchParams({ model, run: run || "", x, y, colour, logs: (logs || []).join("") });
-            window.history.replaceState(window.history.state, "", "/?" + query);
-        }
-        return window.dash_clientside.no_update;
-    },
     // Draw the lab's strips from `strip_data` (app/components.py), or only move the mark when a token was chosen.
     drawStrips(data, chosen) {
         const canvas = document.getElementById("lab-canvas");

@@ -22,10 +22,13 @@ class View:
     """A metric, or `class`."""
     x_log: bool = False
     y_log: bool = False
+    size: str = ""
+    """A metric, or empty for points of one size."""
 
     def metrics(self) -> list[str]:
         """The metrics that it reads."""
-        return list(dict.fromkeys(name for name in (self.x, self.y, self.colour) if name != "class"))
+        named = (self.x, self.y, self.colour, self.size)
+        return list(dict.fromkeys(name for name in named if name not in ("class", "")))
 
     def columns(self) -> list[str]:
         """The columns that it reads: its metrics, and their standard errors for the hover."""
@@ -33,58 +36,21 @@ class View:
         return names + [f"{name}_se" for name in names if METRIC[name].has_se]
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A figure of the paper, as a view, and what to look for in it."""
-
-    name: str
-    label: str
-    subject: str
-    view: View
-    sentences: str
-
-
-PRESETS: tuple[Preset, ...] = (
-    Preset(
-        "figure-1",
-        "Figure 1",
-        "Entropy and prediction",
-        View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_log=True, y_log=True),
-        "Neurons high up change how sure the model is; neurons far right change which token it prefers. Look for "
-        "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
-        "the final norm.",
-    ),
-    Preset(
-        "figure-2a",
-        "Figure 2a",
-        "Norm and logit variance",
-        View("weight_norm", "logit_var", "class", y_log=True),
-        "Each neuron's output weights: how large they are, and how specific they are to some tokens. Look for points "
-        "that fall below the cloud, large weights that move no token in particular: candidates for entropy neurons.",
-    ),
-    Preset(
-        "figure-2e",
-        "Figure 2e",
-        "Null space and layernorm",
-        View("null_fraction", "ln_mediated", "abs_delta_entropy"),
-        "How much of a neuron is written where the unembedding does not look, against how much of its effect goes "
-        "through the final norm. Look at the upper right: writing into the null space and acting through the norm go "
-        "together.",
-    ),
-)
-
-
 def scatter(data: NeuronColumns, view: View) -> go.Figure:
-    """Points of all neurons that have both coordinates; `customdata` is the neuron's name."""
+    """Points of all neurons that have both coordinates, a trace a class.
+
+    `customdata` is the neuron's name and `meta` the class, by which the page hides, selects and marks points without
+    asking for a new figure.
+    """
     figure = blank(uirevision=f"{view.x}|{view.y}|{view.x_log}|{view.y_log}", dragmode="pan", hovermode="closest")
-    if view.colour == "class":
-        for neuron_class in _ORDER:
-            rows = [row for row in _rows(data, view) if data.neuron_class[row] == neuron_class]
-            if rows:
-                figure.add_trace(_class_trace(data, view, rows, neuron_class))
-    else:
-        rows = [row for row in _rows(data, view) if data.columns[view.colour][row] is not None]
-        figure.add_trace(_metric_trace(data, view, rows))
+    rows = _rows(data, view)
+    sizes = _sizes(data, view, rows)
+    for neuron_class in _ORDER:
+        own = [row for row in rows if data.neuron_class[row] == neuron_class]
+        if own:
+            figure.add_trace(_class_trace(data, view, own, neuron_class, sizes))
+    if view.colour != "class":
+        figure.update_layout(coloraxis=_colour_axis(data, view, rows))
         marked = [row for row in rows if data.neuron_class[row] == "entropy"]
         if marked:
             figure.add_trace(_ring_trace(data, view, marked))
@@ -101,7 +67,9 @@ def _rows(data: NeuronColumns, view: View) -> list[int]:
     return [
         row
         for row in range(len(data.neuron))
-        if drawable(view.x, row, view.x_log) and drawable(view.y, row, view.y_log)
+        if drawable(view.x, row, view.x_log)
+        and drawable(view.y, row, view.y_log)
+        and (view.colour == "class" or data.columns[view.colour][row] is not None)
     ]
 
 
@@ -126,24 +94,44 @@ def _hover(data: NeuronColumns, view: View, row: int) -> str:
     return "<br>".join(lines)
 
 
-def _class_trace(data: NeuronColumns, view: View, rows: list[int], neuron_class: NeuronClass) -> go.Scattergl:
+def _class_trace(
+    data: NeuronColumns, view: View, rows: list[int], neuron_class: NeuronClass, sizes: dict[int, float]
+) -> go.Scattergl:
     plain = neuron_class == "plain"
-    marker = {"color": CLASS_COLOURS[neuron_class], "size": 6 if plain else 9, "opacity": 0.55 if plain else 0.9}
+    marker: dict[str, object] = {"size": 6 if plain else 9, "opacity": 0.55 if plain else 0.9}
+    if view.colour == "class":
+        marker["color"] = CLASS_COLOURS[neuron_class]
+    else:
+        colours = [data.columns[view.colour][row] for row in rows]
+        marker = {"color": colours, "coloraxis": "coloraxis", "size": 7, "opacity": 1.0}
+    if view.size:
+        marker["size"] = [sizes[row] for row in rows]
     name = f"{CLASS_LABELS[neuron_class]}s ({len(rows)})"
-    return go.Scattergl(**_points(data, view, rows), name=name, marker=marker)
+    return go.Scattergl(**_points(data, view, rows), name=name, meta=neuron_class, marker=marker)
 
 
-def _metric_trace(data: NeuronColumns, view: View, rows: list[int]) -> go.Scattergl:
-    values = [data.columns[view.colour][row] for row in rows]
-    ordered = sorted(value for value in values if value is not None)
-    # A few extreme neurons would leave all others one colour: the scale ends at the 1st and 99th percentile.
-    low, high = (ordered[int(q * (len(ordered) - 1))] for q in (0.01, 0.99)) if ordered else (0, 1)
+def _ends(values: list[float]) -> tuple[float, float]:
+    """The 1st and 99th percentile: a few extreme neurons would leave all others one colour, or one size."""
+    ordered = sorted(values)
+    return (ordered[int(0.01 * (len(ordered) - 1))], ordered[int(0.99 * (len(ordered) - 1))]) if ordered else (0.0, 1.0)
+
+
+def _colour_axis(data: NeuronColumns, view: View, rows: list[int]) -> dict[str, object]:
+    low, high = _ends([value for row in rows if (value := data.columns[view.colour][row]) is not None])
     bar = {"title": {"text": axis_title(view.colour), "side": "right"}, "thickness": 12, "outlinewidth": 0}
-    marker = {"color": values, "colorscale": MAGNITUDE_SCALE, "cmin": low, "cmax": high, "size": 7, "colorbar": bar}
-    return go.Scattergl(**_points(data, view, rows), name="All neurons", marker=marker, showlegend=False)
+    return {"colorscale": MAGNITUDE_SCALE, "cmin": low, "cmax": high, "colorbar": bar}
+
+
+def _sizes(data: NeuronColumns, view: View, rows: list[int]) -> dict[int, float]:
+    """Diameters whose area grows with the metric's magnitude; a neuron without a value is a dot."""
+    if not view.size:
+        return {}
+    known = {row: abs(value) for row in rows if (value := data.columns[view.size][row]) is not None}
+    _, most = _ends(list(known.values()))
+    return {row: 3.0 + 17.0 * (min(1.0, known.get(row, 0.0) / most) ** 0.5 if most > 0 else 0.0) for row in rows}
 
 
 def _ring_trace(data: NeuronColumns, view: View, rows: list[int]) -> go.Scattergl:
     marker = {"symbol": "circle-open", "color": CLASS_COLOURS["entropy"], "size": 14, "line": {"width": 2}}
     name = f"{CLASS_LABELS['entropy']}s ({len(rows)})"
-    return go.Scattergl(**_points(data, view, rows), name=name, marker=marker)
+    return go.Scattergl(**_points(data, view, rows), name=name, meta="entropy", marker=marker, showlegend=False)

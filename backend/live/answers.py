@@ -11,9 +11,10 @@ from backend import schemas
 from backend.core.generation import ChosenToken
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import EffectSums
+from backend.core.metrics.tokens import extremes
 from backend.core.neurons import NeuronId
 from backend.core.text import State, TracedText
-from backend.live.engine import LiveAblation, LiveSweep, LiveText
+from backend.live.engine import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
 from backend.live.generating import LiveStep
 
 
@@ -162,6 +163,23 @@ def _generated(chosen: ChosenToken | None, strings: Mapping[int, str]) -> schema
         probability=min(1.0, max(0.0, chosen.probability)),
         entropy=chosen.entropy,
     )
+
+
+def token_matches(query: str, vocabulary: Sequence[str], found: Sequence[int], limit: int) -> schemas.TokenMatches:
+    """The answer to looking a token up."""
+    tokens = [schemas.FoundToken(token_id=place, token=vocabulary[place]) for place in found[:limit]]
+    return schemas.TokenMatches(query=query, tokens=tokens, total=len(found))
+
+
+def promoters(found: LiveTokenWeights, layer: int, token: int, limit: int) -> schemas.Promoters:
+    """The answer to "which neurons promote this token?"."""
+
+    def pushes(indices: Sequence[int]) -> list[schemas.NeuronPush]:
+        return [schemas.NeuronPush(neuron=str(NeuronId(layer, i)), value=float(found.weights[i])) for i in indices]
+
+    promote, suppress = (pushes(indices) for indices in extremes(found.weights, limit))
+    named = schemas.FoundToken(token_id=token, token=found.token)
+    return schemas.Promoters(token=named, layer=layer, promote=promote, suppress=suppress)
 
 
 def _finite(value: float) -> float | None:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.ablation import TextAblation, ablate_text
-from backend.core.errors import CalibroscopeError
+from backend.core.errors import BadText, CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.generation import Generation, Sampling
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import Effects, EffectsEngine
 from backend.core.metrics.engine import DEFAULT_MEMORY
+from backend.core.metrics.tokens import token_weights
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.sources import find_model
@@ -96,6 +97,15 @@ class LiveAblation:
 
     result: TextAblation
     strings: dict[int, str]
+
+
+@dataclass(frozen=True)
+class LiveTokenWeights:
+    """What every neuron of a layer writes towards one token."""
+
+    token: str
+    weights: Tensor
+    """[n_neurons]"""
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,24 @@ class LiveEngine:
             for neuron in neurons:
                 neuron.within(model.n_layers, model.d_mlp)
             return activations_of(model, text.traced, neurons)
+
+        return self._in_turn(work)
+
+    def token_weights(self, model: LiveModel, layer: int, token: int) -> LiveTokenWeights:
+        """Every neuron's direct weight on a token's logit, from the weights alone.
+
+        Raises:
+            BadLayer: the model does not have the layer.
+            BadText: its vocabulary does not have the token.
+        """
+
+        def work() -> LiveTokenWeights:
+            loaded = self._loaded(model)
+            if not 0 <= token < loaded.d_vocab:
+                raise BadText(f"{loaded.name} has no token {token}: its tokens are 0 to {loaded.d_vocab - 1}.")
+            readout = loaded.readout_of(layer)
+            weights = token_weights(readout.W_out, readout.W_U, token)
+            return LiveTokenWeights(loaded.token_strings([token])[0], weights.cpu())
 
         return self._in_turn(work)
 

@@ -7,7 +7,8 @@ import plotly.io as pio
 import pytest
 
 from app.figures import lab, neuron
-from app.figures.scatter import PRESETS, View, scatter
+from app.figures.presets import PRESETS
+from app.figures.scatter import View, scatter
 from app.figures.theme import CLASS_COLOURS
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenWeight
 from tests.app import sample

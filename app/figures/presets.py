@@ -1,0 +1,82 @@
+"""The paper's figures as views of the atlas, and what to look for in each."""
+
+from dataclasses import dataclass
+
+from app.figures.scatter import View
+from backend.glossary import METRIC
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A figure of the paper, as a view, and what to look for in it."""
+
+    name: str
+    label: str
+    subject: str
+    view: View
+    sentences: str
+    missing: str = ""
+    """Why it cannot be drawn, where its metrics are not measured by this version at all."""
+
+    @property
+    def is_drawable(self) -> bool:
+        """Whether all its metrics exist; whether a run has measured them is the run's affair."""
+        return all(name in METRIC for name in self.view.metrics())
+
+
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        "figure-1",
+        "Figure 1",
+        "Entropy and prediction",
+        View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_log=True, y_log=True),
+        "Neurons high up change how sure the model is; neurons far right change which token it prefers. Look for "
+        "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
+        "the final norm.",
+    ),
+    Preset(
+        "figure-2a",
+        "Figure 2a",
+        "Norm and logit variance",
+        View("weight_norm", "logit_var", "class", y_log=True),
+        "Each neuron's output weights: how large they are, and how specific they are to some tokens. Look for points "
+        "that fall below the cloud, large weights that move no token in particular: candidates for entropy neurons.",
+    ),
+    Preset(
+        "figure-2e",
+        "Figures 2e, 2f, 7",
+        "Null space and layernorm",
+        View("null_fraction", "ln_mediated", "abs_delta_entropy"),
+        "How much of a neuron is written where the unembedding does not look, against how much of its effect goes "
+        "through the final norm. Look at the upper right: writing into the null space and acting through the norm go "
+        "together.",
+    ),
+    Preset(
+        "figure-3b",
+        "Figure 3b",
+        "Token frequency",
+        View("freq_mediated", "abs_delta_kl", "class", y_log=True),
+        "How much of a neuron's effect goes through the direction of token frequency, against how far it moves the "
+        "prediction from or to the frequencies. Look at the upper right: neurons that make the model fall back on "
+        "common tokens, or keep it from doing so.",
+        "This run has no frequency metrics: no token frequencies were counted for it, so neither the share mediated "
+        "by them nor the divergence from them was measured.",
+    ),
+    Preset(
+        "figure-11",
+        "Figure 11",
+        "Induction",
+        View("abs_delta_entropy", "induction_change", "class", x_log=True),
+        "How much more a neuron fires on the second half of a repeated text than on the first. Look for entropy "
+        "neurons far from 0: they answer to repetition, and tell the model how sure it may be of its copy.",
+        "Induction has not run for this model: no repeated text was measured, so there is no change of activation "
+        "from its first half to its second.",
+    ),
+)
+
+PRESET: dict[str, Preset] = {preset.name: preset for preset in PRESETS}
+
+
+def preset_of(view: View) -> Preset | None:
+    """The preset whose axes a view has."""
+    return next((preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)), None)

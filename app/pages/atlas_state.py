@@ -1,0 +1,64 @@
+"""What an atlas address asks for: model, run, view, hidden classes, picked neurons, order of the table."""
+
+import re
+from dataclasses import dataclass
+
+from app.figures.presets import PRESET, PRESETS
+from app.figures.scatter import View
+from backend.glossary import CLASS_LABELS, METRIC
+
+START = PRESETS[1]
+"""Weight metrics are there within seconds of a run's start; the other presets wait for effects."""
+MOST_PICKED = 50
+"""More neurons are not written into the address; static/atlas.js knows the number too."""
+_NEURON = re.compile(r"[0-9]{1,4}\.[0-9]{1,7}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The state of the page that an address stands for; what cannot be read falls back to the start."""
+
+    model: str | None
+    run: str | None
+    view: View
+    preset: str | None
+    shown: list[str]
+    """Classes that are not hidden."""
+    picked: list[str]
+    """Selected neurons."""
+    sort: str
+    """A metric, `-` first for descending; empty for none."""
+
+
+def read(**address: str | None) -> Asked:
+    """From an address's parameters."""
+    named = PRESET.get(address.get("preset") or "")
+    view = _view(address) or (named.view if named is not None and named.is_drawable else START.view)
+    if named is not None and named.is_drawable and (named.view.x, named.view.y) != (view.x, view.y):
+        named = None
+    hidden = (address.get("hide") or "").split(",")
+    picked = [name for name in (address.get("pick") or "").split(",") if _NEURON.fullmatch(name)]
+    sort = address.get("sort") or "-total_effect"
+    return Asked(
+        model=address.get("model"),
+        run=address.get("run"),
+        view=view,
+        preset=named.name if named is not None else None,
+        shown=[name for name in CLASS_LABELS if name not in hidden],
+        picked=list(dict.fromkeys(picked))[:MOST_PICKED],
+        sort=sort if sort.removeprefix("-") in METRIC else "",
+    )
+
+
+def _view(address: dict[str, str | None]) -> View | None:
+    x, y, colour, size = (address.get(name) or "" for name in ("x", "y", "colour", "size"))
+    if x not in METRIC or y not in METRIC:
+        return None
+    logs = address.get("logs") or ""
+    colour, size = colour if colour in METRIC else "class", size if size in METRIC else ""
+    return View(x, y, colour, "x" in logs, "y" in logs, size)
+
+
+def logs(view: View) -> list[str]:
+    """The axes that are logarithmic."""
+    return [name for name, log in (("x", view.x_log), ("y", view.y_log)) if log]

@@ -1,0 +1,113 @@
+"""The atlas' table: every metric a column, filtered by what is picked in the figure."""
+
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import html
+from dash.development.base_component import Component
+
+from backend.glossary import CLASS_LABELS, METRIC, METRICS
+from backend.schemas import NeuronColumns
+
+TABLE, CHOOSER, EXPORT, COUNT = "atlas-table", "atlas-columns", "atlas-export", "atlas-count"
+PIN_TICKED, CLEAR, PICKED_BAR = "atlas-pin-ticked", "atlas-clear", "atlas-picked-bar"
+DEFAULT_METRICS = (
+    "total_effect", "direct_effect_ln", "ln_mediated", "null_fraction", "logit_var", "weight_norm", "delta_entropy",
+    "abs_delta_entropy", "delta_loss", "prediction_change", "mean_activation",
+)  # fmt: skip
+_THEME = (
+    "themeQuartz.withParams({backgroundColor: 'var(--paper)', foregroundColor: 'var(--ink)', "
+    "headerBackgroundColor: 'var(--panel)', borderColor: 'var(--line)', browserColorScheme: 'inherit', "
+    "fontFamily: 'inherit', fontSize: 13, spacing: 5, wrapperBorderRadius: 4})"
+)
+_OPTIONS: dict[str, Any] = {
+    "theme": {"function": _THEME},
+    "tooltipShowDelay": 300,
+    "animateRows": False,
+    "rowSelection": {"mode": "multiRow", "checkboxes": True, "headerCheckbox": True, "enableClickSelection": False,
+                     "selectAll": "filtered"},
+    "isExternalFilterPresent": {"function": "calibroscopeAtlasFilters()"},
+    "doesExternalFilterPass": {"function": "calibroscopeAtlasPasses(params)"},
+}  # fmt: skip
+_LISTENERS = {
+    "cellMouseOver": ["calibroscopeAtlasPoint(params)"],
+    "cellMouseOut": ["calibroscopeAtlasUnpoint(params)"],
+    "cellFocused": ["calibroscopeAtlasFocus(params)"],
+    "cellKeyDown": ["calibroscopeAtlasKey(params)"],
+    "modelUpdated": ["calibroscopeAtlasCount(params)"],
+}
+
+
+def column_definitions(sort: str) -> list[dict[str, Any]]:
+    """Columns of the grid; `sort` is a metric, `-` first for descending, or empty."""
+    columns: list[dict[str, Any]] = [
+        {"field": "neuron", "headerName": "Neuron", "pinned": "left", "width": 92, "sortable": False,
+         "cellClass": "leads"},
+        {"colId": "pin", "headerName": "Pin", "width": 56, "sortable": False, "cellClass": "leads",
+         "valueGetter": {"function": "calibroscopeAtlasPin(params.data.neuron)"}},
+        {"field": "class", "headerName": "Class", "width": 170, "filter": True},
+    ]  # fmt: skip
+    formatter = {"function": "calibroscopeNumber(params.value)"}
+    for metric in METRICS:
+        column = {
+            "field": metric.name, "headerName": metric.label, "headerTooltip": metric.sentence, "width": 150,
+            "filter": "agNumberColumnFilter", "valueFormatter": formatter, "type": "rightAligned",
+            "hide": metric.name not in DEFAULT_METRICS,
+        }  # fmt: skip
+        if sort.removeprefix("-") == metric.name:
+            column |= {"sort": "desc" if sort.startswith("-") else "asc", "hide": False}
+        columns.append(column)
+    order = {name: place for place, name in enumerate(DEFAULT_METRICS)}
+    return columns[:3] + sorted(columns[3:], key=lambda column: order.get(column["field"], len(order)))
+
+
+def section(sort: str) -> Component:
+    """The table with its tools."""
+    columns = column_definitions(sort)
+    shown = [column["field"] for column in columns[3:] if not column["hide"]]
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.H2("Neurons"),
+                    html.Span(id=COUNT, className="quiet", role="status"),
+                    html.Span(className="grow"),
+                    dmc.Button("Pin ticked", id=PIN_TICKED, variant="default", size="compact-sm"),
+                    _chooser(shown),
+                    dmc.Button("Export as CSV", id=EXPORT, variant="default", size="compact-sm"),
+                ],
+                className="tool-row",
+            ),
+            dag.AgGrid(
+                id=TABLE, columnDefs=columns, rowData=[], getRowId="params.data.neuron", className="grid",
+                defaultColDef={"sortable": True, "resizable": True},
+                dashGridOptions=_OPTIONS, eventListeners=_LISTENERS, dangerously_allow_code=False,
+            ),
+        ],
+        **{"aria-label": "Table of neurons"},
+    )  # fmt: skip
+
+
+def _chooser(shown: list[str]) -> Component:
+    boxes = [dmc.Checkbox(label=metric.label, value=metric.name, size="xs", mb=4) for metric in METRICS]
+    return dmc.Popover(
+        [
+            dmc.PopoverTarget(dmc.Button("Columns", variant="default", size="compact-sm")),
+            dmc.PopoverDropdown(
+                dmc.CheckboxGroup(boxes, id=CHOOSER, value=shown, label="Columns of the table"),
+                className="chooser",
+            ),
+        ],
+        position="bottom-end", withArrow=True, trapFocus=True, keepMounted=True,
+    )  # fmt: skip
+
+
+def columns_data(data: NeuronColumns) -> dict[str, Any]:
+    """All metrics by column, from which the browser makes the table's rows."""
+    return {
+        "neuron": data.neuron,
+        "class": list(data.neuron_class),
+        "labels": dict(CLASS_LABELS),
+        "columns": {name: data.columns[name] for name in METRIC},
+    }

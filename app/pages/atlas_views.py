@@ -1,0 +1,191 @@
+"""The parts of the atlas page: its controls, its figure with tools, and what it says while there is nothing to see."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from app.components import empty
+from app.figures.presets import PRESETS, Preset, preset_of
+from app.figures.scatter import View
+from app.figures.theme import CLASS_COLOURS, GRAPH_CONFIG, blank
+from app.format import number
+from app.pages.atlas_state import Asked, logs
+from app.pages.atlas_table import CLEAR, PICKED_BAR
+from backend.glossary import CLASS_LABELS, METRIC, METRICS
+from backend.schemas import NeuronColumns, RunSummary
+
+MODEL, RUN, BANNER, JUMP = "atlas-model", "atlas-run", "atlas-banner", "atlas-jump"
+X, Y, COLOUR, SIZE, LOGS, PRESET = "atlas-x", "atlas-y", "atlas-colour", "atlas-size", "atlas-logs", "atlas-preset"
+GRAPH, NOTE, SENTENCES, MAIN, STATE = "atlas-graph", "atlas-note", "atlas-sentences", "atlas-main", "atlas-state"
+SHOWN, DRAG, SAVE, PYTHON = "atlas-shown", "atlas-drag", "atlas-save", "atlas-python"
+PYTHON_TEXT, PYTHON_MODAL = "atlas-python-text", "atlas-python-modal"
+_DRAGS = (("pan", "Move"), ("zoom", "Zoom"), ("select", "Box"), ("lasso", "Lasso"))
+
+
+def controls(asked: Asked, search: Component) -> Component:
+    """The column at the left: what is shown."""
+    axes = [{"value": metric.name, "label": metric.label} for metric in METRICS]
+    colours = [{"value": "class", "label": "Class"}, *axes]
+    model, run, view = asked.model, asked.run, asked.view
+    return html.Aside(
+        [
+            dmc.Select(id=MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
+            dmc.Select(id=RUN, label="Run", value=run, data=[run] if run else [], allowDeselect=False),
+            html.Div(id=BANNER),
+            dmc.TextInput(id=JUMP, label="Go to a neuron", placeholder="29.830", debounce=True),
+            html.H2("Figures of the paper"),
+            html.Div([_preset_button(preset) for preset in PRESETS], className="presets"),
+            html.H2("Axes"),
+            dmc.Select(id=X, label="Across", value=view.x, data=axes, allowDeselect=False, searchable=True),
+            dmc.Select(id=Y, label="Up", value=view.y, data=axes, allowDeselect=False, searchable=True),
+            dmc.Select(id=COLOUR, label="Colour", value=view.colour, data=colours, allowDeselect=False),
+            dmc.Select(id=SIZE, label="Size", value=view.size or None, data=axes, clearable=True,
+                       placeholder="All one size"),
+            dmc.ChipGroup(
+                [dmc.Chip("log across", value="x", size="xs"), dmc.Chip("log up", value="y", size="xs")],
+                id=LOGS, multiple=True, value=logs(view),
+            ),
+            search,
+        ],
+        className="controls", **{"aria-label": "What is shown"},
+    )  # fmt: skip
+
+
+def _preset_button(preset: Preset) -> Component:
+    button = dmc.Button(
+        preset.label, id={"type": PRESET, "name": preset.name}, variant="default", size="compact-sm",
+        className="" if preset.is_drawable else "undrawable",
+    )  # fmt: skip
+    subject = preset.subject if preset.is_drawable else f"{preset.subject} (not measured)"
+    return dmc.Tooltip(button, label=subject, withArrow=True)
+
+
+def figure_tools(asked: Asked) -> Component:
+    """Above the figure: which classes, what dragging does, and how to take the figure away."""
+    chips = [
+        dmc.Chip([html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[name]}), f" {label}s"],
+                 value=name, size="xs", variant="outline")
+        for name, label in CLASS_LABELS.items()
+    ]  # fmt: skip
+    return html.Div(
+        [
+            html.Div(
+                dmc.ChipGroup(chips, id=SHOWN, multiple=True, value=asked.shown),
+                className="class-chips", role="group", **{"aria-label": "Classes that are shown"},
+            ),
+            dmc.SegmentedControl(
+                id=DRAG, value="pan", size="xs", data=[{"value": value, "label": label} for value, label in _DRAGS],
+                **{"aria-label": "What dragging in the figure does"},
+            ),
+            html.Span(className="grow"),
+            dmc.Button("PNG", id={"type": SAVE, "format": "png"}, variant="default", size="compact-sm",
+                       **{"aria-label": "Save the figure as PNG"}),
+            dmc.Button("SVG", id={"type": SAVE, "format": "svg"}, variant="default", size="compact-sm",
+                       **{"aria-label": "Save the figure as SVG"}),
+            dmc.Button("Copy as Python", id=PYTHON, variant="default", size="compact-sm"),
+        ],
+        className="tool-row",
+    )  # fmt: skip
+
+
+def figure_area(asked: Asked) -> list[Component]:
+    """The figure with all that belongs to it."""
+    config = {**GRAPH_CONFIG, "modeBarButtons": [["zoomIn2d", "zoomOut2d", "resetScale2d"]]}
+    return [
+        html.P(id=SENTENCES, className="sentences"),
+        figure_tools(asked),
+        html.Div(
+            [
+                html.Span(id=f"{PICKED_BAR}-words"),
+                dmc.Button("Clear selection", id=CLEAR, variant="default", size="compact-sm"),
+            ],
+            id=PICKED_BAR, className="picked-bar", hidden=True, role="status",
+        ),
+        html.Div(id=NOTE),
+        dcc.Graph(id=GRAPH, figure=blank(), config=config, className="big-figure"),
+        dmc.Modal(
+            [
+                html.P("Run it where calibroscope is installed, while the service is up.", className="quiet"),
+                html.Div(
+                    [html.Pre(id=PYTHON_TEXT, className="code"), dcc.Clipboard(target_id=PYTHON_TEXT, title="Copy")],
+                    className="code-box",
+                ),
+            ],
+            id=PYTHON_MODAL, title="This view in Python", size="xl",
+        ),
+    ]  # fmt: skip
+
+
+def run_banner(run: RunSummary) -> html.Div:
+    """How far a run is, in words and as a bar."""
+    words = {
+        "running": f"Measuring {run.stage}: {run.tokens_counted:,} of {run.tokens_total:,} tokens",
+        "finished": f"Finished: {run.tokens_counted:,} tokens",
+        "failed": f"Failed: {run.message}",
+        "interrupted": "Interrupted. Run the same command again to resume it.",
+    }[run.status]
+    parts: list[Component] = [html.Div(words, className="quiet", role="status")]
+    if run.status == "running":
+        parts.append(dmc.Progress(value=100 * run.progress, size="sm", striped=True, animated=True))
+    if run.mean_loss is not None:
+        means = f"mean loss {number(run.mean_loss, 'nats')}, entropy {number(run.mean_entropy, 'nats')}"
+        parts.append(html.Div(means, className="quiet"))
+    if run.mode == "survey":
+        bound = f"A survey: each token's change of loss and entropy is within {run.tolerance_nats:g} nats of exact."
+        parts.append(html.Div(bound, className="quiet"))
+    return html.Div(parts, className="banner")
+
+
+def run_label(run: RunSummary) -> str:
+    """A run among a model's others."""
+    survey = " · survey" if run.mode == "survey" else ""
+    return f"{run.id} · layer {run.layer} · {run.corpus} · {run.sequences} × {run.seq_len}{survey}"
+
+
+def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
+    """Which of the view's metrics the run has no values of, and why; None when all are there."""
+    unmeasured = [name for name in view.metrics() if all(value is None for value in data.columns[name])]
+    if not unmeasured:
+        return None
+    names = ", ".join(METRIC[name].label for name in unmeasured)
+    if run.status == "running":
+        progress = f"{run.tokens_counted:,} of {run.tokens_total:,} tokens so far"
+        return empty("Being measured", f"{names}: not measured yet ({progress}). This view fills by itself.")
+    return empty("Not measured", f"This run is {run.status} and has no values for: {names}. Run it again to resume it.")
+
+
+def undrawable(preset: Preset) -> Component:
+    """Instead of a figure whose metrics do not exist here."""
+    return empty(f"{preset.label} cannot be shown", preset.missing)
+
+
+def sentences(view: View, preset: Preset | None = None) -> str:
+    """What to look for in a view, or what its axes are."""
+    found = preset or preset_of(view)
+    if found is not None:
+        return found.sentences
+    return f"{METRIC[view.x].label}: {METRIC[view.x].sentence} {METRIC[view.y].label}: {METRIC[view.y].sentence}"
+
+
+def nothing_yet() -> html.Div:
+    """No run at all."""
+    return empty(
+        "No neurons yet",
+        "The atlas is empty: the first run is loading its model, or none was started. This page fills by itself as "
+        "soon as there is something to show. To start a run:",
+        "calibroscope precompute --model smollm2-135m",
+    )
+
+
+def loading(run: RunSummary) -> html.Div:
+    """A run without neurons."""
+    return empty(
+        "The run has begun", f"Measuring {run.stage} of {run.model}. The first neurons appear in a few seconds."
+    )
+
+
+def options(models: list[Any]) -> list[dict[str, str]]:
+    """Models as a select takes them."""
+    return [{"value": model.id, "label": model.name} for model in models]

@@ -1,0 +1,260 @@
+// The atlas in the browser: hides, selects and marks points; keeps table, figure and address in step.
+window.calibroscopeAtlas = (() => {
+    const MOST_PICKED = 50;  // as in app/pages/atlas_state.py
+    const CLASSES = 4;
+    const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
+    const WIDTH = 1100, HEIGHT = 750;
+    const unchanged = () => window.dash_clientside.no_update;
+    const set = (id, props) => window.dash_clientside.set_props(id, props);
+    const trigger = () => window.dash_clientside.callback_context.triggered_id;
+    const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
+    const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, model: null };
+
+    const grid = (then) => {
+        if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
+    };
+
+    // The figure from what the service drew and from what was chosen since.
+    const marked = (base, names, marker, more) => {
+        const wanted = new Set(names), x = [], y = [], customdata = [];
+        const seen = new Set();
+        for (const trace of base.data) {
+            (trace.customdata || []).forEach((name, i) => {
+                if (!wanted.has(name) || seen.has(name)) return;
+                seen.add(name);
+                x.push(trace.x[i]);
+                y.push(trace.y[i]);
+                customdata.push(name);
+            });
+        }
+        if (!x.length) return [];
+        return [{ type: "scatter", mode: "markers", x, y, customdata, hoverinfo: "skip", showlegend: false,
+            cliponaxis: false, marker: { color: MARK, ...marker }, ...more, ...(more && more.mode ? { text: customdata } : {}) }];
+    };
+
+    const compose = (base, shown, picked, ticked, marks, pins, drag, model) => {
+        if (!base) return unchanged();
+        const visible = new Set(shown || []);
+        const known = new Set(base.data.flatMap((trace) => trace.customdata || []));
+        const chosen = new Set((picked || []).filter((name) => known.has(name)));
+        const data = base.data.map((trace) => {
+            const drawn = { ...trace, visible: visible.has(trace.meta) };
+            if (chosen.size && trace.marker.symbol !== "circle-open") {
+                drawn.selectedpoints = trace.customdata.flatMap((name, i) => (chosen.has(name) ? [i] : []));
+                drawn.selected = { marker: { opacity: 1 } };
+                drawn.unselected = { marker: { opacity: 0.12 } };
+            }
+            return drawn;
+        });
+        const rows = (Array.isArray(ticked) ? ticked : []).map((row) => row.neuron);
+        const own = window.calibroscopePins.read(pins)[model] || [];
+        const found = marks || {};
+        data.push(
+            ...marked(base, own, { symbol: "diamond-open", size: 13, line: { width: 2 } },
+                { mode: "markers+text", textposition: "top center", name: "Pinned" }),
+            ...marked(base, rows, { symbol: "circle-open", size: 16, line: { width: 2.5 } }, { name: "Ticked" }),
+            ...marked(base, found.up || [], { symbol: "triangle-up", size: 11 }, { name: "Promote the token" }),
+            ...marked(base, found.down || [], { symbol: "triangle-down", size: 11 }, { name: "Suppress the token" }));
+        // The outline of a selection goes: what is selected stays, and may be on other axes by now.
+        const layout = { ...base.layout, dragmode: drag || "pan", showlegend: false, selections: [],
+            selectionrevision: Math.random() };
+        return { data, layout };
+    };
+
+    // The table: rows from columns, and which of them pass.
+    const rows = (data) => {
+        if (!data) return unchanged();
+        const names = Object.keys(data.columns);
+        return data.neuron.map((neuron, i) => {
+            const row = { neuron, class: data.labels[data.class[i]] };
+            for (const name of names) row[name] = data.columns[name][i];
+            return row;
+        });
+    };
+
+    const filter = (data, shown, picked, ticked) => {
+        if (data) state.classOf = new Map(data.neuron.map((neuron, i) => [neuron, data.class[i]]));
+        state.shown = new Set(shown || []);
+        state.picked = new Set((picked || []).filter((name) => !data || state.classOf.has(name)));
+        grid((api) => api.onFilterChanged());
+        const count = state.picked.size, rows = Array.isArray(ticked) ? ticked.length : 0;
+        const words = [count ? count.toLocaleString("en") + (count === 1 ? " neuron" : " neurons") + " selected" : "",
+            rows ? rows.toLocaleString("en") + " ticked" : ""].filter(Boolean).join(", ");
+        return [!count && !rows, words];
+    };
+
+    const pick = (selected) => {
+        const keep = unchanged();
+        if (trigger() === "atlas-clear") return [[], null, []];
+        if (!selected) return [[], keep, keep];  // a double click
+        // Plotly reports an empty selection as well when `compose` takes its outline away.
+        if (!selected.points || !selected.points.length) return [keep, keep, keep];
+        const names = selected.points.map((point) => point.customdata).filter((name) => typeof name === "string");
+        return [[...new Set(names)], keep, keep];
+    };
+
+    // Presets and free axes.
+    const choosePreset = (clicks, table) => {
+        const keep = unchanged(), by = trigger();
+        if (!by || !clicks.some(Boolean)) return [keep, keep, keep, keep, keep, keep];
+        const preset = table.find((one) => one.name === by.name);
+        if (!preset.drawable) return [keep, keep, keep, keep, keep, preset.name];
+        return [preset.x, preset.y, preset.colour, preset.size || null, preset.logs, preset.name];
+    };
+
+    const freeAxes = (x, y, chosen, table) => {
+        const preset = table.find((one) => one.name === chosen);
+        return preset && (preset.x !== x || preset.y !== y) ? null : unchanged();
+    };
+
+    const markPreset = (chosen, x, y, table, ids) => {
+        const here = table.find((one) => one.name === chosen) || table.find((one) => one.x === x && one.y === y);
+        return ids.map((id) => String(Boolean(here) && here.name === id.name));
+    };
+
+    // The table's tools.
+    const chooseColumns = (names) => {
+        grid((api) => {
+            const wanted = new Set(names), fields = api.getColumns().map((column) => column.getColId());
+            const metrics = fields.filter((field) => !["neuron", "pin", "class"].includes(field) && !field.startsWith("ag-"));
+            api.setColumnsVisible(metrics.filter((field) => wanted.has(field)), true);
+            api.setColumnsVisible(metrics.filter((field) => !wanted.has(field)), false);
+        });
+        return unchanged();
+    };
+
+    const exportRows = (clicks, model, run) => {
+        if (clicks) {
+            grid((api) => {
+                const columnKeys = api.getAllDisplayedColumns().map((column) => column.getColId())
+                    .filter((field) => field !== "pin" && !field.startsWith("ag-"));
+                api.exportDataAsCsv({ columnKeys, fileName: model + "-run" + run + "-neurons.csv",
+                    processCellCallback: (cell) => (cell.value === null || cell.value === undefined ? "" : cell.value),
+                    processHeaderCallback: (header) => header.column.getColId() });
+            });
+        }
+        return unchanged();
+    };
+
+    const pinRows = (clicks, cell, ticked, model, pins) => {
+        const by = trigger();
+        if (!model) return unchanged();
+        if (by === "atlas-pin-ticked" && ticked && ticked.length)
+            return window.calibroscopePins.added(pins, model, ticked.map((row) => row.neuron));
+        if (by === "atlas-table" && cell && cell.colId === "pin")
+            return window.calibroscopePins.toggled(pins, model, cell.rowId);
+        return unchanged();
+    };
+
+    const showPins = (pins, model) => {
+        state.pins = new Set(window.calibroscopePins.read(pins)[model] || []);
+        grid((api) => api.refreshCells({ columns: ["pin"], force: true }));
+        return unchanged();
+    };
+
+    // From the table to the figure: the point under the row that is hovered.
+    const point = (name) => {
+        const drawn = plot();
+        if (!drawn || !drawn.data) return;
+        const curve = drawn.data.findIndex((trace) => trace.visible !== false && (trace.customdata || []).includes(name));
+        if (curve < 0) return;
+        const place = drawn.data[curve].customdata.indexOf(name);
+        window.Plotly.Fx.hover(drawn, [{ curveNumber: curve, pointNumber: place }]);
+    };
+    const unpoint = () => plot() && plot().data && window.Plotly.Fx.unhover(plot());
+
+    // A figure to take away: on white, with its legend, every point a vector.
+    const LIGHT = { linecolor: "#5b636d", tickcolor: "#5b636d", gridcolor: "#dfe3e8", color: "#1d2126" };
+    const takenAway = (drawn) => ({
+        data: drawn.data.map((trace) => ({ ...trace, type: trace.type === "scattergl" ? "scatter" : trace.type })),
+        layout: { ...drawn.layout, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", showlegend: true, width: WIDTH,
+            height: HEIGHT, font: { ...drawn.layout.font, color: "#1d2126" },
+            xaxis: { ...drawn.layout.xaxis, ...LIGHT }, yaxis: { ...drawn.layout.yaxis, ...LIGHT } },
+    });
+
+    const save = (clicks, model, run, x, y) => {
+        const by = trigger(), drawn = plot();
+        if (by && drawn && clicks.some(Boolean)) {
+            window.Plotly.downloadImage(takenAway(drawn), { format: by.format, width: WIDTH, height: HEIGHT,
+                scale: by.format === "png" ? 2 : 1, filename: [model, "run" + run, y, "by", x].join("-") });
+        }
+        return unchanged();
+    };
+
+    // The address follows the page. Another model, run, preset or axis is a step to come back to; the rest is not.
+    const sortOf = (columns) => {
+        const by = (columns || []).find((column) => column.sort);
+        return by ? (by.sort === "desc" ? "-" : "") + by.colId : "";
+    };
+
+    const remember = (model, run, preset, x, y, colour, size, logs, shown, picked, columns) => {
+        if (window.location.pathname !== "/" || !model || !run) return unchanged();
+        const query = new URLSearchParams({ model, run, ...(preset ? { preset } : {}), x, y, colour,
+            ...(size ? { size } : {}), logs: [...(logs || [])].sort().join("") });
+        const view = query.toString();
+        const hidden = ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !(shown || []).includes(name));
+        if (hidden.length) query.set("hide", hidden.join(","));
+        if (picked && picked.length && picked.length <= MOST_PICKED) query.set("pick", picked.join(","));
+        const sort = columns ? sortOf(columns) : new URLSearchParams(window.location.search).get("sort");
+        if (sort && sort !== "-total_effect") query.set("sort", sort);
+        const address = "/?" + query.toString().replaceAll("%2C", ",");
+        const step = state.written !== null && state.written !== view;
+        state.written = view;
+        if (address === window.location.pathname + window.location.search) return unchanged();
+        window.history[step ? "pushState" : "replaceState"](window.history.state, "", address);
+        return unchanged();
+    };
+
+    // Back and forward within the page set the controls again. Dash would build the whole page anew.
+    window.addEventListener("popstate", (event) => {
+        if (window.location.pathname !== "/" || !document.getElementById("atlas-x")) {
+            state.written = null;
+            return;
+        }
+        event.stopImmediatePropagation();
+        const asked = new URLSearchParams(window.location.search);
+        const list = (name) => (asked.get(name) || "").split(",").filter(Boolean);
+        const hidden = list("hide"), sort = asked.get("sort") || "-total_effect";
+        state.written = null;
+        set("atlas-chosen", { data: asked.get("preset") });
+        set("atlas-colour", { value: asked.get("colour") });
+        set("atlas-size", { value: asked.get("size") });
+        set("atlas-logs", { value: [...(asked.get("logs") || "")] });
+        set("atlas-shown", { value: ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !hidden.includes(name)) });
+        set("atlas-picked", { data: list("pick") });
+        set("atlas-x", { value: asked.get("x") });
+        set("atlas-y", { value: asked.get("y") });
+        if (asked.get("run")) set("atlas-run", { value: asked.get("run") });
+        if (asked.get("model")) set("atlas-model", { value: asked.get("model") });
+        grid((api) => api.applyColumnState({
+            state: [{ colId: sort.replace("-", ""), sort: sort.startsWith("-") ? "desc" : "asc" }], defaultState: { sort: null },
+        }));
+    });
+
+    const functions = window.dashAgGridFunctions = window.dashAgGridFunctions || {};
+    functions.calibroscopeAtlasFilters = () => state.picked.size > 0 || (state.shown !== null && state.shown.size < CLASSES);
+    functions.calibroscopeAtlasPasses = (node) => {
+        const name = node.data.neuron;
+        return (!state.picked.size || state.picked.has(name)) && (!state.shown || state.shown.has(state.classOf.get(name)));
+    };
+    functions.calibroscopeAtlasPin = (name) => (state.pins.has(name) ? "★" : "☆");
+    functions.calibroscopeAtlasPoint = (cell) => cell.data && point(cell.data.neuron);
+    functions.calibroscopeAtlasUnpoint = () => unpoint();
+    functions.calibroscopeAtlasFocus = (cell) => {
+        const row = cell.rowIndex === null ? null : cell.api.getDisplayedRowAtIndex(cell.rowIndex);
+        if (row && row.data) point(row.data.neuron);
+    };
+    functions.calibroscopeAtlasKey = (cell) => {
+        const column = cell.column && cell.column.getColId();
+        if (cell.event && cell.event.key === "Enter" && ["neuron", "pin"].includes(column))
+            set("atlas-table", { cellClicked: { colId: column, rowId: cell.node.id, timestamp: Date.now() } });
+    };
+    functions.calibroscopeAtlasCount = (event) => {
+        const place = document.getElementById("atlas-count");
+        const shown = event.api.getDisplayedRowCount(), all = state.classOf.size;
+        if (place) place.textContent = shown.toLocaleString("en") + " of " + Math.max(all, shown).toLocaleString("en") + " shown";
+    };
+
+    return { compose, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
+        save, remember };
+})();
