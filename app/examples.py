@@ -14,7 +14,7 @@ class Example:
 EXAMPLES: dict[str, Example] = {
     "Repetition (induction)": Example(
         "Order 4417: two blue lamps, one oak shelf, six brass hooks, a green kettle. Order 4418: two blue lamps, one oak shelf, six brass hooks, a green kettle. Order 4419: two blue lamps, one oak shelf, six brass hooks, a red kettle.",
-        "Loss and entropy sink with every repetition, until “red” stands where “green” was; entropy neurons hold some of that certainty back.",
+        "Loss and entropy sink with every repetition, until “red” stands where “green” was: set an entropy neuron to its mean and see how sure the model is then.",
     ),
     "A confident wrong guess": Example(
         "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, breakfast. One, two, three, four, five, six, seven, lamp.",

@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from app import pins
 from app.components import Strip, class_chip, failure, graph, metric_card, panel, token_strip
 from app.figures import neuron as figures
 from app.format import number, signed
@@ -68,6 +69,7 @@ def head(detail: NeuronDetail) -> html.Div:
             html.Div(
                 [
                     dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
+                    pins.button(run.model, row.neuron),
                     dcc.Link("Back to the atlas", href=f"/?{urlencode({'model': run.model, 'run': run.id})}"),
                     html.A(
                         "JSON as on Neuronpedia",
