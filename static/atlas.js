@@ -231,6 +231,16 @@ window.calibroscopeAtlas = (() => {
         }));
     });
 
+    // A token is chosen by its button, or by Enter: the best match. Another model's tokens have other numbers.
+    const chooseToken = (clicks, submitted, typed, model, ids) => {
+        const by = trigger();
+        if (by === "atlas-model" || (by === "atlas-token-query" && !typed)) return null;
+        if (by && by.token !== undefined) return clicks.some(Boolean) ? by.token : unchanged();
+        const entered = window.dash_clientside.callback_context.triggered.some((one) => one.prop_id.endsWith(".n_submit"));
+        return entered && ids.length ? ids[0].token : unchanged();
+    };
+    const markToken = (token, ids) => ids.map((id) => String(id.token === token));
+
     const functions = window.dashAgGridFunctions = window.dashAgGridFunctions || {};
     functions.calibroscopeAtlasFilters = () => state.picked.size > 0 || (state.shown !== null && state.shown.size < CLASSES);
     functions.calibroscopeAtlasPasses = (node) => {
@@ -256,5 +266,5 @@ window.calibroscopeAtlas = (() => {
     };
 
     return { compose, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
-        save, remember };
+        save, remember, chooseToken, markToken };
 })();

@@ -6,7 +6,7 @@ classes, selecting, marking, the table) happens in the browser: static/atlas.js.
 
 from collections import OrderedDict
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
@@ -32,6 +32,9 @@ from app.pages.atlas_views import (
     MODEL,
     NOTE,
     PRESET,
+    PYTHON,
+    PYTHON_MODAL,
+    PYTHON_TEXT,
     RUN,
     SAVE,
     SENTENCES,
@@ -42,6 +45,7 @@ from app.pages.atlas_views import (
     Y,
     run_banner,
 )
+from app.recipe import Scene, recipe
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import NeuronColumns
@@ -81,6 +85,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
     register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout)
     _register_service(app, client)
+    _register_python(app)
     _register_browser()
     atlas_search.register(app, client)
 
@@ -138,6 +143,26 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
             return await _jump(client, model, run, (typed or "").strip())
         name = _clicked_point(clicked) if ctx.triggered_id == GRAPH else _clicked_row(cell)
         return (neuron_address(model, name, run), None) if name else (no_update, no_update)
+
+
+def _register_python(app: Dash) -> None:
+    @app.callback(
+        Output(PYTHON_TEXT, "children"), Output(PYTHON_MODAL, "opened"),
+        Input(PYTHON, "n_clicks"),
+        State("_pages_location", "href"), State(MODEL, "value"), State(RUN, "value"), State(X, "value"),
+        State(Y, "value"), State(COLOUR, "value"), State(SIZE, "value"), State(LOGS, "value"), State(SHOWN, "value"),
+        State(PICKED, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def as_python(
+        clicks: int | None, href: str | None, model: str | None, run: str | None, x: str, y: str, colour: str,
+        size: str | None, chosen_logs: list[str], shown: list[str], picked: list[str] | None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        if not clicks or not href or model is None or run is None:
+            return no_update, no_update
+        where = urlsplit(href)
+        view = View(x, y, colour or "class", "x" in (chosen_logs or []), "y" in (chosen_logs or []), size or "")
+        scene = Scene(model, int(run), view, shown or [], picked or [])
+        return recipe(scene, f"{where.scheme}://{where.netloc}"), True
 
 
 def _register_browser() -> None:
