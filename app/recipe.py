@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from backend.client import Client, calls
 
 X, Y, COLOUR, SIZE = {x!r}, {y!r}, {colour!r}, {size!r}
+X_LOG, Y_LOG = {x_log}, {y_log}
 COLOURS = {colours}
 PICKED = {picked!r}  # empty: all neurons alike
 
@@ -25,7 +26,7 @@ with Client({address!r}) as client:
 def usable(row):
     x, y = data.columns[X][row], data.columns[Y][row]
     coloured = COLOUR == "class" or data.columns[COLOUR][row] is not None
-    return x is not None and y is not None and coloured and (x > 0 or not {x_log}) and (y > 0 or not {y_log})
+    return x is not None and y is not None and coloured and (x > 0 or not X_LOG) and (y > 0 or not Y_LOG)
 
 
 figure = go.Figure()
@@ -49,8 +50,8 @@ for name, (label, colour) in COLOURS.items():
             name=label,
         )
     )
-figure.update_xaxes(title={x_title!r}, type={x_type!r})
-figure.update_yaxes(title={y_title!r}, type={y_type!r})
+figure.update_xaxes(title={x_title!r}, type="log" if X_LOG else "linear")
+figure.update_yaxes(title={y_title!r}, type="log" if Y_LOG else "linear")
 figure.update_layout(template="plotly_white", coloraxis={{"colorscale": "Cividis", "colorbar": {{"title": {bar!r}}}}})
 if COLOUR != "class":  # the legend goes above, out of the colour bar's way
     figure.update_layout(legend={{"orientation": "h", "y": 1.08}})
@@ -82,7 +83,6 @@ def recipe(scene: Scene, address: str) -> str:
         x=view.x, y=view.y, colour=view.colour, size=view.size or None, run=int(scene.run),
         colours="{\n" + lines + "}" if lines else "{}", picked=list(scene.picked), address=address,
         x_log=view.x_log, y_log=view.y_log, x_title=axis_title(view.x), y_title=axis_title(view.y),
-        x_type="log" if view.x_log else "linear", y_type="log" if view.y_log else "linear",
         bar=axis_title(view.colour) if view.colour != "class" else "",
     )  # fmt: skip
 

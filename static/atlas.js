@@ -28,7 +28,8 @@ window.calibroscopeAtlas = (() => {
             });
         }
         if (!x.length) return [];
-        return [{ type: "scatter", mode: "markers", x, y, customdata, hoverinfo: "skip", showlegend: false,
+        // Plain points go over the others only in WebGL; labels take the page's colour only in SVG.
+        return [{ type: more && more.mode ? "scatter" : "scattergl", mode: "markers", x, y, customdata, hoverinfo: "skip", showlegend: false,
             cliponaxis: false, marker: { color: MARK, ...marker }, ...more, ...(more && more.mode ? { text: customdata } : {}) }];
     };
 
@@ -166,7 +167,8 @@ window.calibroscopeAtlas = (() => {
     // A figure to take away: on white, with its legend, every point a vector.
     const LIGHT = { linecolor: "#5b636d", tickcolor: "#5b636d", gridcolor: "#dfe3e8", color: "#1d2126" };
     const takenAway = (drawn) => ({
-        data: drawn.data.map((trace) => ({ ...trace, type: trace.type === "scattergl" ? "scatter" : trace.type })),
+        data: drawn.data.map((trace) => ({ ...trace, type: trace.type === "scattergl" ? "scatter" : trace.type,
+            showlegend: trace.hoverinfo === "skip" ? true : trace.showlegend })),
         layout: { ...drawn.layout, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", showlegend: true, width: WIDTH,
             height: HEIGHT, font: { ...drawn.layout.font, color: "#1d2126" },
             xaxis: { ...drawn.layout.xaxis, ...LIGHT }, yaxis: { ...drawn.layout.yaxis, ...LIGHT } },

@@ -54,8 +54,8 @@ def scatter(data: NeuronColumns, view: View) -> go.Figure:
         marked = [row for row in rows if data.neuron_class[row] == "entropy"]
         if marked:
             figure.add_trace(_ring_trace(data, view, marked))
-    figure.update_xaxes(title=axis_title(view.x), type="log" if view.x_log else "linear")
-    figure.update_yaxes(title=axis_title(view.y), type="log" if view.y_log else "linear")
+    figure.update_xaxes(title=axis_title(view.x), type="log" if view.x_log else "linear", exponentformat="power")
+    figure.update_yaxes(title=axis_title(view.y), type="log" if view.y_log else "linear", exponentformat="power")
     return figure
 
 
@@ -107,7 +107,8 @@ def _class_trace(
     if view.size:
         marker["size"] = [sizes[row] for row in rows]
     name = f"{CLASS_LABELS[neuron_class]}s ({len(rows)})"
-    return go.Scattergl(**_points(data, view, rows), name=name, meta=neuron_class, marker=marker)
+    by_class = view.colour == "class"  # a legend of points in many colours would say nothing
+    return go.Scattergl(**_points(data, view, rows), name=name, meta=neuron_class, marker=marker, showlegend=by_class)
 
 
 def _ends(values: list[float]) -> tuple[float, float]:
@@ -134,4 +135,4 @@ def _sizes(data: NeuronColumns, view: View, rows: list[int]) -> dict[int, float]
 def _ring_trace(data: NeuronColumns, view: View, rows: list[int]) -> go.Scattergl:
     marker = {"symbol": "circle-open", "color": CLASS_COLOURS["entropy"], "size": 14, "line": {"width": 2}}
     name = f"{CLASS_LABELS['entropy']}s ({len(rows)})"
-    return go.Scattergl(**_points(data, view, rows), name=name, meta="entropy", marker=marker, showlegend=False)
+    return go.Scattergl(**_points(data, view, rows), name=name, meta="entropy", marker=marker)
