@@ -14,7 +14,74 @@ window.calibroscopeAtlas = (() => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
     };
 
-    // The figure from what the service drew and from what was chosen since.
+    // Numbers as app/format.py writes them.
+    const plain = (value) => {
+        const size = Math.abs(value);
+        let text;
+        if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = exponent(value, 2);
+        else if (size >= 1000) text = Math.round(value).toLocaleString("en");
+        else text = value.toFixed(size >= 100 ? 1 : size < 10 ? 3 : 2);
+        return text.replaceAll("-", "−");
+    };
+    const exponent = (value, digits) => value.toExponential(digits).replace(/e([+-])(\d)$/, "e$10$2");
+    const number = (value, unit, error) => {
+        if (value === null || value === undefined) return "—";
+        const behind = unit ? " " + unit : "";
+        if (!(error > 0)) return plain(value) + behind;
+        const digits = Math.max(0, 1 - Math.floor(Math.log10(error)));
+        const both = digits > 6 ? exponent(value, 2) + " ± " + exponent(error, 0)
+            : value.toFixed(digits) + " ± " + error.toFixed(digits);
+        return both.replaceAll("-", "−") + behind;
+    };
+
+    // The 1st and 99th percentile: a few extreme neurons would leave all others one colour, or one size.
+    const ends = (values) => {
+        const ordered = Float64Array.from(values).sort(), last = ordered.length - 1;
+        return last < 0 ? [0, 1] : [ordered[Math.floor(0.01 * last)], ordered[Math.floor(0.99 * last)]];
+    };
+
+    // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
+    const draw = (data, x, y, colour, size, logs, chosen, table, kit) => {
+        if (!data || !x || !y) return unchanged();
+        const preset = table.find((one) => one.name === chosen), log = logs || [], columns = data.columns;
+        const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
+            type: log.includes(which) ? "log" : "linear" });
+        const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
+        if (preset && !preset.drawable) return { data: [], layout: kit.layout };
+        const byClass = colour === "class" || !columns[colour];
+        const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
+        const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
+        const usable = data.neuron.map((_, row) => row).filter((row) => drawable(x, row, "x") && drawable(y, row, "y")
+            && (byClass || columns[colour][row] !== null));
+        const hover = (row) => ["<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]], ...named.map((name) =>
+            kit.metrics[name].label + ": " + number(columns[name][row], kit.metrics[name].unit, (columns[name + "_se"] || [])[row])),
+        ].join("<br>");
+        const most = size ? ends(usable.map((row) => Math.abs(columns[size][row] || 0)))[1] : 0;
+        const diameter = (row) => 3 + (most > 0 ? 17 * Math.sqrt(Math.min(1, Math.abs(columns[size][row] || 0) / most)) : 0);
+        const points = (rows) => ({ type: "scattergl", mode: "markers", x: rows.map((row) => columns[x][row]),
+            y: rows.map((row) => columns[y][row]), customdata: rows.map((row) => data.neuron[row]), text: rows.map(hover),
+            hovertemplate: "%{text}<extra></extra>" });
+        const traces = [];
+        for (const own of kit.classes) {
+            const rows = usable.filter((row) => data.class[row] === own.name);
+            if (!rows.length) continue;
+            const marker = byClass ? { ...own.marker }
+                : { color: rows.map((row) => columns[colour][row]), coloraxis: "coloraxis", size: 7, opacity: 1 };
+            if (size) marker.size = rows.map(diameter);
+            // Where colour is a metric, a legend of classes would show no colour of theirs; the ring below has one.
+            traces.push({ ...points(rows), marker, meta: own.name, showlegend: byClass, name: own.label + "s (" + rows.length + ")" });
+            if (!byClass && own.name === "entropy")
+                traces.push({ ...points(rows), marker: kit.ring, meta: own.name, name: own.label + "s (" + rows.length + ")" });
+        }
+        if (!byClass) {
+            const [cmin, cmax] = ends(usable.map((row) => columns[colour][row])), { colorbar } = kit.coloraxis;
+            layout.coloraxis = { ...kit.coloraxis, cmin, cmax,
+                colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title } } };
+        }
+        return { data: traces, layout };
+    };
+
+    // The figure from what was drawn and from what was chosen since.
     const marked = (base, names, marker, more) => {
         const wanted = new Set(names), x = [], y = [], customdata = [];
         const seen = new Set();
@@ -28,7 +95,8 @@ window.calibroscopeAtlas = (() => {
             });
         }
         if (!x.length) return [];
-        return [{ type: "scatter", mode: "markers", x, y, customdata, hoverinfo: "skip", showlegend: false,
+        // Plain points go over the others only in WebGL; labels take the page's colour only in SVG.
+        return [{ type: more && more.mode ? "scatter" : "scattergl", mode: "markers", x, y, customdata, hoverinfo: "skip", showlegend: false,
             cliponaxis: false, marker: { color: MARK, ...marker }, ...more, ...(more && more.mode ? { text: customdata } : {}) }];
     };
 
@@ -64,7 +132,7 @@ window.calibroscopeAtlas = (() => {
     // The table: rows from columns, and which of them pass.
     const rows = (data) => {
         if (!data) return unchanged();
-        const names = Object.keys(data.columns);
+        const names = Object.keys(data.columns).filter((name) => !name.endsWith("_se"));
         return data.neuron.map((neuron, i) => {
             const row = { neuron, class: data.labels[data.class[i]] };
             for (const name of names) row[name] = data.columns[name][i];
@@ -166,7 +234,8 @@ window.calibroscopeAtlas = (() => {
     // A figure to take away: on white, with its legend, every point a vector.
     const LIGHT = { linecolor: "#5b636d", tickcolor: "#5b636d", gridcolor: "#dfe3e8", color: "#1d2126" };
     const takenAway = (drawn) => ({
-        data: drawn.data.map((trace) => ({ ...trace, type: trace.type === "scattergl" ? "scatter" : trace.type })),
+        data: drawn.data.map((trace) => ({ ...trace, type: trace.type === "scattergl" ? "scatter" : trace.type,
+            showlegend: trace.hoverinfo === "skip" ? true : trace.showlegend })),
         layout: { ...drawn.layout, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", showlegend: true, width: WIDTH,
             height: HEIGHT, font: { ...drawn.layout.font, color: "#1d2126" },
             xaxis: { ...drawn.layout.xaxis, ...LIGHT }, yaxis: { ...drawn.layout.yaxis, ...LIGHT } },
@@ -231,6 +300,16 @@ window.calibroscopeAtlas = (() => {
         }));
     });
 
+    // A token is chosen by its button, or by Enter: the best match. Another model's tokens have other numbers.
+    const chooseToken = (clicks, submitted, typed, model, ids) => {
+        const by = trigger();
+        if (by === "atlas-model" || (by === "atlas-token-query" && !typed)) return null;
+        if (by && by.token !== undefined) return clicks.some(Boolean) ? by.token : unchanged();
+        const entered = window.dash_clientside.callback_context.triggered.some((one) => one.prop_id.endsWith(".n_submit"));
+        return entered && ids.length ? ids[0].token : unchanged();
+    };
+    const markToken = (token, ids) => ids.map((id) => String(id.token === token));
+
     const functions = window.dashAgGridFunctions = window.dashAgGridFunctions || {};
     functions.calibroscopeAtlasFilters = () => state.picked.size > 0 || (state.shown !== null && state.shown.size < CLASSES);
     functions.calibroscopeAtlasPasses = (node) => {
@@ -255,6 +334,6 @@ window.calibroscopeAtlas = (() => {
         if (place) place.textContent = shown.toLocaleString("en") + " of " + Math.max(all, shown).toLocaleString("en") + " shown";
     };
 
-    return { compose, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
-        save, remember };
+    return { draw, compose, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
+        save, remember, chooseToken, markToken };
 })();

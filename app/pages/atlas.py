@@ -1,12 +1,11 @@
 """`/`: all neurons of a run. Pick a figure of the paper or any two metrics, select points, and click one.
 
-The service is asked for a run's columns once; a view is drawn from them here, and what then happens to it (hiding
-classes, selecting, marking, the table) happens in the browser: static/atlas.js.
+The service is asked for a run's columns once. All views are drawn from them in the browser, and what then happens to a
+view (hiding classes, selecting, marking, the table) happens there too: static/atlas.js.
 """
 
-from collections import OrderedDict
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
@@ -15,8 +14,7 @@ from app import pins
 from app.components import failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
-from app.figures.scatter import View, scatter
-from app.figures.theme import blank
+from app.figures.scatter import View, kit
 from app.pages import atlas_search
 from app.pages import atlas_views as views
 from app.pages.atlas_state import logs, read
@@ -32,6 +30,9 @@ from app.pages.atlas_views import (
     MODEL,
     NOTE,
     PRESET,
+    PYTHON,
+    PYTHON_MODAL,
+    PYTHON_TEXT,
     RUN,
     SAVE,
     SENTENCES,
@@ -42,52 +43,28 @@ from app.pages.atlas_views import (
     Y,
     run_banner,
 )
+from app.recipe import Scene, recipe
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
-from backend.schemas import NeuronColumns
 
 __all__ = ["layout", "neuron_address", "register", "run_banner"]
 
 POLL, REVISION, GO, DONE = "atlas-poll", "atlas-revision", "atlas-go", "atlas-done"
 BASE, COLUMNS, PICKED = "atlas-base", "atlas-data", "atlas-picked"
-CHOSEN, PRESET_TABLE = "atlas-chosen", "atlas-presets"
+CHOSEN, PRESET_TABLE, KIT = "atlas-chosen", "atlas-presets", "atlas-kit"
 POLL_MS = 2_000
-_RUNS_KEPT = 4
-
-
-class KeptColumns:
-    """The columns of the runs that were looked at last: a change of axes must not fetch and read them again."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-        self._kept: OrderedDict[str, NeuronColumns] = OrderedDict()
-
-    async def of(self, revision: str) -> NeuronColumns:
-        """All metrics of a run as it was at a revision (`run:revision`), or newer.
-
-        Raises:
-            ApiError: as the service answers.
-        """
-        if revision not in self._kept:
-            run = int(revision.split(":")[0])
-            self._kept[revision] = await self._client.send(calls.columns(run, list(METRIC_COLUMNS)))
-        self._kept.move_to_end(revision)
-        while len(self._kept) > _RUNS_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[revision]
 
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
     register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout)
     _register_service(app, client)
+    _register_python(app)
     _register_browser()
     atlas_search.register(app, client)
 
 
 def _register_service(app: Dash, client: AsyncClient) -> None:
-    kept = KeptColumns(client)
-
     @app.callback(
         Output(MODEL, "data"), Output(MODEL, "value"), Output(RUN, "data"), Output(RUN, "value"),
         Output(BANNER, "children"), Output(REVISION, "data"), Output(POLL, "disabled"), Output(STATE, "children"),
@@ -101,27 +78,29 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
             return (*[no_update] * 5, no_update, False, failure(error.problem.detail), True)
 
     @app.callback(
-        Output(BASE, "data"), Output(NOTE, "children"), Output(SENTENCES, "children"),
-        Input(REVISION, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
-        Input(LOGS, "value"), Input(CHOSEN, "data"), prevent_initial_call=True,
+        Output(COLUMNS, "data"), Output(STATE, "children", allow_duplicate=True),
+        Input(REVISION, "data"), prevent_initial_call=True,
     )  # fmt: skip
-    async def draw(
-        revision: str | None, x: str, y: str, colour: str, size: str | None, chosen_logs: list[str], preset: str | None
-    ) -> tuple[Any, Any, Any]:
-        if not revision or not x or not y:
-            return no_update, no_update, no_update
-        wanted = chosen_logs or []
-        view = View(x, y, colour or "class", "x" in wanted, "y" in wanted, size or "")
-        return await _drawn(client, kept, revision, view, preset)
-
-    @app.callback(Output(COLUMNS, "data"), Input(REVISION, "data"), prevent_initial_call=True)
-    async def fill_table(revision: str | None) -> Any:
+    async def fetch(revision: str | None) -> tuple[Any, Any]:
         if not revision:
-            return no_update
+            return no_update, no_update
         try:
-            return columns_data(await kept.of(revision))
-        except ApiError:
-            return no_update  # the figure's callback says what is wrong
+            data = await client.send(calls.columns(int(revision.split(":")[0]), list(METRIC_COLUMNS)))
+        except ApiError as error:
+            return no_update, failure(error.problem.detail)
+        return columns_data(data), no_update
+
+    @app.callback(
+        Output(NOTE, "children"), Output(SENTENCES, "children"),
+        Input(REVISION, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
+        Input(CHOSEN, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def explain(
+        revision: str | None, x: str, y: str, colour: str, size: str | None, preset: str | None
+    ) -> tuple[Any, Any]:
+        if not revision or not x or not y:
+            return no_update, no_update
+        return await _explained(client, int(revision.split(":")[0]), View(x, y, colour, size=size or ""), preset)
 
     @app.callback(
         Output(GO, "href"), Output(JUMP, "error"),
@@ -140,8 +119,35 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
         return (neuron_address(model, name, run), None) if name else (no_update, no_update)
 
 
+def _register_python(app: Dash) -> None:
+    @app.callback(
+        Output(PYTHON_TEXT, "children"), Output(PYTHON_MODAL, "opened"),
+        Input(PYTHON, "n_clicks"),
+        State("_pages_location", "href"), State(MODEL, "value"), State(RUN, "value"), State(X, "value"),
+        State(Y, "value"), State(COLOUR, "value"), State(SIZE, "value"), State(LOGS, "value"), State(SHOWN, "value"),
+        State(PICKED, "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def as_python(
+        clicks: int | None, href: str | None, model: str | None, run: str | None, x: str, y: str, colour: str,
+        size: str | None, chosen_logs: list[str], shown: list[str], picked: list[str] | None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        if not clicks or not href or model is None or run is None:
+            return no_update, no_update
+        where = urlsplit(href)
+        view = View(x, y, colour or "class", "x" in (chosen_logs or []), "y" in (chosen_logs or []), size or "")
+        scene = Scene(model, int(run), view, shown or [], picked or [])
+        return recipe(scene, f"{where.scheme}://{where.netloc}"), True
+
+
 def _register_browser() -> None:
     here = "window.calibroscopeAtlas."
+    clientside_callback(
+        here + "draw",
+        Output(BASE, "data"),
+        Input(COLUMNS, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
+        Input(LOGS, "value"), Input(CHOSEN, "data"), State(PRESET_TABLE, "data"), State(KIT, "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
     clientside_callback(
         here + "compose",
         Output(GRAPH, "figure"),
@@ -228,6 +234,7 @@ def layout(**address: str) -> Component:
             dcc.Store(id=PICKED, data=asked.picked),
             dcc.Store(id=CHOSEN, data=asked.preset),
             dcc.Store(id=PRESET_TABLE, data=presets),
+            dcc.Store(id=KIT, data=kit()),
             dcc.Location(id=GO, refresh="callback-nav"),
             dcc.Interval(id=POLL, interval=POLL_MS),
             html.H1("Atlas", className="visually-hidden"),
@@ -242,20 +249,17 @@ def layout(**address: str) -> Component:
     )
 
 
-async def _drawn(
-    client: AsyncClient, kept: KeptColumns, revision: str, view: View, name: str | None
-) -> tuple[Any, Any, Any]:
+async def _explained(client: AsyncClient, run: int, view: View, name: str | None) -> tuple[Any, Any]:
+    """What to look for, and above the figure what keeps it from being drawn."""
     preset = PRESETS_BY_NAME.get(name or "")
     if preset is not None and not preset.is_drawable:
-        return blank(), views.undrawable(preset), preset.sentences
+        return views.undrawable(preset), preset.sentences
     try:
-        data = await kept.of(revision)
-        note = None
-        if any(all(value is None for value in data.columns[metric]) for metric in view.metrics()):
-            note = views.note(data, view, await client.send(calls.run(int(revision.split(":")[0]))))
+        data = await client.send(calls.columns(run, view.metrics()))
+        note = views.note(data, view, await client.send(calls.run(run)))
     except ApiError as error:
-        return blank(), failure(error.problem.detail), no_update
-    return scatter(data, view), note, views.sentences(view, preset)
+        return failure(error.problem.detail), no_update
+    return note, views.sentences(view, preset)
 
 
 async def _refreshed(

@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
-from backend.glossary import CLASS_LABELS, METRIC, METRICS
+from backend.glossary import CLASS_LABELS, METRICS
 from backend.schemas import NeuronColumns
 
 TABLE, CHOOSER, EXPORT, COUNT = "atlas-table", "atlas-columns", "atlas-export", "atlas-count"
@@ -104,10 +104,10 @@ def _chooser(shown: list[str]) -> Component:
 
 
 def columns_data(data: NeuronColumns) -> dict[str, Any]:
-    """All metrics by column, from which the browser makes the table's rows."""
+    """A run's columns, from which the browser draws the figure and fills the table."""
     return {
         "neuron": data.neuron,
         "class": list(data.neuron_class),
         "labels": dict(CLASS_LABELS),
-        "columns": {name: data.columns[name] for name in METRIC},
+        "columns": data.columns,
     }

@@ -79,12 +79,16 @@ def figure_tools(asked: Asked) -> Component:
                 id=DRAG, value="pan", size="xs", data=[{"value": value, "label": label} for value, label in _DRAGS],
                 **{"aria-label": "What dragging in the figure does"},
             ),
-            html.Span(className="grow"),
-            dmc.Button("PNG", id={"type": SAVE, "format": "png"}, variant="default", size="compact-sm",
-                       **{"aria-label": "Save the figure as PNG"}),
-            dmc.Button("SVG", id={"type": SAVE, "format": "svg"}, variant="default", size="compact-sm",
-                       **{"aria-label": "Save the figure as SVG"}),
-            dmc.Button("Copy as Python", id=PYTHON, variant="default", size="compact-sm"),
+            html.Div(
+                [
+                    dmc.Button("PNG", id={"type": SAVE, "format": "png"}, variant="default", size="compact-sm",
+                               **{"aria-label": "Save the figure as PNG"}),
+                    dmc.Button("SVG", id={"type": SAVE, "format": "svg"}, variant="default", size="compact-sm",
+                               **{"aria-label": "Save the figure as SVG"}),
+                    dmc.Button("Copy as Python", id=PYTHON, variant="default", size="compact-sm"),
+                ],
+                className="take-away",
+            ),
         ],
         className="tool-row",
     )  # fmt: skip

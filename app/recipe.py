@@ -1,0 +1,92 @@
+"""A view of the atlas as Python that draws it again, with nothing but the service's client and Plotly."""
+
+from dataclasses import dataclass, field
+
+from app.figures.scatter import View
+from app.figures.theme import CLASS_COLOURS, axis_title
+from backend.glossary import CLASS_LABELS
+
+_TEMPLATE = '''\
+"""{title}"""
+
+import plotly.graph_objects as go
+
+from backend.client import Client, calls
+
+X, Y, COLOUR, SIZE = {x!r}, {y!r}, {colour!r}, {size!r}
+X_LOG, Y_LOG = {x_log}, {y_log}
+COLOURS = {colours}
+PICKED = {picked!r}  # empty: all neurons alike
+
+names = [name for name in dict.fromkeys((X, Y, COLOUR, SIZE)) if name not in ("class", None)]
+with Client({address!r}) as client:
+    data = client.send(calls.columns({run}, names))
+
+
+def usable(row):
+    x, y = data.columns[X][row], data.columns[Y][row]
+    coloured = COLOUR == "class" or data.columns[COLOUR][row] is not None
+    return x is not None and y is not None and coloured and (x > 0 or not X_LOG) and (y > 0 or not Y_LOG)
+
+
+figure = go.Figure()
+most = max((abs(value) for value in data.columns[SIZE] if value is not None), default=0) if SIZE else 0
+for name, (label, colour) in COLOURS.items():
+    rows = [row for row in range(len(data.neuron)) if data.neuron_class[row] == name and usable(row)]
+    marker = {{"size": 7, "color": colour}}
+    if COLOUR != "class":
+        marker |= {{"color": [data.columns[COLOUR][row] for row in rows], "coloraxis": "coloraxis"}}
+    if SIZE:
+        marker["size"] = [3 + 17 * (abs(data.columns[SIZE][row] or 0) / (most or 1)) ** 0.5 for row in rows]
+    if PICKED:
+        marker["opacity"] = [1.0 if data.neuron[row] in PICKED else 0.12 for row in rows]
+    figure.add_trace(
+        go.Scattergl(
+            x=[data.columns[X][row] for row in rows],
+            y=[data.columns[Y][row] for row in rows],
+            text=[data.neuron[row] for row in rows],
+            mode="markers",
+            marker=marker,
+            name=label,
+        )
+    )
+figure.update_xaxes(title={x_title!r}, type="log" if X_LOG else "linear")
+figure.update_yaxes(title={y_title!r}, type="log" if Y_LOG else "linear")
+figure.update_layout(template="plotly_white", coloraxis={{"colorscale": "Cividis", "colorbar": {{"title": {bar!r}}}}})
+if COLOUR != "class":  # the legend goes above, out of the colour bar's way
+    figure.update_layout(legend={{"orientation": "h", "y": 1.08}})
+
+if __name__ == "__main__":
+    figure.show()
+'''
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that decides what is drawn."""
+
+    model: str
+    run: int
+    view: View
+    shown: list[str]
+    """Classes that are not hidden."""
+    picked: list[str] = field(default_factory=list)
+
+
+def recipe(scene: Scene, address: str) -> str:
+    """Python that fetches a view's numbers from the service at `address` and draws it as `figure`."""
+    view = scene.view
+    colours = {name: (f"{label}s", CLASS_COLOURS[name]) for name, label in CLASS_LABELS.items() if name in scene.shown}
+    lines = "".join(f"    {name!r}: {pair!r},\n" for name, pair in colours.items())
+    return _TEMPLATE.format(
+        title=_plain(f"{scene.model}, run {scene.run}: {axis_title(view.y)} by {axis_title(view.x)}."),
+        x=view.x, y=view.y, colour=view.colour, size=view.size or None, run=int(scene.run),
+        colours="{\n" + lines + "}" if lines else "{}", picked=list(scene.picked), address=address,
+        x_log=view.x_log, y_log=view.y_log, x_title=axis_title(view.x), y_title=axis_title(view.y),
+        bar=axis_title(view.colour) if view.colour != "class" else "",
+    )  # fmt: skip
+
+
+def _plain(words: str) -> str:
+    """Words that can stand between triple quotes: a model's name is not ours."""
+    return words.replace("\\", "/").replace('"', "'")
