@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from backend.core.metrics import compiled, kernels, series, survey
+from backend.core.metrics import compiled, held, kernels, series, survey
 from backend.core.metrics.kernels import Before, PairStatistics, Problem
 
 Mode = Literal["exact", "survey"]
@@ -88,6 +88,8 @@ def by_series(problem: Problem, before: Before) -> PairStatistics:
     spread = compiled.Spread(expansion.spread, series.EXACT.order + 1)
     compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
     compiled.fill_ranks(problem, before, certified, out)
+    if expansion.held is not None:
+        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, ~expansion.held_certified, out)
     return out
 
 
@@ -97,4 +99,6 @@ def by_rows(problem: Problem, before: Before) -> PairStatistics:
     everything = torch.ones_like(problem.c, dtype=torch.bool)
     mean_a = problem.path.mean(before.predictions.p)
     compiled.fill_rows(problem, before, mean_a, everything, out)
+    if problem.direction is not None:
+        held.fill_held(problem, before, held.Held.of(problem, before.predictions), mean_a, everything, out)
     return out
