@@ -87,15 +87,17 @@ class Unigram:
         the correct token beyond their means under P_freq.
         """
         q, d = problem.r.double() - 1, problem.r.double() * problem.c
-        weights = self.p.to(predictions.log_p)
-        mean_u = predictions.log_p @ weights
-        correct_u = predictions.log_correct[:, 0]
-        if problem.b_U is not None:
-            mean_u = mean_u - problem.b_U @ weights
-            correct_u = correct_u - predictions.b_correct[:, 0]
-        beyond_u = correct_u.double() - mean_u.double()
+        beyond_u = self.beyond(predictions, problem.b_U)
         beyond_a = problem.path.of_tokens(problem.targets).double() - mean_a
         return delta_loss.double() + q * beyond_u[:, None] + d * beyond_a
+
+    def beyond(self, predictions: Predictions, b_U: Tensor | None) -> Tensor:
+        """u of the correct token beyond its mean under P_freq, [tokens], float64."""
+        weights = self.p.to(predictions.log_p)
+        mean, correct = predictions.log_p @ weights, predictions.log_correct[:, 0].double()
+        if b_U is None:
+            return correct - mean
+        return correct - predictions.b_correct[:, 0] - (mean.double() - b_U @ weights)
 
 
 def read_by(W_U: Tensor, values: Tensor) -> Tensor:
