@@ -191,9 +191,7 @@ def _without(readout: Readout, along: torch.Tensor) -> torch.Tensor:
 
 @quick
 @given(SEEDS, NORMS, st.booleans())
-def test_divergence_is_not_negative_and_its_change_ends_at_what_is_left(
-    seed: int, norm: NormKind, bias: bool
-) -> None:
+def test_divergence_is_not_negative_and_its_change_ends_at_what_is_left(seed: int, norm: NormKind, bias: bool) -> None:
     readout, unigram = random_readout(seed, norm=norm, bias=bias), zipf(seed, 31)
     batch = random_batch(seed, readout)
     effects = ablation_effects(readout, batch, torch.zeros(7), unigram)
@@ -238,7 +236,7 @@ def test_smoothing_is_what_it_says() -> None:
     np.testing.assert_allclose(unigram.p, np.array([3.5, 0.5, 1.5]) / 5.5)
     assert float(Unigram.of_counts(torch.ones(5)).direction.abs().max()) == 0, "nothing is more frequent"
     for counts, smoothing in (([1.0, -1.0], 2.0), ([1.0, 0.0], 0.0), ([float("nan"), 1.0], 1.0), ([1.0], -1.0)):
-        with pytest.raises(ValueError, match="counts|count"):
+        with pytest.raises(ValueError, match="count"):
             Unigram.of_counts(np.array(counts), smoothing)
 
 

@@ -146,7 +146,8 @@ class EffectsEngine:
             own = (c[:, part].contiguous(), r[:, part].contiguous())
             problem = Problem(logits, batch.targets, *own, path, readout.b_U, direction)
             pairs = self.kernel.every_pair(problem, before)
-            parts.append(effects_of(before, pairs, None if frequency is None else frequency.told(problem, before, pairs)))
+            told = {} if frequency is None else frequency.told(problem, before, pairs)
+            parts.append(effects_of(before, pairs, told))
         return parts[0] if len(parts) == 1 else joined_effects(parts)
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
@@ -201,7 +202,7 @@ def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
     return {name: torch.cat([getattr(part, name) for part in parts], dim=dim) for name in names}
 
 
-def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor | None] | None = None) -> Effects:
+def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor | None]) -> Effects:
     """What the kernels found, beside the predictions before; told: what `Frequency.told` adds."""
     return Effects(
         before_loss=before.loss,
@@ -213,7 +214,7 @@ def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor 
         delta_entropy_frozen=pairs.delta_entropy_frozen,
         delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
         changed=pairs.changed,
-        **(told or {}),
+        **told,
     )
 
 
@@ -268,9 +269,8 @@ class EffectSums:
         loss, kl = effects.delta_loss_freq, effects.delta_kl
         if loss is not None and kl is not None:
             summands |= {name: summand(loss, kl).double() for name, summand in _FREQUENCY_MEANS.items()}
-        products = {
-            share: summands["total_effect"] * summands[direct] for share, direct in _SHARES.items() if direct in summands
-        }
+        known = {share: direct for share, direct in _SHARES.items() if direct in summands}
+        products = {share: summands["total_effect"] * summands[direct] for share, direct in known.items()}
         return cls(
             count=len(effects.before_loss),
             total={name: q.sum(dim=0).cpu().numpy() for name, q in summands.items()},

@@ -122,5 +122,3 @@ def _sums(
     jobs = pairwise(compiled.cuts(tokens))
     compiled.in_parallel(lambda job: _LOOPS.sum_held(*data, *job, found), jobs)
     return sums
-
-

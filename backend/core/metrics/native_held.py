@@ -70,8 +70,8 @@ def sum_held(
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; sizes: max |A| by tile, [n_rows, tiles]; b: [d_vocab], or
     anything where not has_b; v: v̂, [d_vocab]. By token: mean_u = Σ p·u, mean_v = Σ p·v̂, deepest = max |ũ|, farthest =
-    max |ṽ|, and mass, Σ p by tile, [tokens, tiles]; allowed: what may be left out of each tile. By pair: mean_a = Σ p·a,
-    rows, tokens (int32), d, q, e (float32).
+    max |ṽ|, and mass, Σ p by tile, [tokens, tiles]; allowed: what may be left out of each tile. By pair: mean_a =
+    Σ p·a, rows, tokens (int32), d, q, e (float32).
     """
     d_vocab = p.shape[1]
     for k in range(first, last):

@@ -283,7 +283,7 @@ class Series:
         size = d.abs() * moments.spread + q.abs() * weights.spread + e.abs() * extra.spread
         farthest = d.abs() * moments.farthest + q.abs() * weights.farthest + e.abs() * extra.held.farthest
         size = size / (order + 3) ** (1 / (order + 1))
-        bound = (order + 1 + farthest.exp()) / (order + 2) * size ** (order + 1) / factorial(order + 1)
+        bound: Tensor = (order + 1 + farthest.exp()) / (order + 2) * size ** (order + 1) / factorial(order + 1)
         if self._half != torch.float32:
             for n in range(self._accuracy.half_from, order + 1):
                 bound = bound + _HALF_ERROR * size**n / factorial(n)

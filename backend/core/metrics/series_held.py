@@ -60,8 +60,10 @@ class HeldMoments:
             for k in range(1, self._order - j - m + 1):
                 raw.append(self._first[j, m][:, part] if k == 1 else self._product((j, m), k, part))
             for k in range(len(raw)):
-                terms = [comb(k, i) * (-mean) ** (k - i) * raw[i] for i in range(k + 1)]
-                found[j, k, m] = torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+                whole = raw[k]
+                for i in range(k):
+                    whole = whole + comb(k, i) * (-mean) ** (k - i) * raw[i]
+                found[j, k, m] = whole
         return found
 
     def _product(self, key: Powers, k: int, part: slice) -> Tensor:
