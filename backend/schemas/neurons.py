@@ -99,6 +99,11 @@ class TokenEffects(Wire):
     """After − before, final norm's scale held."""
     delta_entropy: list[FiniteFloat]
     delta_entropy_frozen: list[FiniteFloat]
+    kl_before: list[FiniteFloat] | None = None
+    """D_KL(P_freq‖P); null, as the next two, of a run made before token frequencies were measured."""
+    delta_kl: list[FiniteFloat] | None = None
+    delta_loss_freq: list[FiniteFloat] | None = None
+    """After − before, the logits' component along the token-frequency direction held."""
     background_total: list[FiniteFloat]
     """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
     background_frozen: list[FiniteFloat]
