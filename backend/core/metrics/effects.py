@@ -116,7 +116,7 @@ class EffectsEngine:
         """
         self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
         self._frequency = None if unigram is None else Frequency.of(readout, unigram)
-        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1])
+        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
         self._kept: DirectPath | None = None
 
     def effects(self, batch: TokenBatch, targets: Tensor) -> Effects:
