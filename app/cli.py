@@ -37,6 +37,11 @@ class Mode(StrEnum):
     survey = "survey"
 
 
+class Frequency(StrEnum):
+    model = "model"
+    corpus = "corpus"
+
+
 class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
@@ -98,6 +103,12 @@ def precompute(
     mode: Annotated[
         Mode, typer.Option(help="exact, or survey: faster, each token's effect within a stated bound.")
     ] = Mode.exact,
+    frequency: Annotated[
+        Frequency | None, typer.Option(help="Token frequencies: the model's mean prediction, or counts of the corpus.")
+    ] = None,
+    counts: Annotated[
+        str | None, typer.Option(help="An .npy file of token counts by token id, instead of --frequency.")
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")] = None,
     device: Device = "auto",
     out: AtlasFile = None,
@@ -108,12 +119,15 @@ def precompute(
     from precompute.pipeline import run
     from precompute.progress import reporting
 
+    if counts and frequency:
+        raise typer.BadParameter("--counts names the token frequencies itself: leave --frequency out.")
     settings = _settings(atlas=out, device=device, memory=memory)
     scratch = settings.cache_dir / "work"
     with Atlas.open(settings.atlas) as atlas, reporting() as reporter:
         for layer in _layers(layers):
             config = RunConfig(
-                model, dataset, sequences, seq_len, seed, null_dim, split, field, layer, mode.value
+                model, dataset, sequences, seq_len, seed, null_dim, split, field, layer, mode.value,
+                "counts" if counts else "model" if frequency is None else frequency.value, counts,
             )  # fmt: skip
             done = run(config, atlas, settings.cache_dir, scratch, reporter, device, settings.memory)
             reporter.say(f"Run {done} is finished, in {settings.atlas}.")

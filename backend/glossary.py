@@ -73,6 +73,21 @@ METRICS: tuple[Metric, ...] = (
            "Fig. 1", has_se=True, scale="log"),
     Metric("prediction_change", "Changed predictions", "", "effects",
            "Share of tokens whose most probable next token changes under mean ablation.", "Fig. 1", has_se=True),
+    Metric("direct_effect_freq", "Direct effect DE_freq", "nats", "effects",
+           "Mean over tokens of |change of loss| under mean ablation with the logits' component along the "
+           "token-frequency direction held at its un-ablated value.", "Eq. 7-8", has_se=True, scale="log"),
+    Metric("freq_mediated", "Frequency-mediated share 1 − DE_freq/TE", "", "effects",
+           "Share of the total effect that disappears when the logits' component along the token-frequency direction "
+           "is held. It can be negative: the effect along that direction then counteracts the rest.", "§4",
+           has_se=True),
+    Metric("delta_kl", "Change of KL from token frequencies", "nats", "effects",
+           "Mean signed change of D_KL(P_freq‖P) under mean ablation, after − before: negative when the neuron keeps "
+           "the prediction away from token frequencies.", "§4", has_se=True),
+    Metric("abs_delta_kl", "|Change of KL from token frequencies|", "nats", "effects",
+           "Mean absolute change of D_KL(P_freq‖P) under mean ablation.", "Fig. 3b", has_se=True, scale="log"),
+    Metric("freq_alignment", "Cosine with the token-frequency direction", "", "effects",
+           "Cosine of the neuron's direct effect on the logits with v_freq. Where it is negative, a positive "
+           "activation suppresses common tokens; where it is positive, it raises them.", "§4"),
 )  # fmt: skip
 
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
@@ -94,6 +109,12 @@ FORMULAS: dict[str, str] = {
     "abs_delta_entropy": "E_x | H(x; n := n̄) − H(x) |",
     "delta_reciprocal_rank": "E_x | 1/rank(x; n := n̄) − 1/rank(x) |",
     "prediction_change": "P_x( argmax p(x; n := n̄) ≠ argmax p(x) )",
+    "direct_effect_freq": "DE_freq = E_x | L(x) − L(x; n := n̄, logits held along v_freq) |, "
+    "v_freq = log P_freq − mean_v log P_freq(v)",
+    "freq_mediated": "1 − DE_freq / TE",
+    "delta_kl": "E_x[ D(P_freq‖p(x; n := n̄)) − D(P_freq‖p(x)) ]",
+    "abs_delta_kl": "E_x | D(P_freq‖p(x; n := n̄)) − D(P_freq‖p(x)) |",
+    "freq_alignment": "cos( w_out·W_U, v_freq )",
 }
 """The definitions as formulas: L the loss, H the entropy at a token x, n the neuron's activation."""
 
@@ -119,5 +140,8 @@ TERMS: dict[str, str] = {
     "mean ablation": "Setting a neuron's activation to its mean over a reference sample, on every token.",
     "frozen norm": "Computing the ablated logits with the final norm's scale of the un-ablated run: what is left "
     "is the direct effect.",
+    "token frequencies": "P_freq, how often each token occurs whatever came before it; a run says where they come "
+    "from. Its logarithm, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
+    "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }

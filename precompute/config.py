@@ -1,6 +1,7 @@
 """What a run is asked to do."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from backend.core.errors import BadConfig
 from backend.core.metrics import survey
@@ -22,6 +23,9 @@ SIMILAR_NEURONS = 10
 """Neurons with the most similar w_out that are kept for a neuron."""
 
 
+FrequencySource = Literal["model", "corpus", "counts"]
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result besides the model and the text themselves."""
@@ -40,6 +44,11 @@ class RunConfig:
     mode: Mode = "exact"
     """How effects are computed; `survey` is faster, within a stated bound on each token's error."""
 
+    frequency: FrequencySource = "model"
+    """Where token frequencies come from: the model's mean prediction over the sample, the corpus, a file of counts."""
+    counts: str | None = None
+    """The file of counts."""
+
     def __post_init__(self) -> None:
         if self.sequences < 1:
             raise BadConfig("--sequences must be at least 1.")
@@ -47,6 +56,8 @@ class RunConfig:
             raise BadConfig("--seq-len must be at least 8: positions before the fourth do not count.")
         if self.null_dim is not None and self.null_dim < 1:
             raise BadConfig("--null-dim must be at least 1.")
+        if (self.frequency == "counts") != (self.counts is not None):
+            raise BadConfig("--frequency counts and --counts FILE belong together.")
         if self.layer is not None and self.mode == "survey":
             raise BadConfig("--mode survey is for the last layer: neurons of others are measured exactly.")
 
@@ -54,4 +65,5 @@ class RunConfig:
         """For the atlas; the shard sizes are part of it because shards are numbered by them."""
         shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
-        return {**asdict(self), **shards, "tolerance_nats": tolerance}
+        own = {name: value for name, value in asdict(self).items() if name != "counts"}  # described by their content
+        return {**own, **shards, "tolerance_nats": tolerance}

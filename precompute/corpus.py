@@ -126,12 +126,17 @@ def tokens_hash(tokens: Tokens) -> str:
     return hashlib.sha256(str(tokens.shape).encode() + np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()
 
 
+def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The token ids of every document."""
+    return (tokenizer.encode(document[:_LONGEST_DOCUMENT]) for document in corpus.documents())
+
+
 def _packed(corpus: Corpus, tokenizer: Tokenizer, seq_len: int) -> Iterator[list[int]]:
     separator = [] if tokenizer.eos is None else [tokenizer.eos]
     head = [] if tokenizer.bos is None else [tokenizer.bos]
     body, pending = seq_len - len(head), []
-    for document in corpus.documents():
-        pending += tokenizer.encode(document[:_LONGEST_DOCUMENT]) + separator
+    for ids in encoded(corpus, tokenizer):
+        pending += ids + separator
         while len(pending) >= body:
             yield head + pending[:body]
             pending = pending[body:]

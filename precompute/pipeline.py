@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, SampledPositions
+from backend.atlas.records import Config, ContextRecord, ModelRecord, RunPlan, SampledPositions
 from backend.atlas.store import Atlas
 from backend.core.classes import classify
 from backend.core.forward import ablate_each
 from backend.core.metrics import weights
-from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, TokenBatch
+from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Frequency, TokenBatch
 from backend.core.metrics.engine import DEFAULT_MEMORY
+from backend.core.metrics.frequency import Unigram, alignment
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles, find_model
-from precompute import contexts
+from precompute import contexts, unigrams
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
 from precompute.corpus import open_corpus, pack, tokens_hash
 from precompute.directions import DirectTokens
@@ -68,11 +69,14 @@ def run(
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, model.uncounted, config.seed)
-    record = atlas.begin_run(_plan(config, files, model, layer, sample, corpus.name))
+    frequencies = unigrams.Frequencies.of(config, corpus, model)
+    told = config.as_dict() | frequencies.described()
+    record = atlas.begin_run(_plan(config, files, model, layer, sample, corpus.name, told))
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
-    work = Run(record.id, config, atlas, model, layer, sample, scratch / f"run-{record.id}", reporter, memory)
+    folder = scratch / f"run-{record.id}"
+    work = Run(record.id, config, atlas, model, layer, sample, frequencies, folder, reporter, memory)
     try:
         with beating(atlas, record.id):
             work.carry_out()
@@ -83,7 +87,7 @@ def run(
 
 
 def _plan(
-    config: RunConfig, files: ModelFiles, model: AnalysisModel, layer: int, sample: Sample, corpus: str
+    config: RunConfig, files: ModelFiles, model: AnalysisModel, layer: int, sample: Sample, corpus: str, told: Config
 ) -> RunPlan:
     described = ModelRecord(
         slug=files.slug,
@@ -108,7 +112,7 @@ def _plan(
         seed=config.seed,
         null_dim=min(config.null_dim or weights.default_null_dim(model.d_model), model.d_model),
         tokens_total=len(sample.order),
-        config=config.as_dict(),
+        config=told,
         versions={"python": platform.python_version()} | {name: version(name) for name in packages},
     )
 
@@ -124,6 +128,7 @@ class Run:
         model: AnalysisModel,
         layer: int,
         sample: Sample,
+        frequencies: unigrams.Frequencies,
         scratch: Path,
         reporter: Reporter,
         memory: int,
@@ -133,16 +138,18 @@ class Run:
         self.readout = model.readout_of(layer)
         self.traces = Traces(model, sample, scratch, layer)
         self.columns: Columns = {}
+        self.frequencies = frequencies
 
     def carry_out(self) -> None:
         with torch.no_grad():
             self.weights()
             means = self.activations()
             self.contexts()
+            unigram = self.unigram()
             if self.layer == self.model.last_layer:
-                self.effects(means)
+                self.effects(means, unigram)
             else:
-                self.effects_by_forward(means)
+                self.effects_by_forward(means, unigram)
         self.atlas.finish_run(self.id)
         self.traces.remove()
 
@@ -239,7 +246,15 @@ class Run:
             )
         return records
 
-    def effects(self, means: NDArray[np.float64]) -> None:
+    def unigram(self) -> Unigram:
+        """Token frequencies from where the run takes them, and how each neuron lies to their direction."""
+        shards = (self.traces[index] for index in range(len(self.sample.shards)))
+        unigram = self.frequencies.unigram(shards, self.reporter.say)
+        cosines = alignment(self.readout.W_out, self.readout.W_U, unigram)
+        self.columns["freq_alignment"] = cosines.cpu().numpy()
+        return unigram
+
+    def effects(self, means: NDArray[np.float64], unigram: Unigram) -> None:
         """Mean ablation of every neuron at every counted position, a shard of shuffled positions at a time."""
         order = self.sample.order
         places = [order[start : start + SHARD_TOKENS] for start in range(0, len(order), SHARD_TOKENS)]
@@ -249,7 +264,7 @@ class Run:
         sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float().to(self.model.device)
-        engine = EffectsEngine(self.readout, self.config.mode, self.memory)
+        engine = EffectsEngine(self.readout, self.config.mode, self.memory, unigram)
         self.reporter.say(
             f"Effects by {engine.kernel.name} ({engine.kernel.reason}). The first time, loops are compiled."
         )
@@ -263,7 +278,7 @@ class Run:
             self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
             self.reporter.advance(len(chosen))
 
-    def effects_by_forward(self, means: NDArray[np.float64]) -> None:
+    def effects_by_forward(self, means: NDArray[np.float64], unigram: Unigram) -> None:
         """Mean ablation of every neuron of an earlier layer, at all positions of a sequence: a sequence a shard."""
         counted = np.sort(self.sample.order)
         length = self.config.seq_len
@@ -276,12 +291,13 @@ class Run:
         sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float()
+        frequency = Frequency.of(self.model.readout, unigram)
         sampled = _SampledEffects(self, parts)
         for index, chosen in enumerate(places):
             if index in done or not len(chosen):
                 continue
             tokens, positions = torch.from_numpy(self.sample.tokens[index]), torch.from_numpy(chosen % length)
-            effects = ablate_each(self.model, tokens, self.layer, targets, positions, self.reporter.advance)
+            effects = ablate_each(self.model, tokens, self.layer, targets, positions, self.reporter.advance, frequency)
             sums.append(EffectSums.of(effects))
             activations = gathered.at(chosen, self.model.device)[1]
             self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
@@ -290,7 +306,7 @@ class Run:
         self, index: int, shards: int, sums: list[EffectSums], effects: Effects, sampled: "_SampledEffects | None"
     ) -> None:
         whole = reduce(EffectSums.plus, sums)
-        columns = whole.columns()
+        columns = whole.columns() | {"freq_alignment": self.columns["freq_alignment"]}
         self.columns |= columns
         arrays = sums[-1].to_arrays() | (sampled.arrays_of(index) if sampled else {})
         with self.atlas.writing() as writer:
@@ -312,8 +328,10 @@ class Run:
 class _SampledEffects:
     """Per-token effects of the first shards, for box plots and scatters: shuffled order makes them a fair sample."""
 
-    _EFFECTS = ("activation", "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen")
-    _BEFORE = ("places", "loss_before", "entropy_before", "rank_before")
+    _EFFECTS = (
+        "activation", "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "delta_loss_freq",
+        "delta_kl",
+    )  # fmt: skip
 
     def __init__(self, work: Run, parts: dict[int, dict[str, NDArray[np.float64]]]) -> None:
         self._work = work
@@ -339,6 +357,7 @@ class _SampledEffects:
             "loss_before": effects.before_loss,
             "entropy_before": effects.before_entropy,
             "rank_before": effects.before_rank,
+            "kl_before": effects.before_kl,
         }
         self._kept[index] = {"places": places} | {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         return self
@@ -357,6 +376,7 @@ class _SampledEffects:
             loss_before=self._joined("loss_before"),
             entropy_before=self._joined("entropy_before"),
             rank_before=self._joined("rank_before").astype(np.int64),
+            kl_before=self._joined("kl_before"),
         )
 
     def effects(self) -> dict[str, NDArray[np.float32]]:

@@ -4,7 +4,7 @@ Traces are kept on disk beside the atlas while the run is unfinished, one safete
 run does not run the model again; a file that is missing is made again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ class TracedShard:
     """Of the token that follows; 0 at the last position, where none does."""
     entropy: Tensor
     rank: Tensor
+    predicted: Tensor
+    """The sum of the predictions at all its positions, [d_vocab], float64."""
 
 
 class Traces:
@@ -63,8 +65,8 @@ class Traces:
 
     def __getitem__(self, index: int) -> TracedShard:
         path = self._folder / f"trace-{index:05d}.safetensors"
-        if path.exists():
-            return TracedShard(**load_file(path))
+        if path.exists() and set(found := load_file(path)) == {f.name for f in fields(TracedShard)}:
+            return TracedShard(**found)
         shard = self._compute(self._sample.shards[index])
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
@@ -76,7 +78,7 @@ class Traces:
         tokens = torch.from_numpy(self._sample.tokens[sequences])
         trace = self._model.trace(tokens, self._layer)
         targets = torch.cat([tokens[:, 1:], tokens[:, -1:]], dim=1).to(trace.residual.device)
-        loss, entropy, rank = self._predictions(trace.residual.flatten(0, 1), targets.flatten())
+        loss, entropy, rank, predicted = self._predictions(trace.residual.flatten(0, 1), targets.flatten())
         loss = loss.reshape(tokens.shape)
         loss[:, -1] = 0
         return TracedShard(
@@ -85,18 +87,22 @@ class Traces:
             loss,
             entropy.reshape(tokens.shape),
             rank.reshape(tokens.shape),
+            predicted,
         )
 
-    def _predictions(self, residual: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _predictions(self, residual: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         readout = self._model.readout
         parts = []
+        predicted = torch.zeros(readout.W_U.shape[1], dtype=torch.float64, device=residual.device)
         for x, target in zip(residual.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
             centred = readout.centred(x)
-            parts.append(distribution(readout.logits(centred, readout.scale(centred)), target))
+            logits = readout.logits(centred, readout.scale(centred))
+            parts.append(distribution(logits, target))
+            predicted += logits.softmax(dim=1).sum(dim=0, dtype=torch.float64)
         loss, entropy, rank = (
             torch.cat([getattr(p, name) for p in parts]).cpu() for name in ("loss", "entropy", "rank")
         )
-        return loss, entropy, rank
+        return loss, entropy, rank, predicted.cpu()
 
     def remove(self) -> None:
         """Delete the files of a finished run."""

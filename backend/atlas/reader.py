@@ -55,7 +55,8 @@ class Reader:
         row = self._one(select(PositionsRow).where(PositionsRow.run == run))
         if row is None:
             return None
-        return SampledPositions(row.tokens, row.targets, row.loss_before, row.entropy_before, row.rank_before)
+        before = (row.loss_before, row.entropy_before, row.rank_before, row.kl_before)
+        return SampledPositions(row.tokens, row.targets, *before)
 
     def token_effects(self, run: int, indices: list[int]) -> list[dict[str, Array]]:
         """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""

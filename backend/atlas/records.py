@@ -124,6 +124,8 @@ class SampledPositions:
     loss_before: Array
     entropy_before: Array
     rank_before: Array
+    kl_before: Array | None = None
+    """D_KL(P_freq‖P); None of a run made before token frequencies were."""
 
 
 @dataclass(frozen=True)

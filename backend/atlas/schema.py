@@ -182,6 +182,7 @@ class PositionsRow(Base):
     loss_before: Mapped[Numbers] = mapped_column(Array)
     entropy_before: Mapped[Numbers] = mapped_column(Array)
     rank_before: Mapped[Numbers] = mapped_column(Array)
+    kl_before: Mapped[Numbers | None] = mapped_column(Array)
 
 
 class TokenEffectsRow(Base):

@@ -175,6 +175,7 @@ class Writer:
                 loss_before=positions.loss_before.astype(np.float32),
                 entropy_before=positions.entropy_before.astype(np.float32),
                 rank_before=positions.rank_before.astype(np.int32),
+                kl_before=None if positions.kl_before is None else positions.kl_before.astype(np.float32),
             )
         )
 

@@ -2,8 +2,10 @@
 
 An entropy neuron writes into the unembedding's null space (high null_fraction), moves few logits of its own (low
 logit_var), acts through the final norm (high ln_mediated) and has an effect worth the name (total_effect above the
-run's median); §3 of the paper. A prediction neuron moves particular tokens (high logit_var). Thresholds are quantiles
-within the run, so that they mean the same for every model.
+run's median); §3 of the paper. A token-frequency neuron moves the prediction's distance from the token frequencies
+(high abs_delta_kl) and acts along their direction (high freq_mediated); §4. A prediction neuron moves particular tokens
+(high logit_var). Thresholds are quantiles within the run, so that they mean the same for every model; a neuron that
+fits several rules has the first of these classes.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ Columns = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Quantiles (0..1) within the run, and one absolute floor."""
+    """Quantiles (0..1) within the run, and two absolute floors."""
 
     null_fraction: float = 0.98
     logit_var_low: float = 0.25
@@ -27,6 +29,9 @@ class Thresholds:
     total_effect: float = 0.5
     ln_mediated: float = 0.2
     """Not a quantile: the least share of the effect that must go through the norm."""
+    abs_delta_kl: float = 0.9
+    freq_mediated: float = 0.2
+    """Not a quantile either: the least share that must go along the token-frequency direction."""
 
 
 DEFAULT = Thresholds()
@@ -51,7 +56,16 @@ def classify(columns: Columns, thresholds: Thresholds = DEFAULT) -> list[NeuronC
             & (columns["ln_mediated"] >= thresholds.ln_mediated)
             & (total_effect >= _quantile(total_effect, thresholds.total_effect))
         )
-    return ["entropy" if e else "prediction" if p else "plain" for e, p in zip(entropy, prediction, strict=True)]
+    frequency = np.zeros(count, dtype=bool)
+    if "freq_mediated" in columns and "abs_delta_kl" in columns:
+        moved = columns["abs_delta_kl"]
+        frequency = (columns["freq_mediated"] >= thresholds.freq_mediated) & (
+            moved >= _quantile(moved, thresholds.abs_delta_kl)
+        )
+    rules: list[tuple[NeuronClass, NDArray[np.bool_]]] = [
+        ("entropy", entropy), ("token_frequency", frequency), ("prediction", prediction),
+    ]  # fmt: skip
+    return [next((name for name, fits in rules if fits[index]), "plain") for index in range(count)]
 
 
 def explain(
@@ -77,7 +91,11 @@ def explain(
         return f"It moves the logits of particular tokens: {variance}; {rho}, {mediated}."
     if neuron_class == "token_frequency":
         share = told("freq_mediated", "frequency-mediated share", ".2f")
-        return f"It shifts the prediction along the unigram direction: {share}."
+        distance = told("abs_delta_kl", "mean change of the distance from token frequencies", ".4f", " nats")
+        cosine = metrics.get("freq_alignment")
+        does = "shifts" if cosine is None else "raises" if cosine > 0 else "suppresses"
+        what = "the prediction along the token-frequency direction" if cosine is None else "common tokens when active"
+        return f"It {does} {what}: {share}, {distance}."
     return f"No class stands out: {rho}, {variance}, {mediated}, {effect}."
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from backend.core.interventions import Intervention
-from backend.core.metrics.effects import Effects, joined_effects
+from backend.core.metrics.effects import Effects, Frequency, joined_effects
 from backend.core.metrics.moved import Unmoved, moved_effects
 from backend.core.model import AnalysisModel, Hooks
 from backend.core.neurons import HeadId, NeuronId, Unit
@@ -96,6 +96,7 @@ def ablate_each(
     targets: Tensor,
     positions: Tensor,
     advanced: Callable[[int], None] = lambda neurons: None,
+    frequency: Frequency | None = None,
 ) -> Effects:
     """What setting each neuron of a layer, alone and at every position of a sequence, does at some positions.
 
@@ -108,7 +109,7 @@ def ablate_each(
     """
     start = model.residual_before(tokens[None], layer)
     plain = model.continued(start, layer, [])[0]
-    unmoved = Unmoved.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device))
+    unmoved = Unmoved.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device), frequency)
     at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
     found: list[Effects] = []
     for neurons in torch.arange(len(targets)).split(at_once):

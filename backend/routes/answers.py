@@ -112,6 +112,7 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
         loss_before=positions.loss_before.tolist(),
         entropy_before=positions.entropy_before.tolist(),
         rank_before=positions.rank_before.tolist(),
+        kl_before=None if positions.kl_before is None else positions.kl_before.tolist(),
         background_total=total,
         background_frozen=frozen,
         **arrays,

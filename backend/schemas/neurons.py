@@ -103,6 +103,11 @@ class TokenEffects(Wire):
     """After − before under clip ablation, which lowers activations above the mean to it: where the neuron is above its
     mean it is mean ablation, elsewhere nothing (Figure 4a). Null for neurons before the last layer, where what is done
     at one token also reaches those after it."""
+    kl_before: list[FiniteFloat] | None = None
+    """D_KL(P_freq‖P); null, as the next two, of a run made before token frequencies were measured."""
+    delta_kl: list[FiniteFloat] | None = None
+    delta_loss_freq: list[FiniteFloat] | None = None
+    """After − before, the logits' component along the token-frequency direction held."""
     background_total: list[FiniteFloat]
     """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
     background_frozen: list[FiniteFloat]

@@ -43,6 +43,11 @@ def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
     with sqlite3.connect(path) as database:
         for name in ("similar_ids", "similar_values", "logit_edges", "logit_counts"):
             database.execute(f"ALTER TABLE directions DROP COLUMN {name}")
+        database.execute("ALTER TABLE sampled_positions DROP COLUMN kl_before")
+        for name in ("direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl"):
+            database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
+            database.execute(f"ALTER TABLE neurons DROP COLUMN {name}_se")
+        database.execute("ALTER TABLE neurons DROP COLUMN freq_alignment")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     Atlas.open(path).close()
     with TestClient(create_service(Settings(atlas=str(path)), engine=LiveEngine(tmp_path))) as client:

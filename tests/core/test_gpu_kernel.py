@@ -5,6 +5,7 @@ import torch
 
 from backend.core.metrics import kernels
 from backend.core.metrics.kernels import Before
+from tests.core.test_frequency import with_direction
 from tests.core.test_kernels import small_problem
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform")
@@ -25,3 +26,20 @@ def test_the_kernel_agrees_with_the_plain_one(strength: float, bias: bool) -> No
         torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=5e-6, rtol=2e-6)
     assert torch.equal(found.rank, plain.rank)
     assert torch.equal(found.changed, plain.changed)
+    assert found.delta_loss_freq is None
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.02, 1.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_loss_with_a_direction_held_agrees_too(strength: float, bias: bool) -> None:
+    problem = small_problem(8, strength=strength, bias=bias, tokens=5, neurons=11, d_vocab=201, device=DEVICE)
+    before = Before.of(problem.logits, problem.targets, problem.b_U)
+    held = with_direction(problem)
+    plain, without, found = (
+        kernels.every_pair(held, before), gpu.every_pair(problem, before), gpu.every_pair(held, before)
+    )  # fmt: skip
+    assert found.delta_loss_freq is not None
+    torch.testing.assert_close(found.delta_loss_freq, plain.delta_loss_freq, atol=5e-6, rtol=2e-6)
+    assert strength == 0 or float((found.delta_loss_freq - found.delta_loss).abs().max()) > 1e-3
+    for name, values in vars(without).items():
+        assert values is None or torch.equal(getattr(found, name), values), name

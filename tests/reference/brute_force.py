@@ -77,6 +77,22 @@ class Reference:
             stack.enter_context(self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)))
             return _outcome(self._logits(tokens), tokens)
 
+    def ablated_logits(self, tokens: Tensor, neuron: int, target: float, layer: int = -1) -> Tensor:
+        """Logits with a neuron set to `target` at every position, [positions, d_vocab]."""
+        module = self.mlp_out if layer == -1 else self.neurons_of(layer)
+
+        def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            changed = inputs[0].clone()
+            changed[..., neuron] = target
+            return (changed,)
+
+        with _hooked(module.register_forward_pre_hook(replace)):
+            return self._logits(tokens)
+
+    def frequency(self, tokens: Tensor, p_freq: Any) -> "FrequencyReference":
+        """What token frequencies, [d_vocab], say of the plain logits and of others."""
+        return FrequencyReference(self._logits(tokens)[:-1].double(), tokens[1:], torch.as_tensor(p_freq))
+
     def neurons_of(self, layer: int) -> nn.Module:
         """The module whose input are a layer's activations."""
         return _at(self.model, self.family.mlp_out.replace("-1", str(layer)))
@@ -114,6 +130,30 @@ class Reference:
 
         with _hooked(module.register_forward_hook(written_out)):
             yield
+
+
+@dataclass
+class FrequencyReference:
+    """Section 4 written out."""
+
+    logits: Tensor
+    """Without ablation, [positions, d_vocab]."""
+    targets: Tensor
+    p_freq: Tensor
+
+    def divergence(self, logits: Tensor | None) -> Tensor:
+        """D_KL(P_freq‖P) of other logits (their last position is left out), or of the plain ones."""
+        log_p = (self.logits if logits is None else logits[:-1]).log_softmax(-1)
+        return (self.p_freq * (self.p_freq.log() - log_p)).sum(-1)
+
+    def held_loss(self, logits: Tensor) -> Tensor:
+        """The change of loss with the component along v_freq as it was (Eq. 7-8)."""
+        log_p = self.p_freq.log()
+        v = log_p - log_p.mean()
+        before, after = self.logits, logits[:-1]
+        held = after - (after @ v - before @ v)[:, None] * v / (v @ v)
+        losses = [-y.log_softmax(-1).gather(1, self.targets[:, None])[:, 0] for y in (held, before)]
+        return losses[0] - losses[1]
 
 
 def _outcome(logits: Tensor, tokens: Tensor) -> Outcome:

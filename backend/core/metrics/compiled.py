@@ -59,7 +59,7 @@ def fill_rows(
     wild = wanted & (reach.farthest > FARTHEST)
     for t in wild.any(dim=1).nonzero().flatten().tolist():
         chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
-    pairs = _in_blocks(wanted & ~wild)
+    pairs = in_blocks(wanted & ~wild)
     if not len(pairs[0]):
         return
     degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
@@ -89,7 +89,7 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
         stop = min(start + size, len(wanted))
         _LOOPS.window_ranks(logits, A, *per_pair, start, stop, more, beaten)
 
-    _in_parallel(work, range(0, len(wanted), size))
+    in_parallel(work, range(0, len(wanted), size))
     ranks = before.rank[:, None] + torch.from_numpy(more)
     out.rank.copy_(torch.where(wanted, ranks, out.rank))
     out.changed.copy_(torch.where(wanted, torch.from_numpy(beaten), out.changed))
@@ -188,7 +188,7 @@ class Degrees:
         return cls(_degrees(x, z, orders, sizes, rounding), mass, rounding / mass.shape[1])
 
 
-def _in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
+def in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and rows of the wanted pairs, by blocks of tokens and there by row."""
     parts = []
     for start in range(0, len(wanted), _TOKENS_AT_ONCE):
@@ -218,20 +218,24 @@ def _sums(
         mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, problem.targets, before.top
     )  # fmt: skip
     data = (p, log_p, A, sizes, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
-    blocks = (tokens // _TOKENS_AT_ONCE).numpy()
-    # A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
-    ends = np.flatnonzero(np.diff(blocks)) + 1
-    size = max(16, len(tokens) // (8 * _workers()))
-    cuts = sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
-    jobs = list(pairwise(cuts))
-    _in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), jobs)
+    in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), pairwise(cuts(tokens)))
     return torch.from_numpy(sums), torch.from_numpy(above)
+
+
+def cuts(tokens: Tensor) -> list[int]:
+    """Where to cut a list of pairs, as `in_blocks` orders them, into jobs.
+
+    A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
+    """
+    ends = np.flatnonzero(np.diff((tokens // _TOKENS_AT_ONCE).numpy())) + 1
+    size = max(16, len(tokens) // (8 * _workers()))
+    return sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
 
 
 def over_tokens(count: int, work: Callable[[int, int], Any]) -> None:
     """Call work(first, last) for parts of the tokens, on all cores."""
     size = max(1, -(-count // (4 * _workers())))
-    _in_parallel(lambda first: work(first, min(first + size, count)), range(0, count, size))
+    in_parallel(lambda first: work(first, min(first + size, count)), range(0, count, size))
 
 
 def arrays(*tensors: Tensor) -> list[Any]:
@@ -243,7 +247,7 @@ def _workers() -> int:
     return max(1, torch.get_num_threads())
 
 
-def _in_parallel(work: Callable[[Any], Any], jobs: Iterable[Any]) -> None:
+def in_parallel(work: Callable[[Any], Any], jobs: Iterable[Any]) -> None:
     """Run jobs that release the interpreter's lock on all cores; the first error is raised."""
     with ThreadPoolExecutor(_workers()) as pool:
         for _ in pool.map(work, jobs):

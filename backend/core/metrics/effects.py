@@ -5,7 +5,7 @@ x is the residual stream after the last block, s the final norm's scale of it, n
 direct effect holds its scale at s (Eq. 6), so what only the total shows went through the final LayerNorm.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backend.core.metrics.engine import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
+from backend.core.metrics.frequency import Unigram, read_by
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.statistics import Array, mean_and_error, ratio_error
 
@@ -95,18 +96,27 @@ class Effects:
     delta_entropy_frozen: Tensor
     delta_reciprocal_rank: Tensor
     changed: Tensor
+    before_kl: Tensor | None = None
+    """D_KL(P_freq‖P); None, as the next two, where token frequencies are not known."""
+    delta_kl: Tensor | None = None
+    delta_loss_freq: Tensor | None = None
+    """The change of loss with the logits' component along v_freq held."""
 
 
 class EffectsEngine:
     """Effects of all neurons of a readout, by the fastest kernel for its device, within a bound on memory."""
 
-    def __init__(self, readout: Readout, mode: Mode = "exact", memory: int = DEFAULT_MEMORY) -> None:
+    def __init__(
+        self, readout: Readout, mode: Mode = "exact", memory: int = DEFAULT_MEMORY, unigram: Unigram | None = None
+    ) -> None:
         """
         Args:
             memory: bytes that the engine's own tensors may take; smaller tiles change no result beyond rounding.
+            unigram: token frequencies, which the effects on and through them need; None leaves those out.
         """
         self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
-        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1])
+        self._frequency = None if unigram is None else Frequency.of(readout, unigram)
+        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
         self._kept: DirectPath | None = None
 
     def effects(self, batch: TokenBatch, targets: Tensor) -> Effects:
@@ -129,14 +139,16 @@ class EffectsEngine:
         c = deltas / scale[:, None]
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
         before = Before.of(logits, batch.targets, readout.b_U)
-        pairs = [
-            self.kernel.every_pair(
-                Problem(logits, batch.targets, c[:, part].contiguous(), r[:, part].contiguous(), path, readout.b_U),
-                before,
-            )
-            for part, path in self._paths()
-        ]
-        return effects_of(before, pairs[0] if len(pairs) == 1 else PairStatistics(**_joined(pairs, dim=1)))
+        frequency = self._frequency
+        direction = None if frequency is None else frequency.direction
+        parts = []
+        for part, path in self._paths():
+            own = (c[:, part].contiguous(), r[:, part].contiguous())
+            problem = Problem(logits, batch.targets, *own, path, readout.b_U, direction)
+            pairs = self.kernel.every_pair(problem, before)
+            told = {} if frequency is None else frequency.told(problem, before, pairs)
+            parts.append(effects_of(before, pairs, told))
+        return parts[0] if len(parts) == 1 else joined_effects(parts)
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
         """A by slabs of neurons: kept if it is one slab, else formed anew each time."""
@@ -151,17 +163,47 @@ class EffectsEngine:
             yield part, DirectPath.of(readout.W_out[part], readout.W_U)
 
 
-def ablation_effects(readout: Readout, batch: TokenBatch, targets: Tensor) -> Effects:
+@dataclass(frozen=True)
+class Frequency:
+    """Token frequencies as the effects of one readout need them."""
+
+    unigram: Unigram
+    direction: Tensor
+    """v̂, [d_vocab], in the readout's precision and on its device."""
+    read: Tensor
+    """W_U·P_freq, [d_model], float64."""
+
+    @classmethod
+    def of(cls, readout: Readout, unigram: Unigram) -> Self:
+        placed = Unigram(unigram.p.to(readout.W_U.device))
+        return cls(placed, placed.direction.to(readout.W_U), read_by(readout.W_U, placed.p))
+
+    def told(self, problem: Problem, before: Before, pairs: PairStatistics) -> dict[str, Tensor | None]:
+        """The fields of `Effects` that are about token frequency."""
+        mean_a = problem.path.W_out.double() @ self.read
+        predictions = before.predictions
+        return {
+            "before_kl": self.unigram.divergence(predictions),
+            "delta_kl": self.unigram.delta_divergence(problem, predictions, mean_a, pairs.delta_loss),
+            "delta_loss_freq": pairs.delta_loss_freq,
+        }
+
+
+def ablation_effects(
+    readout: Readout, batch: TokenBatch, targets: Tensor, unigram: Unigram | None = None
+) -> Effects:  # fmt: skip
     """What setting each neuron to its target does at each token; for many batches keep an `EffectsEngine`."""
-    return EffectsEngine(readout).effects(batch, targets)
+    return EffectsEngine(readout, unigram=unigram).effects(batch, targets)
 
 
 def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
-    return {f.name: torch.cat([getattr(part, f.name) for part in parts], dim=dim) for f in fields(parts[0])}
+    """The tensors of all parts together; what is None is left out."""
+    names = [f.name for f in fields(parts[0]) if getattr(parts[0], f.name) is not None]
+    return {name: torch.cat([getattr(part, name) for part in parts], dim=dim) for name in names}
 
 
-def effects_of(before: Before, pairs: PairStatistics) -> Effects:
-    """What the kernels found, beside the predictions before."""
+def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor | None]) -> Effects:
+    """What the kernels found, beside the predictions before; told: what `Frequency.told` adds."""
     return Effects(
         before_loss=before.loss,
         before_entropy=before.entropy,
@@ -172,6 +214,7 @@ def effects_of(before: Before, pairs: PairStatistics) -> Effects:
         delta_entropy_frozen=pairs.delta_entropy_frozen,
         delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
         changed=pairs.changed,
+        **told,
     )
 
 
@@ -194,6 +237,16 @@ _MEANS: dict[str, Callable[[Effects], Tensor]] = {
 }
 """Every mean over tokens, [tokens, n_neurons] → its summand."""
 
+_FREQUENCY_MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "direct_effect_freq": lambda delta_loss, _: delta_loss.abs(),
+    "delta_kl": lambda _, delta_kl: delta_kl,
+    "abs_delta_kl": lambda _, delta_kl: delta_kl.abs(),
+}
+"""The same of `delta_loss_freq` and `delta_kl`, where token frequencies are known."""
+
+_SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_freq"}
+"""Shares of the total effect that a direct effect leaves out."""
+
 
 @dataclass(frozen=True)
 class EffectSums:
@@ -204,8 +257,8 @@ class EffectSums:
     """Σq by metric, each [n_neurons]."""
     squares: dict[str, Array]
     """Σq² by metric."""
-    products: Array
-    """Σ |Δloss|·|Δloss frozen|, [n_neurons]: the covariance behind ln_mediated's error."""
+    products: dict[str, Array]
+    """Σ |Δloss|·|its direct part| by share of `_SHARES`, [n_neurons]: the covariance behind the share's error."""
     before_loss: float
     before_entropy: float
 
@@ -213,11 +266,16 @@ class EffectSums:
     def of(cls, effects: Effects) -> Self:
         """The sums of one batch."""
         summands = {name: summand(effects).double() for name, summand in _MEANS.items()}
+        loss, kl = effects.delta_loss_freq, effects.delta_kl
+        if loss is not None and kl is not None:
+            summands |= {name: summand(loss, kl).double() for name, summand in _FREQUENCY_MEANS.items()}
+        known = {share: direct for share, direct in _SHARES.items() if direct in summands}
+        products = {share: summands["total_effect"] * summands[direct] for share, direct in known.items()}
         return cls(
             count=len(effects.before_loss),
             total={name: q.sum(dim=0).cpu().numpy() for name, q in summands.items()},
             squares={name: q.square().sum(dim=0).cpu().numpy() for name, q in summands.items()},
-            products=(summands["total_effect"] * summands["direct_effect_ln"]).sum(dim=0).cpu().numpy(),
+            products={share: product.sum(dim=0).cpu().numpy() for share, product in products.items()},
             before_loss=float(effects.before_loss.double().sum()),
             before_entropy=float(effects.before_entropy.double().sum()),
         )
@@ -228,7 +286,7 @@ class EffectSums:
             count=self.count + other.count,
             total={name: self.total[name] + other.total[name] for name in self.total},
             squares={name: self.squares[name] + other.squares[name] for name in self.squares},
-            products=self.products + other.products,
+            products={share: self.products[share] + other.products[share] for share in self.products},
             before_loss=self.before_loss + other.before_loss,
             before_entropy=self.before_entropy + other.before_entropy,
         )
@@ -239,18 +297,21 @@ class EffectSums:
         means = {name: mean_and_error(self.total[name], self.squares[name], self.count) for name in self.total}
         for name, value in means.items():
             columns[name], columns[f"{name}_se"] = value.mean, value.error
-        total, direct = means["total_effect"], means["direct_effect_ln"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            columns["ln_mediated"] = 1 - direct.mean / total.mean
-        columns["ln_mediated_se"] = ratio_error(direct, total, self.products, self.count)
+        total = means["total_effect"]
+        for share, products in self.products.items():
+            direct = means[_SHARES[share]]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                columns[share] = 1 - direct.mean / total.mean
+            columns[f"{share}_se"] = ratio_error(direct, total, products, self.count)
         return columns
 
     def to_arrays(self) -> dict[str, Array]:
         """For storing a shard; `from_arrays` reads it back."""
         arrays = {f"total.{name}": array for name, array in self.total.items()}
         arrays |= {f"squares.{name}": array for name, array in self.squares.items()}
+        arrays |= {f"products.{share}": array for share, array in self.products.items()}
         counts = np.array([self.count, self.before_loss, self.before_entropy])
-        return {**arrays, "products": self.products, "counts": counts}
+        return {**arrays, "counts": counts}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Array]) -> Self:
@@ -259,5 +320,5 @@ class EffectSums:
         def group(prefix: str) -> dict[str, Array]:
             return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-        total, squares = group("total."), group("squares.")
-        return cls(int(count), total, squares, arrays["products"], float(before_loss), float(before_entropy))
+        total, squares, products = group("total."), group("squares."), group("products.")
+        return cls(int(count), total, squares, products, float(before_loss), float(before_entropy))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from backend.core.metrics import compiled, kernels, series, survey
+from backend.core.metrics import compiled, held, kernels, series, survey
 from backend.core.metrics.kernels import Before, PairStatistics, Problem
 
 Mode = Literal["exact", "survey"]
@@ -19,6 +19,8 @@ _MOST_TOKENS = 256
 _FEW_TOKENS = 16
 _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
+_MORE_ROWS_A_TOKEN = 5
+"""… and where a direction is held, besides."""
 _ROWS_OF_SCRATCH = 560
 """… and that the kernel takes besides."""
 _WITH_POWERS = 4
@@ -37,13 +39,16 @@ class Tiles:
     """Whether there is room for the powers of A."""
 
     @classmethod
-    def within(cls, memory: int, n_neurons: int, d_vocab: int) -> "Tiles":
-        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons."""
-        row = 4 * d_vocab
-        tokens = _MOST_TOKENS
-        while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
+    def within(cls, memory: int, n_neurons: int, d_vocab: int, held: bool = False) -> "Tiles":
+        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons.
+
+        held: whether a direction of the logits is held too.
+        """
+        row, tokens = 4 * d_vocab, _MOST_TOKENS
+        a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if held else 0)
+        while tokens > 8 and tokens * a_token * row > memory / 3:
             tokens //= 2
-        left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
+        left = memory - (tokens * a_token + _ROWS_OF_SCRATCH) * row
         return cls(
             tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), left >= _WITH_POWERS * n_neurons * row
         )
@@ -88,6 +93,8 @@ def by_series(problem: Problem, before: Before) -> PairStatistics:
     spread = compiled.Spread(expansion.spread, series.EXACT.order + 1)
     compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
     compiled.fill_ranks(problem, before, certified, out)
+    if expansion.held is not None:
+        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, ~expansion.held_certified, out)
     return out
 
 
@@ -97,4 +104,6 @@ def by_rows(problem: Problem, before: Before) -> PairStatistics:
     everything = torch.ones_like(problem.c, dtype=torch.bool)
     mean_a = problem.path.mean(before.predictions.p)
     compiled.fill_rows(problem, before, mean_a, everything, out)
+    if problem.direction is not None:
+        held.fill_held(problem, before, held.Held.of(problem, before.predictions), mean_a, everything, out)
     return out

@@ -122,6 +122,8 @@ class Problem:
     path: DirectPath
     b_U: Tensor | None
     """The unembedding's bias, [d_vocab], or None where it is zero."""
+    direction: Tensor | None = None
+    """A direction v̂ of the logits, of length 1, [d_vocab]; asks for `delta_loss_freq`."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,15 @@ class PairStatistics:
     """The correct token's rank after ablation, norm recomputed; integer from 1."""
     changed: Tensor
     """Whether some token now beats the token that was most probable before (norm recomputed)."""
+    delta_loss_freq: Tensor | None = None
+    """As delta_loss, with the logits' component along `Problem.direction` put back to what it was; None without one."""
 
     @classmethod
     def empty(cls, problem: Problem) -> "PairStatistics":
         """Room for all pairs of a problem."""
         kinds = {"rank": torch.int64, "changed": torch.bool}
-        return cls(**{f.name: torch.empty_like(problem.c, dtype=kinds.get(f.name)) for f in fields(cls)})
+        names = [f.name for f in fields(cls) if problem.direction is not None or f.name != "delta_loss_freq"]
+        return cls(**{name: torch.empty_like(problem.c, dtype=kinds.get(name)) for name in names})
 
 
 def every_pair(problem: Problem, before: Before) -> PairStatistics:
@@ -213,3 +218,21 @@ def _fill(
     total = normalise(y, scratch)
     out.delta_loss[t, neurons] = total.log_partition + (highest - correct).squeeze(1) - before.loss[t]
     out.delta_entropy[t, neurons] = total.entropy - before.entropy[t]
+    if problem.direction is not None and out.delta_loss_freq is not None:
+        correct -= highest
+        out.delta_loss_freq[t, neurons] = _held_loss(problem, t, y, correct, scratch) - before.loss[t]
+
+
+def _held_loss(problem: Problem, t: int, y: Tensor, correct: Tensor, scratch: Tensor) -> Tensor:
+    """The loss with y's component along the direction as it was before, [neurons]; y and scratch are overwritten.
+
+    y may be short of a constant: the direction has mean 0. correct: y of the correct token, [neurons, 1].
+    """
+    direction = problem.direction
+    assert direction is not None
+    moved = (torch.sub(y, problem.logits[t], out=scratch) @ direction)[:, None]
+    y.addcmul_(moved, direction, value=-1)
+    correct = correct - moved * direction[problem.targets[t]]
+    highest = y.amax(dim=1, keepdim=True)
+    partition = y.sub_(highest).exp_().sum(dim=1)
+    return partition.log() + (highest - correct).squeeze(1)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.core.metrics import compiled
+from backend.core.metrics import compiled, held
 from backend.core.metrics.distributions import distribution
-from backend.core.metrics.effects import Effects, Readout, effects_of
+from backend.core.metrics.effects import Effects, Frequency, Readout, effects_of
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 
 
@@ -25,14 +25,17 @@ class Unmoved:
     logits: Tensor
     targets: Tensor
     before: Before
+    frequency: Frequency | None
 
     @classmethod
-    def of(cls, readout: Readout, residual: Tensor, targets: Tensor) -> "Unmoved":
+    def of(
+        cls, readout: Readout, residual: Tensor, targets: Tensor, frequency: Frequency | None = None
+    ) -> "Unmoved":  # fmt: skip
         """From the residual stream after the last block [tokens, d_model] and the next tokens [tokens]."""
         centred = readout.centred(residual)
         scale = readout.scale(centred)
         logits = readout.logits(centred, scale)
-        return cls(centred, scale, logits, targets, Before.of(logits, targets, readout.b_U))
+        return cls(centred, scale, logits, targets, Before.of(logits, targets, readout.b_U), frequency)
 
 
 def moved_effects(readout: Readout, unmoved: Unmoved, residual: Tensor) -> Effects:
@@ -44,7 +47,25 @@ def moved_effects(readout: Readout, unmoved: Unmoved, residual: Tensor) -> Effec
         pairs = _compiled(readout, unmoved, change, r)
     else:
         pairs = _plain(readout, unmoved, change, r)
-    return effects_of(unmoved.before, pairs)
+    return effects_of(unmoved.before, pairs, _told(readout, unmoved, change, r, pairs))
+
+
+def _told(
+    readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor, pairs: PairStatistics
+) -> dict[str, Tensor | None]:
+    """The same of token frequency as `Frequency.told`, where every token has a change of its own."""
+    frequency = unmoved.frequency
+    if frequency is None:
+        return {}
+    unigram, predictions = frequency.unigram, unmoved.before.predictions
+    change, r = change.double(), r.double()
+    beyond_a = (change * readout.W_U.T[unmoved.targets]).sum(dim=1) - change @ frequency.read
+    beyond = (r - 1) * unigram.beyond(predictions, readout.b_U) + r * beyond_a
+    return {
+        "before_kl": unigram.divergence(predictions),
+        "delta_kl": pairs.delta_loss.double() + beyond[:, None],
+        "delta_loss_freq": pairs.delta_loss_freq,
+    }
 
 
 def _compiled(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> PairStatistics:
@@ -52,19 +73,29 @@ def _compiled(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> 
     path = DirectPath.of_rows(change, readout.W_U, rows)
     own = torch.eye(len(rows), dtype=torch.bool)  # token t meets row t alone
     c = own.float()
-    problem = Problem(
-        unmoved.logits, unmoved.targets, c, r[:, None].expand_as(c).contiguous(), path, readout.b_U
-    )  # fmt: skip
+    r = r[:, None].expand_as(c).contiguous()
+    direction = None if unmoved.frequency is None else unmoved.frequency.direction
+    problem = Problem(unmoved.logits, unmoved.targets, c, r, path, readout.b_U, direction)
     mean_a = torch.diag(((unmoved.before.predictions.p @ readout.W_U.T) * change).sum(dim=1))
     out = PairStatistics.empty(problem)
     compiled.fill_rows(problem, unmoved.before, mean_a, own, out)
-    return PairStatistics(**{name: getattr(out, name)[own][:, None] for name in vars(out)})
+    if direction is not None:
+        along = held.Held.of(problem, unmoved.before.predictions)
+        held.fill_held(problem, unmoved.before, along, mean_a, own, out)
+    found = {name: values for name, values in vars(out).items() if values is not None}
+    return PairStatistics(**{name: values[own][:, None] for name, values in found.items()})
 
 
 def _plain(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> PairStatistics:
-    before, held = unmoved.before, unmoved.logits + change @ readout.W_U
-    frozen = distribution(held, unmoved.targets)
-    total = distribution(readout.rescaled(held, r), unmoved.targets)
+    before, frozen_logits = unmoved.before, unmoved.logits + change @ readout.W_U
+    frozen = distribution(frozen_logits, unmoved.targets)
+    after = readout.rescaled(frozen_logits, r)
+    total = distribution(after, unmoved.targets)
+    freq = None
+    if unmoved.frequency is not None:
+        direction = unmoved.frequency.direction
+        along = ((after - unmoved.logits) @ direction)[:, None]
+        freq = (distribution(after - along * direction, unmoved.targets).loss - before.loss)[:, None]
     return PairStatistics(
         delta_loss=(total.loss - before.loss)[:, None],
         delta_loss_frozen=(frozen.loss - before.loss)[:, None],
@@ -72,4 +103,5 @@ def _plain(readout: Readout, unmoved: Unmoved, change: Tensor, r: Tensor) -> Pai
         delta_entropy_frozen=(frozen.entropy - before.entropy)[:, None],
         rank=total.rank[:, None],
         changed=(total.top != before.top)[:, None],
+        delta_loss_freq=freq,
     )

@@ -32,14 +32,14 @@ FAST: Any = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(inline="always")
-def _third(k: F, v: F) -> F:
+def third(k: F, v: F) -> F:
     """e^{kv} − 1; the powers of k leave the loop, so that v is multiplied once a degree."""
     k2 = k * k / F(2)
     return v * (k + v * (k2 + v * (k2 * k / F(3))))
 
 
 @njit(inline="always")
-def _sixth(k: F, v: F) -> F:
+def sixth(k: F, v: F) -> F:
     k2 = k * k / F(2)
     k3 = k2 * k / F(3)
     k4 = k3 * k / F(4)
@@ -48,7 +48,7 @@ def _sixth(k: F, v: F) -> F:
 
 
 @njit(inline="always")
-def _twelfth(k: F, v: F) -> F:
+def twelfth(k: F, v: F) -> F:
     x = k * v
     rest = F(1 / 5040) + x * (
         F(1 / 40320) + x * (F(1 / 362880) + x * (F(1 / 3628800) + x * (F(1 / 39916800) + x * F(1 / 479001600))))
@@ -59,9 +59,9 @@ def _twelfth(k: F, v: F) -> F:
 
 
 @njit(inline="always")
-def _far(k: F, v: F) -> F:
+def far(k: F, v: F) -> F:
     """Four times e^{2x} − 1 = (e^x − 1)·(e^x − 1 + 2)."""
-    sixteenth = _twelfth(k / F(16), v)
+    sixteenth = twelfth(k / F(16), v)
     eighth = sixteenth * (sixteenth + F(2))
     quarter = eighth * (eighth + F(2))
     half = quarter * (quarter + F(2))
@@ -112,13 +112,13 @@ def _loop(expm1_x: Any, expm1_z: Any) -> Any:
     return plain, biased
 
 
-_plain_3, _biased_3 = _loop(_third, _third)
-_plain_6, _biased_6 = _loop(_sixth, _third)
-_plain_66, _biased_66 = _loop(_sixth, _sixth)
-_plain_12, _biased_12 = _loop(_twelfth, _third)
-_plain_1212, _biased_1212 = _loop(_twelfth, _twelfth)
-_plain_far, _biased_far = _loop(_far, _third)
-_plain_farfar, _biased_farfar = _loop(_far, _far)
+_plain_3, _biased_3 = _loop(third, third)
+_plain_6, _biased_6 = _loop(sixth, third)
+_plain_66, _biased_66 = _loop(sixth, sixth)
+_plain_12, _biased_12 = _loop(twelfth, third)
+_plain_1212, _biased_1212 = _loop(twelfth, twelfth)
+_plain_far, _biased_far = _loop(far, third)
+_plain_farfar, _biased_farfar = _loop(far, far)
 
 
 @njit(nogil=True, cache=True)

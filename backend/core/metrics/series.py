@@ -25,8 +25,10 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
+from backend.core.metrics.held import Held
 from backend.core.metrics.kernels import PairStatistics, Problem
 from backend.core.metrics.predictions import Predictions
+from backend.core.metrics.series_held import HeldMoments
 
 _NEURONS_AT_ONCE = 256
 _HALF_ERROR = 3 * 2.0**-9
@@ -116,8 +118,15 @@ class _Moments:
 class Series:
     """Losses and entropies of every pair of a problem, to a low order."""
 
-    def __init__(self, problem: Problem, predictions: Predictions, accuracy: Accuracy = EXACT) -> None:
+    def __init__(
+        self, problem: Problem, predictions: Predictions, accuracy: Accuracy = EXACT, *, losses_only: bool = False
+    ) -> None:
+        """
+        Args:
+            losses_only: leave out the moments that only entropies need; for `fill_held` alone.
+        """
         self._problem, self._predictions, self._accuracy = problem, predictions, accuracy
+        self._kinds = (0,) if losses_only else (0, 1)
         self._weights = _Weights(problem, predictions, accuracy.order)
         self._half = half_precision(problem.c.device.type) or torch.float32
         self.spread = torch.empty_like(problem.c)
@@ -126,6 +135,9 @@ class Series:
         self._first = {
             weight: problem.path.mean(self._weights.rows(weight, torch.float32)) for weight in self._weights_of(1)
         }
+        self.held = None if problem.direction is None else self._held_moments()
+        self.held_certified = torch.zeros_like(problem.c, dtype=torch.bool)
+        """Whose `delta_loss_freq` is certified, [tokens, n_neurons]; filled by `fill` and `fill_held`."""
 
     @property
     def mean_a(self) -> Tensor:
@@ -141,12 +153,43 @@ class Series:
             certified[:, part] = self._fill_part(part, out)
         return certified
 
-    def _fill_part(self, part: slice, out: PairStatistics) -> Tensor:
+    def fill_held(self, out: PairStatistics) -> None:
+        """Write `delta_loss_freq` alone; `held_certified` tells for which pairs it is certified."""
+        for start in range(0, self._problem.c.shape[1], _NEURONS_AT_ONCE):
+            part = slice(start, min(start + _NEURONS_AT_ONCE, self._problem.c.shape[1]))
+            self._fill_held_part(part, self._moments(part), out)
+
+    def _held_moments(self) -> HeldMoments:
+        problem, own, accuracy = self._problem, self._predictions, self._accuracy
+        held, omega = Held.of(problem, own), self._weights.omega
+        return HeldMoments(problem, own, held, omega, accuracy.order, accuracy.half_from, self._half)
+
+    def _fill_held_part(self, part: slice, moments: _Moments, out: PairStatistics) -> None:
+        extra, problem = self.held, self._problem
+        if extra is None or out.delta_loss_freq is None:
+            return
+        c, r, e = problem.c[:, part], problem.r[:, part], extra.held.e[:, part]
+        q, d = r - 1, r * c
+        orders = range(2, self._accuracy.order + 1)
+        rise = torch.stack([self._expect(moments, 0, n, q, d) / factorial(n) for n in orders]).sum(dim=0)
+        rise = rise + extra.rise(extra.central(part, moments.mean), q, d, e)
+        a_correct, u_correct = self._correct(part, moments)
+        x_correct = q * u_correct + d * a_correct + e * extra.held.correct
+        out.delta_loss_freq[:, part] = rise.log1p() - x_correct
+        self.held_certified[:, part] = self._held_bound(moments, q, d, e) <= self._accuracy.tolerance
+
+    def _correct(self, part: slice, moments: _Moments) -> tuple[Tensor, Tensor]:
+        """ã and ũ of the correct token, [tokens, neurons] and [tokens, 1]."""
         problem, own = self._problem, self._predictions
-        moments = self._moments(part)
-        c, r = problem.c[:, part], problem.r[:, part]
         a_correct = problem.path.A[part][:, problem.targets].T - moments.mean
-        u_correct = (own.log_correct - own.b_correct) - (own.mean_l - own.mean_b)
+        return a_correct, (own.log_correct - own.b_correct) - (own.mean_l - own.mean_b)
+
+    def _fill_part(self, part: slice, out: PairStatistics) -> Tensor:
+        problem = self._problem
+        moments = self._moments(part)
+        self._fill_held_part(part, moments, out)
+        c, r = problem.c[:, part], problem.r[:, part]
+        a_correct, u_correct = self._correct(part, moments)
         certified = torch.ones_like(c, dtype=torch.bool)
         for q, d, suffix in ((None, c, "_frozen"), (r - 1, r * c, "")):
             log_partition, tilted = self._tilt(moments, q, d)
@@ -158,7 +201,7 @@ class Series:
 
     def _weights_of(self, k: int) -> list[Weight]:
         """The weights that aᵏ is multiplied with."""
-        found = [(w, j) for w in (0, 1) for j in range(self._accuracy.order - k + 1)]
+        found = [(w, j) for w in self._kinds for j in range(self._accuracy.order - k + 1)]
         return sorted({self._weights.key(weight) for weight in found})
 
     def _moments(self, part: slice) -> _Moments:
@@ -183,7 +226,7 @@ class Series:
 
     def _centred(self, raw: dict[tuple[Weight, int], Tensor], mean: Tensor) -> dict[tuple[Weight, int], Tensor]:
         central: dict[tuple[Weight, int], Tensor] = {}
-        for w in (0, 1):
+        for w in self._kinds:
             for j in range(self._accuracy.order + 1):
                 weight = (w, j)
                 central[weight, 0] = self._weights.sum(weight)
@@ -231,4 +274,17 @@ class Series:
         if self._half != torch.float32:
             for n in range(self._accuracy.half_from, order + 1):
                 bound = bound + _HALF_ERROR * size**n / factorial(n) * weights.total ** (1 - n / (order + 1))
+        return bound
+
+    def _held_bound(self, moments: _Moments, q: Tensor, d: Tensor, e: Tensor) -> Tensor:
+        """A bound on the error of `delta_loss_freq`, in nats (series_held.py)."""
+        order, weights, extra = self._accuracy.order, self._weights, self.held
+        assert extra is not None
+        size = d.abs() * moments.spread + q.abs() * weights.spread + e.abs() * extra.spread
+        farthest = d.abs() * moments.farthest + q.abs() * weights.farthest + e.abs() * extra.held.farthest
+        size = size / (order + 3) ** (1 / (order + 1))
+        bound: Tensor = (order + 1 + farthest.exp()) / (order + 2) * size ** (order + 1) / factorial(order + 1)
+        if self._half != torch.float32:
+            for n in range(self._accuracy.half_from, order + 1):
+                bound = bound + _HALF_ERROR * size**n / factorial(n)
         return bound

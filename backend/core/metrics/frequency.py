@@ -1,0 +1,125 @@
+"""Token frequency (§4): the unigram distribution, the direction of the logits that it sets, and the distance from it.
+
+P_freq says how often each token occurs whatever the context. v_freq = log P_freq less its mean over the vocabulary is
+the direction of the logits along which a prediction moves towards P_freq or away from it (Eq. 7). A neuron's direct
+effect with that direction held (Eq. 8) is computed by the kernels, from `Problem.direction`; what it does to
+D_KL(P_freq‖P) follows here from its change of loss, without another sum over the vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core.metrics.kernels import TILE, Problem
+from backend.core.metrics.predictions import Predictions
+
+COUNT_SMOOTHING = 1.0
+"""Added to every token's count (Laplace), so that no probability is 0."""
+MEAN_SMOOTHING = 1e-9
+"""Added to every token's probability where P_freq is a mean of predictions; then the whole is scaled to sum to 1."""
+
+
+@dataclass(frozen=True)
+class Unigram:
+    """P_freq over a model's vocabulary."""
+
+    p: Tensor
+    """[d_vocab], float64; positive, and sums to 1."""
+
+    @classmethod
+    def of_counts(cls, counts: Tensor | NDArray[np.float64], smoothing: float = COUNT_SMOOTHING) -> Self:
+        """From how often each token was seen, [d_vocab]: (count + smoothing) / (total + smoothing·d_vocab).
+
+        Raises:
+            ValueError: a count is negative or not finite, the smoothing is negative, or a probability would be 0.
+        """
+        counts = torch.as_tensor(counts, dtype=torch.float64)
+        smoothed = counts + smoothing
+        if smoothing < 0 or not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()):
+            raise ValueError("counts and smoothing must be finite and not negative")
+        if not bool((smoothed > 0).all()):
+            raise ValueError("a token without a count has no probability: smooth the counts")
+        return cls(smoothed / smoothed.sum())
+
+    @classmethod
+    def of_mean(cls, total: Tensor) -> Self:
+        """From the sum of a model's predictions over positions, [d_vocab]."""
+        return cls.of_counts(total.double() / total.double().sum(), MEAN_SMOOTHING)
+
+    @cached_property
+    def v(self) -> Tensor:
+        """v_freq, [d_vocab], float64 (Eq. 7)."""
+        log_p = self.p.log()
+        return log_p - log_p.mean()
+
+    @cached_property
+    def direction(self) -> Tensor:
+        """v_freq at length 1, [d_vocab], float64; 0 everywhere where all tokens are equally frequent."""
+        length = float(torch.linalg.vector_norm(self.v))
+        # A uniform P_freq leaves rounding in place of a direction.
+        return self.v / length if length > 1e-9 * len(self.v) ** 0.5 else torch.zeros_like(self.v)
+
+    @property
+    def entropy(self) -> float:
+        return -float((self.p * self.p.log()).sum())
+
+    def divergence(self, predictions: Predictions) -> Tensor:
+        """D_KL(P_freq‖P) of every token's prediction, in nats, [tokens], float64; never below 0."""
+        # float32 of P_freq errs by 6·10⁻⁸ of each term: 10⁻⁶ nats in all.
+        expected = predictions.log_p @ self.p.to(predictions.log_p)
+        return (-self.entropy - expected.double()).clamp_min(0)
+
+    def delta_divergence(
+        self, problem: Problem, predictions: Predictions, mean_a: Tensor, delta_loss: Tensor
+    ) -> Tensor:
+        """The change of D_KL(P_freq‖P) for every pair, after − before, [tokens, n_neurons], float64.
+
+        Args:
+            mean_a: Σ P_freq·A_i, [n_neurons], float64.
+
+        With ΔL the change of the logits, ΔKL = ΔlogZ − Σ P_freq·ΔL and Δloss = ΔlogZ − ΔL_correct. As
+        ΔL = q·u + d·A_i with u = L − b_U, q = r − 1 and d = r·c, the difference is q and d times what u and A_i are at
+        the correct token beyond their means under P_freq.
+        """
+        q, d = problem.r.double() - 1, problem.r.double() * problem.c
+        beyond_u = self.beyond(predictions, problem.b_U)
+        beyond_a = problem.path.of_tokens(problem.targets).double() - mean_a
+        return delta_loss.double() + q * beyond_u[:, None] + d * beyond_a
+
+    def beyond(self, predictions: Predictions, b_U: Tensor | None) -> Tensor:
+        """u of the correct token beyond its mean under P_freq, [tokens], float64."""
+        weights = self.p.to(predictions.log_p)
+        mean, correct = predictions.log_p @ weights, predictions.log_correct[:, 0].double()
+        if b_U is None:
+            return correct - mean
+        return correct - predictions.b_correct[:, 0] - (mean.double() - b_U @ weights)
+
+
+def read_by(W_U: Tensor, values: Tensor) -> Tensor:
+    """W_U·values for values [d_vocab]: what a residual stream writes onto them, [d_model], float64."""
+    read = torch.zeros(len(W_U), dtype=torch.float64, device=W_U.device)
+    values = values.to(read)
+    for start in range(0, W_U.shape[1], TILE):
+        part = slice(start, start + TILE)
+        read += W_U[:, part].double() @ values[part]
+    return read
+
+
+def alignment(W_out: Tensor, W_U: Tensor, unigram: Unigram) -> Tensor:
+    """Cosine of each neuron's A_i with v_freq, [n_neurons], float64.
+
+    Positive: while the activation is, the neuron raises common tokens and suppresses rare ones; negative: it suppresses
+    common tokens. 0 for a neuron that writes nothing.
+    """
+    gram = torch.zeros(len(W_U), len(W_U), dtype=torch.float64, device=W_U.device)
+    for start in range(0, W_U.shape[1], TILE):
+        part = W_U[:, start : start + TILE].double()
+        gram += part @ part.T
+    rows, read = W_out.double(), read_by(W_U, unigram.direction)
+    length = ((rows @ gram) * rows).sum(dim=1).clamp_min(0).sqrt()
+    return torch.where(length > 0, rows @ read / length.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
