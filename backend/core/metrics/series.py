@@ -161,8 +161,7 @@ class Series:
 
     def _held_moments(self) -> HeldMoments:
         problem, own, accuracy = self._problem, self._predictions, self._accuracy
-        held, omega = Held.of(problem, own), self._weights.omega
-        return HeldMoments(problem, own, held, omega, accuracy.order, accuracy.half_from, self._half)
+        return HeldMoments(problem, own, Held.of(problem, own), accuracy.order, accuracy.half_from, self._half)
 
     def _fill_held_part(self, part: slice, moments: _Moments, out: PairStatistics) -> None:
         extra, problem = self.held, self._problem

@@ -9,48 +9,48 @@ only F = Σ p·e^X is wanted and ω ≥ (N + 3)·p, a share 1/(N + 3) of Y^{N+1}
 
 from itertools import product
 from math import comb, factorial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from backend.core.metrics import compiled, native_held
 from backend.core.metrics.held import Held
 from backend.core.metrics.kernels import Problem
 from backend.core.metrics.predictions import Predictions
 
+_LOOPS: Any = native_held
 Powers = tuple[int, int]
 """(j, m) for p·ũʲ·ṽᵐ, m ≥ 1."""
+_KEYS: tuple[Powers, ...] = ((0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 3))
+"""Those up to order 3, as the compiled loop numbers them."""
 
 
 class HeldMoments:
     """The rows over the vocabulary that powers of A are multiplied with, and what they give."""
 
     def __init__(
-        self, problem: Problem, predictions: Predictions, held: Held, omega: Tensor, order: int, half_from: int,
-        narrow: torch.dtype,
+        self, problem: Problem, predictions: Predictions, held: Held, order: int, half_from: int, narrow: torch.dtype
     ) -> None:  # fmt: skip
-        self.held, self._order, self._half_from, self._narrow = held, order, half_from, narrow
-        self._path = problem.path
-        u = predictions.centred_l() if problem.b_U is None else predictions.centred_u(problem.b_U)
-        v = held.v - held.mean
-        self.sums: dict[Powers, Tensor] = {}
-        self._first: dict[Powers, Tensor] = {}
-        self._rows: dict[Powers, Tensor] = {}
-        for m in range(1, order + 1):
-            row = predictions.p * v**m
-            for j in range(order - m + 1):
-                row = row * u if j else row
-                self._keep((j, m), row)
+        """Of order 2 or 3."""
+        self.held, self._order, self._path = held, order, problem.path
+        tokens, d_vocab = predictions.p.shape
+        keys = _KEYS[: 1 if order == 2 else 3]
+        rows = np.empty((len(keys), tokens, d_vocab), np.float32)
+        sums = np.empty((tokens, len(_KEYS) + 2))
+        p, log_p, b, v = compiled.arrays(predictions.p, predictions.log_p, compiled.bias(problem), held.v)
+        means = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], held.mean[:, 0])
+        data = (p, log_p, b, problem.b_U is not None, v, *means, np.float32(order + 3), rows, sums)
+        compiled.over_tokens(tokens, lambda *part: _LOOPS.weigh(*data, *part))
+        told = torch.from_numpy(sums).float()
+        self.sums = {key: told[:, place, None] for place, key in enumerate(_KEYS) if sum(key) <= order}
         self.sums[0, 1] = torch.zeros_like(self.sums[0, 1])  # by definition of ṽ
-        power = v.pow_(order + 1).abs_()
-        self.spread = torch.linalg.vecdot(omega, power)[:, None].pow(1 / (order + 1))
-
-    def _keep(self, key: Powers, row: Tensor) -> None:
-        left = self._order - sum(key)
-        self.sums[key] = row.sum(dim=1, keepdim=True)
-        if left >= 1:
-            self._first[key] = self._path.mean(row)
-        if left >= 2:
-            self._rows[key] = row
+        weighted = [torch.from_numpy(row) for row in rows]
+        self._first = {key: self._path.mean(row) for key, row in zip(keys, weighted, strict=True)}
+        self._row = weighted[0] if half_from > 3 else weighted[0].to(narrow)
+        self.spread = told[:, len(_KEYS) + order - 2, None].pow(1 / (order + 1))
+        """(Σ ω·|ṽ|^{N+1})^{1/(N+1)}, ω = p·(N + 3 + |l̃|), [tokens, 1]"""
 
     def central(self, part: slice, mean: Tensor) -> dict[tuple[int, int, int], Tensor]:
         """E[ũʲ·ãᵏ·ṽᵐ] by (j, k, m) for some neurons, each [tokens, neurons]; mean: Σ p·a there."""
@@ -58,7 +58,7 @@ class HeldMoments:
         for (j, m), total in self.sums.items():
             raw = [total]
             for k in range(1, self._order - j - m + 1):
-                raw.append(self._first[j, m][:, part] if k == 1 else self._product((j, m), k, part))
+                raw.append(self._first[j, m][:, part] if k == 1 else self._with_square(part))
             for k in range(len(raw)):
                 whole = raw[k]
                 for i in range(k):
@@ -66,13 +66,9 @@ class HeldMoments:
                 found[j, k, m] = whole
         return found
 
-    def _product(self, key: Powers, k: int, part: slice) -> Tensor:
-        kind = torch.float32 if sum(key) + k < self._half_from else self._narrow
-        if self._rows[key].dtype != kind and not any(
-            sum(key) + other < self._half_from for other in range(2, self._order - sum(key) + 1)
-        ):
-            self._rows[key] = self._rows[key].to(kind)  # the wide one is not needed again
-        return (self._rows[key].to(kind) @ self._path.power(k, kind, part).T).float()
+    def _with_square(self, part: slice) -> Tensor:
+        """Σ p·ṽ·a², the one product over the whole vocabulary, of order 3."""
+        return (self._row @ self._path.power(2, self._row.dtype, part).T).float()
 
     def rise(self, central: dict[tuple[int, int, int], Tensor], q: Tensor, d: Tensor, e: Tensor) -> Tensor:
         """What e·ṽ adds to Σ p·e^X up to order N."""
