@@ -105,6 +105,14 @@ def _add_neurons(service: FastAPI, mode: Mode) -> None:
             raise LookupError(f"The contexts of {found(name)} are not collected yet.")
         return sample.contexts()
 
+    @service.get("/api/v1/runs/{number}/tokens")
+    def tokens(number: int, query: str) -> schemas.TokenMatches:
+        return sample.matches(query)
+
+    @service.get("/api/v1/runs/{number}/promoters")
+    def promoters(number: int, token_id: int) -> schemas.Promoters:
+        return sample.promoters(token_id)
+
     @service.get("/api/v1/runs/{number}/spectrum")
     def spectrum(number: int, neuron: str | None = None) -> schemas.Spectrum:
         return sample.spectrum()
