@@ -150,6 +150,27 @@ async def test_a_sweep_ranks_what_single_ablations_do(tiny_service: FastAPI, tin
     await client.close()
 
 
+@pytest.mark.anyio
+async def test_promoters_agree_with_the_neurons_own_tokens(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    client, run = AsyncClient(service=tiny_service), tiny_atlas.run
+    own = (await client.send(calls.logits(run, f"{tiny_atlas.layer}.3"))).top[0]
+    found = await client.send(calls.promoters(run, own.token_id, limit=1000))
+    assert (found.token.token_id, found.token.token, found.layer) == (own.token_id, own.token, tiny_atlas.layer)
+    pushes = {push.neuron: push.value for push in (*found.promote, *found.suppress)}
+    assert len(pushes) == tiny_atlas.neurons
+    assert pushes[f"{tiny_atlas.layer}.3"] == pytest.approx(own.value, rel=1e-4)
+    up, down = ([push.value for push in part] for part in (found.promote, found.suppress))
+    assert up == sorted(up, reverse=True)
+    assert down == sorted(down)
+    assert min(up) > 0 > max(down)
+    assert len((await client.send(calls.promoters(run, own.token_id, limit=3))).promote) == 3
+    matches = await client.send(calls.tokens(run, own.token, limit=5))
+    assert own.token in [token.token for token in matches.tokens]
+    assert len(matches.tokens) <= 5
+    assert (await client.send(calls.tokens(run, "no token has this in it"))).total == 0
+    await client.close()
+
+
 PROBLEMS = [
     ("GET", "/runs/999", None, 404, "no run 999"),
     ("GET", "/runs/0", None, 422, "run in the address"),
@@ -165,6 +186,13 @@ PROBLEMS = [
     ("GET", "/runs/{run}/columns?name=nothing", None, 422, "not a metric"),
     ("GET", "/runs/{run}/spectrum?neuron=99.5", None, 404, "no neuron 99.5"),
     ("GET", "/runs/{run}/export.xlsx", None, 422, "format"),
+    ("GET", "/runs/{run}/tokens", None, 422, "query"),
+    ("GET", "/runs/{run}/tokens?query=", None, 422, "query"),
+    ("GET", "/runs/{run}/tokens?query=a&limit=0", None, 422, "limit"),
+    ("GET", "/runs/999/tokens?query=a", None, 404, "no run 999"),
+    ("GET", "/runs/{run}/promoters", None, 422, "token_id"),
+    ("GET", "/runs/{run}/promoters?token_id=9999999", None, 404, "its tokens are 0 to"),
+    ("GET", "/runs/{run}/promoters?token_id=-1", None, 422, "token_id"),
     ("GET", "/models/nobody/runs", None, 404, "no model"),
     ("GET", "/nothing", None, 404, "nothing at"),
     ("DELETE", "/runs/{run}", None, 405, "not understood"),

@@ -228,3 +228,16 @@ def context_ablation(**changes: object) -> schemas.ContextAblation:
         "entropy_before": before.entropy, "entropy_after": after.entropy, "disagreement": 1e-6,
     }  # fmt: skip
     return schemas.ContextAblation(**(fields | changes))
+
+
+def matches(query: str) -> schemas.TokenMatches:
+    """Every token of the sample, whatever is asked."""
+    tokens = [schemas.FoundToken(token_id=i, token=token) for i, token in enumerate(TOKENS)]
+    return schemas.TokenMatches(query=query, tokens=tokens, total=len(tokens) + 1200)
+
+
+def promoters(token_id: int = 4) -> schemas.Promoters:
+    """Two neurons raise a token's logit, one lowers it."""
+    push = [schemas.NeuronPush(neuron=f"29.{index}", value=value) for index, value in ((7, 2.5), (3, 0.5), (11, -1.5))]
+    token = schemas.FoundToken(token_id=token_id, token=TOKENS[token_id])
+    return schemas.Promoters(token=token, layer=29, promote=push[:2], suppress=push[2:])

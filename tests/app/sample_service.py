@@ -115,6 +115,14 @@ def _add_neurons(service: FastAPI, mode: Mode) -> None:
     def without(number: int, name: str, context: int, body: schemas.ContextAblateRequest) -> schemas.ContextAblation:
         return sample.context_ablation(context=context, kind=body.kind)
 
+    @service.get("/api/v1/runs/{number}/tokens")
+    def tokens(number: int, query: str) -> schemas.TokenMatches:
+        return sample.matches(query)
+
+    @service.get("/api/v1/runs/{number}/promoters")
+    def promoters(number: int, token_id: int) -> schemas.Promoters:
+        return sample.promoters(token_id)
+
     @service.get("/api/v1/runs/{number}/spectrum")
     def spectrum(number: int, neuron: str | None = None) -> schemas.Spectrum:
         return sample.spectrum()

@@ -3,61 +3,34 @@
 import json
 
 import numpy as np
-import plotly.io as pio
 import pytest
 
 from app.figures import lab, neuron
-from app.figures.presets import PRESETS
-from app.figures.scatter import View, scatter
+from app.figures.presets import PRESETS, preset_of
+from app.figures.scatter import View, kit
 from app.figures.theme import CLASS_COLOURS
+from backend.glossary import METRIC
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenWeight
 from tests.app import sample
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_every_preset_draws_every_measured_neuron_once(preset: object) -> None:
-    view = preset.view  # type: ignore[attr-defined]
-    figure = scatter(sample.columns(view.columns()), view)
-    drawn = [name for trace in figure.data if trace.marker.symbol != "circle-open" for name in trace.customdata]
-    missing = {"29.9"} | ({"29.11"} if view.x_log or view.y_log else set())
-    assert sorted(drawn) == sorted({f"29.{i}" for i in range(sample.COUNT)} - missing)
+def test_the_kit_of_the_scatter_has_every_class_and_metric() -> None:
+    parts = json.loads(json.dumps(kit()))
+    assert {own["name"]: own["marker"]["color"] for own in parts["classes"]} == CLASS_COLOURS
+    assert parts["classes"][0]["name"] == "plain", "the many are drawn first, under the few"
+    assert set(parts["metrics"]) == set(METRIC)
+    assert parts["metrics"]["total_effect"]["title"] == "Total effect TE (nats)"
+    assert parts["layout"]["dragmode"] == "pan"
+    assert parts["ring"]["color"] == CLASS_COLOURS["entropy"]
 
 
-def test_a_clicked_point_knows_its_neuron_in_the_browser() -> None:
-    """The page reads customdata from the figure's JSON: it must be a plain list there."""
-    figure = scatter(sample.columns(["weight_norm", "logit_var"]), View("weight_norm", "logit_var", "class"))
-    for trace in json.loads(pio.to_json(figure))["data"]:
-        assert isinstance(trace["customdata"], list)
-        assert all(name.startswith("29.") for name in trace["customdata"])
-
-
-def test_classes_have_their_colours_and_counts() -> None:
-    figure = scatter(
-        sample.columns(["weight_norm", "logit_var"]), View("weight_norm", "logit_var", "class", y_log=True)
-    )
-    colours = {trace.name.split(" ")[0]: trace.marker.color for trace in figure.data}
-    assert colours["Entropy"] == CLASS_COLOURS["entropy"]
-    assert any(trace.name == "Entropy neurons (1)" for trace in figure.data)
-    assert figure.layout.yaxis.type == "log"
-
-
-def test_hover_tells_value_error_and_unit() -> None:
-    view = View("total_effect", "ln_mediated", "class")
-    figure = scatter(sample.columns(view.columns()), view)
-    assert any("±" in text and "nats" in text for text in figure.data[-1].text)
-
-
-def test_entropy_neurons_are_ringed_when_colour_means_a_metric() -> None:
-    view = PRESETS[2].view
-    rings = scatter(sample.columns(view.columns()), view).data[-1]
-    assert rings.customdata == ("29.7",)
-    assert rings.marker.symbol == "circle-open"
-
-
-def test_nothing_measured_is_an_empty_figure() -> None:
-    view = PRESETS[0].view
-    figure = scatter(sample.columns(view.columns(), measured=False), view)
-    assert sum(len(trace.x or ()) for trace in figure.data) == 0
+def test_presets_name_their_figures_and_say_in_two_sentences_what_to_look_for() -> None:
+    assert [preset.name for preset in PRESETS] == ["figure-1", "figure-2a", "figure-2e", "figure-3b", "figure-11"]
+    for preset in PRESETS:
+        assert preset.sentences.count(". ") == 1, preset.name
+        assert preset_of(preset.view) is preset
+        assert preset.is_drawable or preset.missing, "what cannot be drawn says why"
+    assert preset_of(View("total_effect", "weight_norm", "class")) is None
 
 
 def test_boxes_have_the_quartiles_of_the_tokens() -> None:

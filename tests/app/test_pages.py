@@ -92,28 +92,6 @@ async def test_a_run_that_stopped_says_so(changes: dict[str, object], words: str
     assert words in _text(atlas.run_banner(sample.run(**changes)))
 
 
-async def test_unmeasured_metrics_are_said_to_be_unmeasured() -> None:
-    view = atlas.PRESETS[0].view
-    data = sample.columns(view.columns(), measured=False)
-    assert "fills by itself" in _text(atlas._note(data, view, sample.run(status="running")))
-    assert "Run it again" in _text(atlas._note(data, view, sample.run(status="failed")))
-    assert atlas._note(sample.columns(view.columns()), view, sample.run()) is None
-
-
-async def test_jumping_goes_to_the_neuron_or_tells_what_is_wrong() -> None:
-    service = Service(**{"29_7": lambda _: sample.detail()})
-    assert await atlas._jump(service, "tiny", "1", "29.7") == ("/m/tiny/n/29/7?run=1", None)
-    _, problem = await atlas._jump(service, "tiny", "1", "99.5")
-    assert "nothing at" in problem
-
-
-async def test_the_atlas_page_takes_its_state_from_the_address() -> None:
-    drawn = str(atlas.layout(x="null_fraction", y="ln_mediated", colour="abs_delta_entropy", logs="y"))
-    assert "value='null_fraction'" in drawn
-    assert "value='abs_delta_entropy'" in drawn
-    assert "value='weight_norm'" in str(atlas.layout(x="nonsense", y="<script>"))
-
-
 async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None:
     body = await neuron._body(Service(effects=lambda _: sample.effects()), sample.detail())
     words = _text(body)

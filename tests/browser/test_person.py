@@ -94,7 +94,7 @@ def test_a_view_is_a_link_and_back_goes_back(visit: Visit, site: Site) -> None:
     page = visit.page
     open_atlas(page, site, "?x=null_fraction&y=ln_mediated&colour=abs_delta_entropy")
     expect(page.locator("#atlas-x")).to_have_value("Null-space fraction ρ")
-    page.get_by_role("button", name="Figure 1").click()
+    page.get_by_role("button", name="Figure 1", exact=True).click()
     page.wait_for_function("document.querySelector('#atlas-graph .js-plotly-plot').layout.xaxis.type === 'log'")
     page.wait_for_url("**x=delta_reciprocal_rank**")
     page.get_by_label("Go to a neuron").fill(f"{site.atlas.layer}.4")
