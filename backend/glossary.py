@@ -90,6 +90,9 @@ METRICS: tuple[Metric, ...] = (
            "activation suppresses common tokens; where it is positive, it raises them.", "§4"),
 )  # fmt: skip
 
+FREQUENCY_METRICS = frozenset({"direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl", "freq_alignment"})
+"""What a run has only if it knew how often tokens occur."""
+
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 FORMULAS: dict[str, str] = {

@@ -61,6 +61,26 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
     kind, changes = "clip", effects.clip_delta_loss
     if changes is None:
         kind, changes = "mean", effects.delta_loss
+    figure = _token_scatter(effects, effects.loss_before, changes, "loss %{x:.3f} nats, change %{y:+.4f}")
+    figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Δ loss, {kind} ablation (nats)")
+    return figure
+
+
+def frequency_scatter(effects: TokenEffects) -> go.Figure:
+    """Figure 4c: how mean ablation changes a token's entropy, against how it changes D_KL(P_freq‖P).
+
+    The colour is the reciprocal rank of the correct token before. The run must have measured token frequencies.
+    """
+    hover = "Δ entropy %{x:+.4f} nats, Δ KL %{y:+.4f}"
+    figure = _token_scatter(effects, effects.delta_entropy, effects.delta_kl or [], hover)
+    figure.add_vline(x=0, line={"color": _BEHIND, "width": 1})
+    figure.update_xaxes(title_text="Δ entropy (nats)")
+    figure.update_yaxes(title_text="Δ KL from token frequencies (nats)")
+    return figure
+
+
+def _token_scatter(effects: TokenEffects, x: list[float], y: list[float], hover: str) -> go.Figure:
     texts = [
         f"{label(token)} → {label(target)}<br>activation {activation:.3g}<br>rank {rank:,}"
         for token, target, activation, rank in zip(
@@ -70,11 +90,11 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
     figure = _small(margin=_SMALL, height=300, showlegend=False)
     figure.add_trace(
         go.Scatter(
-            x=effects.loss_before,
-            y=changes,
+            x=x,
+            y=y,
             mode="markers",
             text=texts,
-            hovertemplate="%{text}<br>loss %{x:.3f} nats, change %{y:+.4f}<extra></extra>",
+            hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
             marker={
                 "color": [1 / rank for rank in effects.rank_before],
                 "colorscale": MAGNITUDE_SCALE,
@@ -88,8 +108,6 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
         )
     )
     figure.add_hline(y=0, line={"color": _BEHIND, "width": 1})
-    figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
-    figure.update_yaxes(title_text=f"Δ loss, {kind} ablation (nats)")
     return figure
 
 

@@ -262,12 +262,19 @@ async def _explained(client: AsyncClient, run: int, view: View, name: str | None
     return note, views.sentences(view, preset)
 
 
+async def _notice(client: AsyncClient) -> str | None:
+    try:
+        return (await client.send(calls.health())).notice
+    except ApiError:
+        return None
+
+
 async def _refreshed(
     client: AsyncClient, model: str | None, run: str | None, seen: str | None, *, model_changed: bool
 ) -> tuple[Any, ...]:
     models = (await client.send(calls.models())).models
     if not models:
-        return [], None, [], None, None, None, False, views.nothing_yet(), True
+        return [], None, [], None, None, None, False, views.nothing_yet(await _notice(client)), True
     chosen = next((m for m in models if m.id == model), models[0])
     runs = (await client.send(calls.runs(chosen.id))).runs
     if not runs:

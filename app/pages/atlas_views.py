@@ -7,13 +7,13 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from app.components import empty
-from app.figures.presets import PRESETS, Preset, preset_of
+from app.figures.presets import PRESET, PRESETS, Preset, preset_of
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, GRAPH_CONFIG, blank
 from app.format import number
 from app.pages.atlas_state import Asked, logs
 from app.pages.atlas_table import CLEAR, PICKED_BAR
-from backend.glossary import CLASS_LABELS, METRIC, METRICS
+from backend.glossary import CLASS_LABELS, FREQUENCY_METRICS, METRIC, METRICS
 from backend.schemas import NeuronColumns, RunSummary
 
 MODEL, RUN, BANNER, JUMP = "atlas-model", "atlas-run", "atlas-banner", "atlas-jump"
@@ -157,6 +157,8 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
     if run.status == "running":
         progress = f"{run.tokens_counted:,} of {run.tokens_total:,} tokens so far"
         return empty("Being measured", f"{names}: not measured yet ({progress}). This view fills by itself.")
+    if run.status == "finished" and FREQUENCY_METRICS.intersection(unmeasured):
+        return empty("Not measured", f"{PRESET['figure-3b'].missing} A run with another --seed measures them.")
     return empty("Not measured", f"This run is {run.status} and has no values for: {names}. Run it again to resume it.")
 
 
@@ -173,8 +175,10 @@ def sentences(view: View, preset: Preset | None = None) -> str:
     return f"{METRIC[view.x].label}: {METRIC[view.x].sentence} {METRIC[view.y].label}: {METRIC[view.y].sentence}"
 
 
-def nothing_yet() -> html.Div:
-    """No run at all."""
+def nothing_yet(notice: str | None = None) -> html.Div:
+    """No run at all; notice: why there may never be one, if the service knows."""
+    if notice is not None:
+        return empty("No neurons", notice)
     return empty(
         "No neurons yet",
         "The atlas is empty: the first run is loading its model, or none was started. This page fills by itself as "

@@ -118,7 +118,7 @@ def figure_panels(
             _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
             _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
             *_similar_panels(similar, detail.run.model, detail.run.id),
-            _frequency(detail),
+            _frequency(effects),
         ],
         className="panels",
     )
@@ -189,15 +189,18 @@ def _logits_note(_: NeuronLogits) -> str:
     return "Before the norm. Raised above, lowered below, when the activation is positive; else the reverse."
 
 
-def _frequency(detail: NeuronDetail) -> Component:
-    has_metrics = detail.row.metrics.get("freq_mediated") is not None
-    sentence = (
-        "This run has frequency metrics, but keeps no values of them for single tokens."
-        if has_metrics
-        else "This run has no frequency metrics: figure 4c shows the change of entropy against the change of distance "
-        "to the token-frequency distribution, which the run did not measure."
-    )
-    return panel("Entropy against token frequency", html.P(sentence, className="quiet"))
+def _frequency(effects: TokenEffects | ApiError) -> Component:
+    title = "Entropy against token frequency"
+    if isinstance(effects, ApiError):
+        return panel(title, html.P(effects.problem.detail, className="quiet"))
+    if effects.delta_kl is None:
+        sentence = (
+            "This run has no frequency metrics: figure 4c shows the change of entropy against the change of distance "
+            "to the token-frequency distribution, which the run did not measure."
+        )
+        return panel(title, html.P(sentence, className="quiet"))
+    note = f"Figure 4c, at {len(effects.tokens)} sampled tokens, under mean ablation: below 0 the prediction comes "
+    return panel(title, graph(figures.frequency_scatter(effects)), note=note + "closer to how often tokens occur.")
 
 
 def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:

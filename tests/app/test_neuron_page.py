@@ -87,7 +87,12 @@ async def test_what_is_not_known_of_similar_neurons_is_said() -> None:
 
 
 async def test_a_run_without_frequency_metrics_says_so() -> None:
-    assert "This run has no frequency metrics" in await _body()
+    known = {"effects": lambda _: sample.effects()}
+    assert "This run has no frequency metrics" in await _body(**known)
+    measured = sample.effects().model_copy(update={"kl_before": [3.0] * 30, "delta_kl": [0.1] * 30})
+    words = await _body(effects=lambda _: measured)
+    assert "no frequency metrics" not in words
+    assert "Figure 4c, at 30 sampled tokens" in words
 
 
 async def test_clip_is_offered_only_where_it_can_be_done() -> None:

@@ -63,6 +63,13 @@ async def test_an_empty_atlas_says_what_to_run() -> None:
     assert hidden
 
 
+async def test_an_analysis_that_failed_is_told_of_instead() -> None:
+    health = schemas.Health(status="ok", version="1", models_loaded=[], queue=0, notice="The analysis ended.")
+    service = Service(models=lambda _: schemas.ModelList(models=[]), health=lambda _: health)
+    *_, state, _ = await atlas._refreshed(service, None, None, None, model_changed=False)
+    assert "The analysis ended." in _text(state)
+
+
 async def test_a_finished_run_stops_the_polling_and_an_unchanged_one_is_not_drawn_again() -> None:
     service = Service(**_models(sample.run()))
     first = await atlas._refreshed(service, None, None, None, model_changed=False)
