@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from backend.core.errors import CalibroscopeError
+from backend.core.errors import BadConfig, CalibroscopeError
 from backend.settings import Settings
 
 app = typer.Typer(
@@ -120,7 +120,7 @@ def precompute(
     from precompute.progress import reporting
 
     if counts and frequency:
-        raise typer.BadParameter("--counts names the token frequencies itself: leave --frequency out.")
+        raise BadConfig("--counts tells the token frequencies: leave --frequency out.")
     settings = _settings(atlas=out, device=device, memory=memory)
     scratch = settings.cache_dir / "work"
     with Atlas.open(settings.atlas) as atlas, reporting() as reporter:

@@ -7,7 +7,8 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from app.components import empty
-from app.figures.presets import PRESET, PRESETS, Preset, preset_of
+from app.figures.presets import PRESET as PRESETS_BY_NAME
+from app.figures.presets import PRESETS, Preset, preset_of
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, GRAPH_CONFIG, blank
 from app.format import number
@@ -158,7 +159,7 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
         progress = f"{run.tokens_counted:,} of {run.tokens_total:,} tokens so far"
         return empty("Being measured", f"{names}: not measured yet ({progress}). This view fills by itself.")
     if run.status == "finished" and FREQUENCY_METRICS.intersection(unmeasured):
-        return empty("Not measured", f"{PRESET['figure-3b'].missing} A run with another --seed measures them.")
+        return empty("Not measured", f"{PRESETS_BY_NAME['figure-3b'].missing} A run with another --seed measures them.")
     return empty("Not measured", f"This run is {run.status} and has no values for: {names}. Run it again to resume it.")
 
 

@@ -74,6 +74,8 @@ async def test_the_client_reads_every_answer(tiny_service: FastAPI, tiny_atlas: 
     assert all(c.activations[c.peak_position] == pytest.approx(c.peak) for c in contexts)
     effects_of = await client.send(calls.effects(run, name))
     assert len(effects_of.delta_loss) == len(effects_of.targets)
+    for column in (effects_of.kl_before, effects_of.delta_kl, effects_of.delta_loss_freq):
+        assert len(column or []) == len(effects_of.targets)
     assert len(effects_of.background_total) == len(effects_of.background_frozen) > 100
     logits = await client.send(calls.logits(run, name))
     assert logits.top[0].value >= logits.top[-1].value >= logits.bottom[-1].value >= logits.bottom[0].value

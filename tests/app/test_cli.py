@@ -61,6 +61,10 @@ def test_a_run_from_the_terminal_and_its_export(tmp_path: Path, tiny_files: Call
         (["export", "--atlas", "/no/such/atlas.db", "--out", "x.csv"], "calibroscope precompute"),
         (["precompute", "--model", "gpt2", "--sequences", "0"], "--sequences"),
         (["serve", "--port", "70000"], "--port"),
+        (
+            ["precompute", "--model", "no-model", "--counts", "a.npy", "--frequency", "corpus"],
+            "leave --frequency out",
+        ),
     ],
 )
 def test_errors_are_sentences_and_not_tracebacks(arguments: list[str], sentence: str, tmp_path: Path) -> None:

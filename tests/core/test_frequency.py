@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.forward import ablate_each
-from backend.core.metrics import engine, frequency, kernels, series, survey
+from backend.core.metrics import engine, frequency, kernels, moved, series, survey
 from backend.core.metrics.effects import (
     Effects,
     EffectsEngine,
@@ -288,3 +288,17 @@ def test_alignment_is_a_cosine_with_the_direction() -> None:
     found = frequency.alignment(readout.W_out, readout.W_U, unigram)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert float(found[2]) == 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_moved_residual_stream_agrees_between_kernels(bias: bool) -> None:
+    readout = random_readout(7, bias=bias, neurons=5, d_model=16, d_vocab=80)
+    readout.W_U.mul_(0.3)
+    batch = random_batch(7, readout)
+    unmoved = moved.Unmoved.of(readout, batch.residual, batch.targets, Frequency.of(readout, zipf(7, 80)))
+    change = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)) / 10
+    r = torch.linspace(0.9, 1.1, 9)
+    fast, plain = (kernel(readout, unmoved, change, r) for kernel in (moved._compiled, moved._plain))
+    assert plain.delta_loss_freq is not None
+    torch.testing.assert_close(fast.delta_loss_freq, plain.delta_loss_freq, atol=5e-6, rtol=0)
+    assert float((plain.delta_loss_freq - plain.delta_loss).abs().max()) > 1e-3
