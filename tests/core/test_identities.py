@@ -66,8 +66,9 @@ def test_a_bias_that_is_equal_for_all_tokens_changes_nothing(seed: int, constant
     shifted = replace(readout, b_U=readout.b_U + constant)
     batch = random_batch(seed, readout)
     plain, moved = (ablation_effects(r, batch, torch.zeros(7)) for r in (readout, shifted))
-    torch.testing.assert_close(plain.delta_loss, moved.delta_loss, atol=5e-5, rtol=0)
-    torch.testing.assert_close(plain.delta_entropy, moved.delta_entropy, atol=5e-5, rtol=0)
+    # Logits of ±50 are rounded to 4·10⁻⁶, and ablations of this readout are large.
+    torch.testing.assert_close(plain.delta_loss, moved.delta_loss, atol=2e-4, rtol=0)
+    torch.testing.assert_close(plain.delta_entropy, moved.delta_entropy, atol=2e-4, rtol=0)
 
 
 @quick
