@@ -93,13 +93,16 @@ def _chooser(shown: list[str]) -> Component:
     boxes = [dmc.Checkbox(label=metric.label, value=metric.name, size="xs", mb=4) for metric in METRICS]
     return dmc.Popover(
         [
-            dmc.PopoverTarget(dmc.Button("Columns", variant="default", size="compact-sm")),
+            dmc.PopoverTarget(
+                dmc.Button("Columns", variant="default", size="compact-sm", **{"aria-haspopup": "dialog"})
+            ),
             dmc.PopoverDropdown(
                 dmc.CheckboxGroup(boxes, id=CHOOSER, value=shown, label="Columns of the table"),
                 className="chooser",
             ),
         ],
-        position="bottom-end", withArrow=True, trapFocus=True, keepMounted=True,
+        # With roles, the box around the button would say that it opens, which a plain box may not.
+        position="bottom-end", withArrow=True, trapFocus=True, keepMounted=True, withRoles=False,
     )  # fmt: skip
 
 
