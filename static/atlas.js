@@ -226,8 +226,9 @@ window.calibroscopeAtlas = (() => {
         if (!drawn || !drawn.data) return;
         const curve = drawn.data.findIndex((trace) => trace.visible !== false && (trace.customdata || []).includes(name));
         if (curve < 0) return;
-        const place = drawn.data[curve].customdata.indexOf(name);
-        window.Plotly.Fx.hover(drawn, [{ curveNumber: curve, pointNumber: place }]);
+        const trace = drawn.data[curve], place = trace.customdata.indexOf(name);
+        // By its values: a WebGL trace does not find a point by its number.
+        window.Plotly.Fx.hover(drawn, [{ curveNumber: curve, xval: trace.x[place], yval: trace.y[place] }]);
     };
     const unpoint = () => plot() && plot().data && window.Plotly.Fx.unhover(plot());
 

@@ -287,7 +287,7 @@ def test_a_figure_is_taken_away_on_white(format: str, visit: Visit, site: Site, 
     else:
         text = data.decode()
         assert "rgb(255, 255, 255)" in text
-        assert text.count('class="point"') >= len(columns(site, "weight_norm")["neuron"]), "points are vectors"
+        assert text.count('class="point ') >= len(columns(site, "weight_norm")["neuron"]), "points are vectors"
         assert "Plain neurons" in text
 
 
@@ -308,7 +308,8 @@ def test_python_that_is_copied_draws_the_same_points(visit: Visit, site: Site, t
     script.write_text(page.evaluate("navigator.clipboard.readText()"))
     report = (
         f"import json, runpy; f = runpy.run_path({str(script)!r})['figure']; "
-        "print(json.dumps([[n, [x, y]] for t in f.data for n, x, y in zip(t.text, t.x, t.y)])); print(f.layout.yaxis.type)"
+        "print(json.dumps([[n, [x, y]] for t in f.data for n, x, y in zip(t.text, t.x, t.y)])); "
+        "print(f.layout.yaxis.type)"
     )
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
