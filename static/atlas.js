@@ -47,7 +47,8 @@ window.calibroscopeAtlas = (() => {
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
             type: log.includes(which) ? "log" : "linear" });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
-        if (preset && !preset.drawable) return { data: [], layout: kit.layout };
+        if (preset && !preset.drawable)
+            return { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
         const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
