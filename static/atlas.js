@@ -47,7 +47,8 @@ window.calibroscopeAtlas = (() => {
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
             type: log.includes(which) ? "log" : "linear" });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
-        if (preset && !preset.drawable) return { data: [], layout: kit.layout };
+        if (preset && !preset.drawable)
+            return { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
         const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
@@ -226,8 +227,9 @@ window.calibroscopeAtlas = (() => {
         if (!drawn || !drawn.data) return;
         const curve = drawn.data.findIndex((trace) => trace.visible !== false && (trace.customdata || []).includes(name));
         if (curve < 0) return;
-        const place = drawn.data[curve].customdata.indexOf(name);
-        window.Plotly.Fx.hover(drawn, [{ curveNumber: curve, pointNumber: place }]);
+        const trace = drawn.data[curve], place = trace.customdata.indexOf(name);
+        // By its values: a WebGL trace does not find a point by its number.
+        window.Plotly.Fx.hover(drawn, [{ curveNumber: curve, xval: trace.x[place], yval: trace.y[place] }]);
     };
     const unpoint = () => plot() && plot().data && window.Plotly.Fx.unhover(plot());
 

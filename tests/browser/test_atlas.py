@@ -287,7 +287,7 @@ def test_a_figure_is_taken_away_on_white(format: str, visit: Visit, site: Site, 
     else:
         text = data.decode()
         assert "rgb(255, 255, 255)" in text
-        assert text.count('class="point"') >= len(columns(site, "weight_norm")["neuron"]), "points are vectors"
+        assert text.count('class="point ') >= len(columns(site, "weight_norm")["neuron"]), "points are vectors"
         assert "Plain neurons" in text
 
 
