@@ -250,11 +250,9 @@ def test_a_token_finds_the_neurons_that_move_it(visit: Visit, site: Site) -> Non
 def test_figures_that_cannot_be_drawn_say_why(visit: Visit, site: Site) -> None:
     page = visit.page
     open_atlas(page, site)
-    page.get_by_role("button", name="Figure 3b").click()
-    expect(page.locator("#atlas-note")).to_contain_text("no frequency metrics")
-    page.reload()
-    expect(page.locator("#atlas-note")).to_contain_text("no frequency metrics")
     page.get_by_role("button", name="Figure 11").click()
+    expect(page.locator("#atlas-note")).to_contain_text("Induction has not run")
+    page.reload()
     expect(page.locator("#atlas-note")).to_contain_text("Induction has not run")
     page.get_by_role("button", name="Figure 1", exact=True).click()
     expect(page.locator("#atlas-note")).to_be_empty()
