@@ -2,12 +2,10 @@
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
+from backend.core.metrics.statistics import correlations_with
 from backend.core.neurons import NeuronId
 from backend.routes.answers import not_yet
 
@@ -24,7 +22,7 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
         raise not_yet(record, "its neurons")
     cosines = by_weights(atlas, record, chosen)
     activations = atlas.sampled_activations(record.id)
-    correlations = {} if activations is None else _correlations(activations, chosen.index)
+    correlations = {} if activations is None else correlations_with(activations, chosen.index)
     nearest = sorted(correlations, key=lambda index: -correlations[index])[:_COUNT]
 
     def told(indices: list[int]) -> list[schemas.SimilarNeuron]:
@@ -55,17 +53,6 @@ def by_weights(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> dict[int, f
         return None
     pairs = zip(*(part.tolist() for part in found), strict=True)
     return {index: cosine for index, cosine in pairs if math.isfinite(cosine)}
-
-
-def _correlations(activations: NDArray[np.float32], index: int) -> dict[int, float]:
-    """Of one row with all others that vary, [n_neurons, positions]."""
-    centred = activations.astype(np.float64)
-    centred -= centred.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = centred @ centred[index] / (lengths * lengths[index])
-    found[index] = np.nan
-    return {int(other): float(np.clip(found[other], -1, 1)) for other in np.flatnonzero(np.isfinite(found))}
 
 
 def _no_weights(record: RunRecord) -> str:

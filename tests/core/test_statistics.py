@@ -1,10 +1,11 @@
 """Moments merge exactly, and are those of the definition."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.core.metrics.statistics import Moments
+from backend.core.metrics.statistics import Moments, correlations_with
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,3 +54,12 @@ def test_one_token_has_a_mean_but_no_error() -> None:
 def test_positive_share_counts_only_above_zero() -> None:
     moments = Moments.of(np.array([[-1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [0.0, -1.0]]))
     np.testing.assert_allclose(moments.columns()["fraction_positive"], [0.5, 0.25])
+
+
+def test_correlations_are_pearsons_and_leave_out_what_does_not_vary() -> None:
+    values = np.random.default_rng(3).normal(size=(5, 40)).astype(np.float32)
+    values[3] = 2.5
+    found = correlations_with(values, 1)
+    assert sorted(found) == [0, 2, 4]
+    for row, correlation in found.items():
+        assert correlation == pytest.approx(np.corrcoef(values[1], values[row])[0, 1], abs=1e-6)

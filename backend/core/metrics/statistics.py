@@ -129,3 +129,14 @@ def ratio_error(top: MeanAndError, bottom: MeanAndError, products: Array, count:
         ratio = top.mean / bottom.mean
         variance = top.error**2 + ratio**2 * bottom.error**2 - 2 * ratio * covariance
         return np.sqrt(np.maximum(variance, 0.0)) / np.abs(bottom.mean)
+
+
+def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, float]:
+    """Pearson's correlation of one row of values [n_rows, positions] with every other row that varies, by row."""
+    centred = values.astype(np.float64)
+    centred -= centred.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = centred @ centred[index] / (lengths * lengths[index])
+    found[index] = np.nan
+    return {int(other): float(np.clip(found[other], -1, 1)) for other in np.flatnonzero(np.isfinite(found))}
