@@ -156,8 +156,13 @@ def test_every_page_fits_narrow_and_dark(path: str, width: int, dark: bool, chro
     seen.page.wait_for_timeout(1500)
     over = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     background = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    broken = seen.page.evaluate(
+        "[...document.querySelectorAll('.site-header a:not(.skip-link), .site-header button')]"
+        ".filter((one) => one.getClientRects().length > 1 || one.offsetHeight > 40).map((one) => one.textContent)"
+    )
     context.close()
     assert over <= 0, "the page scrolls sideways"
+    assert broken == [], "a word of the header is broken"
     assert (background == "rgb(20, 23, 26)") == dark
     assert seen.errors == []
     assert seen.elsewhere == []
