@@ -4,11 +4,12 @@ window.calibroscopeAtlas = (() => {
     const CLASSES = 4;
     const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
     const WIDTH = 1100, HEIGHT = 750;
+    const SETTLED_MS = 3000;  // controls agree with the address long before
     const unchanged = () => window.dash_clientside.no_update;
     const set = (id, props) => window.dash_clientside.set_props(id, props);
     const trigger = () => window.dash_clientside.callback_context.triggered_id;
     const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
-    const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, model: null };
+    const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, axes: {}, wanted: null };
 
     const grid = (then) => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
@@ -263,6 +264,8 @@ window.calibroscopeAtlas = (() => {
         const query = new URLSearchParams({ model, run, ...(preset ? { preset } : {}), x, y, colour,
             ...(size ? { size } : {}), logs: [...(logs || [])].sort().join("") });
         const view = query.toString();
+        if (bounced(viewOf(query))) return unchanged();
+        state.axes = viewOf(query);
         const hidden = ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !(shown || []).includes(name));
         if (hidden.length) query.set("hide", hidden.join(","));
         if (picked && picked.length && picked.length <= MOST_PICKED) query.set("pick", picked.join(","));
@@ -276,6 +279,23 @@ window.calibroscopeAtlas = (() => {
         return unchanged();
     };
 
+    const AXES = ["x", "y", "colour", "size", "logs"];
+    const viewOf = (asked) => Object.fromEntries(AXES.map((name) => [name, asked.get(name) || ""]));
+    const setView = (view, preset) => {
+        for (const name of AXES) set("atlas-" + name, { value: name === "logs" ? [...view.logs] : view[name] || null });
+        set("atlas-chosen", { data: preset });
+    };
+    // A select that has not drawn its last value yet writes that value back over a newer one: it is told again.
+    const bounced = (now) => {
+        const wanted = state.wanted;
+        if (!wanted || !wanted.tries || performance.now() > wanted.until) return false;
+        const others = AXES.filter((name) => now[name] !== wanted.view[name]);
+        if (!others.length || others.some((name) => now[name] !== wanted.left[name])) return false;
+        wanted.tries -= 1;
+        setView(wanted.view, wanted.preset);
+        return true;
+    };
+
     // Back and forward within the page set the controls again. Dash would build the whole page anew.
     window.addEventListener("popstate", (event) => {
         if (window.location.pathname !== "/" || !document.getElementById("atlas-x")) {
@@ -287,14 +307,11 @@ window.calibroscopeAtlas = (() => {
         const list = (name) => (asked.get(name) || "").split(",").filter(Boolean);
         const hidden = list("hide"), sort = asked.get("sort") || "-total_effect";
         state.written = null;
-        set("atlas-chosen", { data: asked.get("preset") });
-        set("atlas-colour", { value: asked.get("colour") });
-        set("atlas-size", { value: asked.get("size") });
-        set("atlas-logs", { value: [...(asked.get("logs") || "")] });
+        state.wanted = { view: viewOf(asked), preset: asked.get("preset"), left: state.axes, tries: 3,
+            until: performance.now() + SETTLED_MS };
         set("atlas-shown", { value: ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !hidden.includes(name)) });
         set("atlas-picked", { data: list("pick") });
-        set("atlas-x", { value: asked.get("x") });
-        set("atlas-y", { value: asked.get("y") });
+        setView(state.wanted.view, state.wanted.preset);
         if (asked.get("run")) set("atlas-run", { value: asked.get("run") });
         if (asked.get("model")) set("atlas-model", { value: asked.get("model") });
         grid((api) => api.applyColumnState({
