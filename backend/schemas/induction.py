@@ -1,0 +1,200 @@
+"""The induction lab: repeated text, what the model does on it the second time, and which heads it takes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, RootModel, StringConstraints
+
+from backend.schemas.base import FiniteFloat, NeuronName, Number, Problem, Wire
+from backend.schemas.texts import MAX_TEXT_CHARS
+
+MAX_INDUCTION_SEQUENCES = 100
+MAX_INDUCTION_NEURONS = 16
+MAX_SPAN = 200
+InductionSource = Literal["random", "synthetic", "natural", "text"]
+InductionPart = Literal["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"]
+HeadName = Annotated[str, StringConstraints(pattern=r"^L[0-9]{1,4}H[0-9]{1,4}$"), Field(examples=["L5H1"])]
+
+
+class InductionRequest(Wire):
+    """Which repeated text to measure, and what of it."""
+
+    source: InductionSource = "synthetic"
+    """`random`: uniformly random tokens, doubled. `synthetic`: a stretch of the run's corpus, doubled. `natural`: the
+    run's corpus where an n-gram repeats of itself. `text`: the repeats found in `text`."""
+    text: Annotated[str | None, Field(max_length=MAX_TEXT_CHARS)] = None
+    sequences: Annotated[int, Field(ge=1, le=MAX_INDUCTION_SEQUENCES)] = 20
+    """At most; natural text and a person's own may hold fewer."""
+    span: Annotated[int, Field(ge=2, le=MAX_SPAN)] = 100
+    """Tokens that repeat: the length of the doubled stretch, or n of the n-gram (6 in the paper's Figure 9); of one's
+    own text the fewest tokens that count as a repeat."""
+    neurons: Annotated[
+        list[NeuronName], Field(default_factory=list, max_length=MAX_INDUCTION_NEURONS, examples=[["29.830"]])
+    ]
+    """Of the last layer. None: the run's entropy neurons with the greatest total effects, six at most."""
+    parts: Annotated[list[InductionPart], Field(min_length=1)] = ["curves", "clip", "change"]
+    top_heads: Annotated[int, Field(ge=1, le=6)] = 3
+    heads: Annotated[list[HeadName], Field(default_factory=list, max_length=6)]
+    """Instead of the heads with the highest prefix-matching scores."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    run: int | None = None
+    """Whose corpus, classes and reference means are used; null for the model's latest run."""
+
+
+class Curve(Wire):
+    """A mean over sequences and its standard error, by position; null where it is not defined."""
+
+    mean: list[Number]
+    se: list[Number]
+
+
+class RepeatedText(Wire):
+    """One sequence, and where it repeats: half-open ranges of token numbers, one pair a repeat."""
+
+    tokens: list[str]
+    first: list[tuple[int, int]]
+    second: list[tuple[int, int]]
+    loss: list[Number]
+    """At a token, of the next one; null at the last."""
+
+
+class InductionStart(Wire):
+    kind: Literal["start"] = "start"
+    source: InductionSource
+    layer: int
+    sequences: int
+    span: int
+    repeats: int
+    """Pairs of a first and a second occurrence; one a sequence, except in one's own text."""
+    neurons: list[NeuronName]
+    told: str
+    """What was found and from where, in a sentence or two."""
+
+
+class InductionProgress(Wire):
+    kind: Literal["progress"] = "progress"
+    done: int
+    of: int
+    doing: str
+
+
+class InductionCurves(Wire):
+    """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve)."""
+
+    kind: Literal["curves"] = "curves"
+    loss: Curve
+    entropy: Curve
+    activations: dict[NeuronName, Curve]
+    reference_means: dict[NeuronName, Number]
+    """Of each neuron over the first occurrence: what clipping brings it down to."""
+    samples: list[RepeatedText]
+    """A few of the sequences, to look at."""
+
+
+class ClipPoint(Wire):
+    """One token of a second occurrence."""
+
+    loss: FiniteFloat
+    delta_loss: FiniteFloat
+    delta_entropy: FiniteFloat
+    reciprocal_rank: Annotated[float, Field(ge=0, le=1)]
+    token: str
+    target: str
+
+
+class InductionClip(Wire):
+    """Figures 5b, 9b, 10b, 10c: on the second occurrence a neuron is not let above its mean of the first one."""
+
+    kind: Literal["clip"] = "clip"
+    neuron: NeuronName
+    reference: FiniteFloat
+    loss: Curve
+    entropy: Curve
+    """With the neuron clipped, at the second occurrence's positions (span values a curve)."""
+    delta_loss: Curve
+    delta_entropy: Curve
+    """After − before, paired by sequence."""
+    points: list[ClipPoint]
+    """A sample of tokens, at most a thousand."""
+
+
+class InductionChange(Wire):
+    """Figure 11: for every last-layer neuron, in order of index."""
+
+    kind: Literal["change"] = "change"
+    layer: int
+    change: list[FiniteFloat]
+    """Mean activation over the second occurrence − over the first, over sequences."""
+    se: list[Number]
+
+
+class InductionHeads(Wire):
+    """Every head's prefix-matching score and mean attention to the first token, [layers][heads]."""
+
+    kind: Literal["heads"] = "heads"
+    prefix_matching: list[list[FiniteFloat]]
+    bos_attention: list[list[FiniteFloat]]
+    chosen: list[HeadName]
+    """The induction heads that are knocked out, best first."""
+    baselines: list[HeadName]
+    """Heads with much attention to the first token (> 0.6) and a low score (< 0.1), drawn at random among layers of the
+    chosen heads where there are enough."""
+    sequences: int
+    """Doubled random sequences that the scores are means over."""
+
+
+class InductionKnockout(Wire):
+    """Figures 5c, 12 (`bos`) and 13 (`mean_output`): activations with some heads changed, alone or together."""
+
+    kind: Literal["knockout"] = "knockout"
+    how: Literal["bos", "mean_output"]
+    heads: list[HeadName]
+    role: Literal["induction", "baseline"]
+    activations: dict[NeuronName, Curve]
+    loss: Curve
+    entropy: Curve
+    """2 · span values a curve, as in `curves`."""
+
+
+class InductionAttribution(Wire):
+    """Figure 14: what each component writes onto a neuron's input direction, after its LayerNorm, over the second
+    occurrence; on the repeated sequences, and on the same with another first half."""
+
+    kind: Literal["attribution"] = "attribution"
+    components: list[str]
+    """Heads (`L5H1`), then MLPs (`MLP 5`), the embedding and the biases."""
+    prefix_matching: list[Number]
+    """Of heads; null for the others."""
+    induction: dict[NeuronName, list[FiniteFloat]]
+    corrupted: dict[NeuronName, list[FiniteFloat]]
+
+
+class InductionEnd(Wire):
+    kind: Literal["end"] = "end"
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class InductionProblem(Wire):
+    """What went wrong after the answer had begun."""
+
+    kind: Literal["problem"] = "problem"
+    problem: Problem
+
+
+class InductionEvent(
+    RootModel[
+        Annotated[
+            InductionStart
+            | InductionProgress
+            | InductionCurves
+            | InductionClip
+            | InductionChange
+            | InductionHeads
+            | InductionKnockout
+            | InductionAttribution
+            | InductionEnd
+            | InductionProblem,
+            Field(discriminator="kind"),
+        ]
+    ]
+):
+    """One event of the stream: a start, progress and parts as they are ready, and an end or a problem."""
