@@ -31,7 +31,9 @@ class InductionRequest(Wire):
         list[NeuronName], Field(default_factory=list, max_length=MAX_INDUCTION_NEURONS, examples=[["29.830"]])
     ]
     """Of the last layer. None: the run's entropy neurons with the greatest total effects, six at most."""
-    parts: Annotated[list[InductionPart], Field(min_length=1)] = ["curves", "clip", "change"]
+    parts: Annotated[
+        list[InductionPart], Field(default_factory=lambda: ["curves", "clip", "change"], min_length=1, max_length=7)
+    ]
     top_heads: Annotated[int, Field(ge=1, le=6)] = 3
     heads: Annotated[list[HeadName], Field(default_factory=list, max_length=6)]
     """Instead of the heads with the highest prefix-matching scores."""
