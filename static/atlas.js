@@ -9,7 +9,8 @@ window.calibroscopeAtlas = (() => {
     const set = (id, props) => window.dash_clientside.set_props(id, props);
     const trigger = () => window.dash_clientside.callback_context.triggered_id;
     const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
-    const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, axes: {}, wanted: null };
+    const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, axes: {}, wanted: null,
+        base: null, drawn: 0, columns: [], model: null };
 
     const grid = (then) => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
@@ -35,6 +36,17 @@ window.calibroscopeAtlas = (() => {
         return both.replaceAll("-", "−") + behind;
     };
 
+    // A column's numbers in words: written once, since most of them stay when an axis changes.
+    const written = new WeakMap();
+    const inWords = (data, name, unit) => {
+        const column = data.columns[name];
+        if (!written.has(column)) {
+            const errors = data.columns[name + "_se"] || [];
+            written.set(column, column.map((value, row) => number(value, unit, errors[row])));
+        }
+        return written.get(column);
+    };
+
     // The 1st and 99th percentile: a few extreme neurons would leave all others one colour, or one size.
     const ends = (values) => {
         const ordered = Float64Array.from(values).sort(), last = ordered.length - 1;
@@ -48,16 +60,18 @@ window.calibroscopeAtlas = (() => {
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
             type: log.includes(which) ? "log" : "linear" });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
-        if (preset && !preset.drawable)
-            return { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
+        if (preset && !preset.drawable) {
+            state.base = { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
+            return (state.drawn += 1);
+        }
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
         const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
         const usable = data.neuron.map((_, row) => row).filter((row) => drawable(x, row, "x") && drawable(y, row, "y")
             && (byClass || columns[colour][row] !== null));
-        const hover = (row) => ["<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]], ...named.map((name) =>
-            kit.metrics[name].label + ": " + number(columns[name][row], kit.metrics[name].unit, (columns[name + "_se"] || [])[row])),
-        ].join("<br>");
+        const said = named.map((name) => ["<br>" + kit.metrics[name].label + ": ", inWords(data, name, kit.metrics[name].unit)]);
+        const hover = (row) => said.reduce((text, [label, words]) => text + label + words[row],
+            "<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]]);
         const most = size ? ends(usable.map((row) => Math.abs(columns[size][row] || 0)))[1] : 0;
         const diameter = (row) => 3 + (most > 0 ? 17 * Math.sqrt(Math.min(1, Math.abs(columns[size][row] || 0) / most)) : 0);
         const points = (rows) => ({ type: "scattergl", mode: "markers", x: rows.map((row) => columns[x][row]),
@@ -80,7 +94,8 @@ window.calibroscopeAtlas = (() => {
             layout.coloraxis = { ...kit.coloraxis, cmin, cmax,
                 colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title } } };
         }
-        return { data: traces, layout };
+        state.base = { data: traces, layout };
+        return (state.drawn += 1);  // a store of the figure itself would be compared point by point
     };
 
     // The figure from what was drawn and from what was chosen since.
@@ -102,8 +117,9 @@ window.calibroscopeAtlas = (() => {
             cliponaxis: false, marker: { color: MARK, ...marker }, ...more, ...(more && more.mode ? { text: customdata } : {}) }];
     };
 
-    const compose = (base, shown, picked, ticked, marks, pins, drag, model) => {
-        if (!base) return unchanged();
+    const compose = (drawn, shown, picked, ticked, marks, pins, drag, model) => {
+        const base = state.base;
+        if (!drawn || !base) return unchanged();
         const visible = new Set(shown || []);
         const known = new Set(base.data.flatMap((trace) => trace.customdata || []));
         const chosen = new Set((picked || []).filter((name) => known.has(name)));
@@ -259,8 +275,11 @@ window.calibroscopeAtlas = (() => {
         return by ? (by.sort === "desc" ? "-" : "") + by.colId : "";
     };
 
-    const remember = (model, run, preset, x, y, colour, size, logs, shown, picked, columns) => {
+    const sameSet = (a, b) => a.length === b.length && a.every((name) => b.includes(name));
+
+    const remember = (model, run, preset, x, y, colour, size, logs, shown, picked, columns, chosen, token, kit) => {
         if (window.location.pathname !== "/" || !model || !run) return unchanged();
+        state.columns = kit.columns;
         const query = new URLSearchParams({ model, run, ...(preset ? { preset } : {}), x, y, colour,
             ...(size ? { size } : {}), logs: [...(logs || [])].sort().join("") });
         const view = query.toString();
@@ -271,6 +290,8 @@ window.calibroscopeAtlas = (() => {
         if (picked && picked.length && picked.length <= MOST_PICKED) query.set("pick", picked.join(","));
         const sort = columns ? sortOf(columns) : new URLSearchParams(window.location.search).get("sort");
         if (sort && sort !== "-total_effect") query.set("sort", sort);
+        if (chosen && !sameSet(chosen, kit.columns)) query.set("columns", chosen.join(","));
+        if (token !== null && token !== undefined) query.set("token", token);
         const address = "/?" + query.toString().replaceAll("%2C", ",");
         const step = state.written !== null && state.written !== view;
         state.written = view;
@@ -311,6 +332,8 @@ window.calibroscopeAtlas = (() => {
             until: performance.now() + SETTLED_MS };
         set("atlas-shown", { value: ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !hidden.includes(name)) });
         set("atlas-picked", { data: list("pick") });
+        set("atlas-token", { data: asked.get("token") === null ? null : Number(asked.get("token")) });
+        set("atlas-columns", { value: asked.get("columns") ? list("columns") : state.columns });
         setView(state.wanted.view, state.wanted.preset);
         if (asked.get("run")) set("atlas-run", { value: asked.get("run") });
         if (asked.get("model")) set("atlas-model", { value: asked.get("model") });
@@ -322,7 +345,10 @@ window.calibroscopeAtlas = (() => {
     // A token is chosen by its button, or by Enter: the best match. Another model's tokens have other numbers.
     const chooseToken = (clicks, submitted, typed, model, ids) => {
         const by = trigger();
-        if (by === "atlas-model" || (by === "atlas-token-query" && !typed)) return null;
+        const before = state.model;
+        state.model = model;
+        if (by === "atlas-model") return before && model && before !== model ? null : unchanged();
+        if (by === "atlas-token-query" && !typed) return null;
         if (by && by.token !== undefined) return clicks.some(Boolean) ? by.token : unchanged();
         const entered = window.dash_clientside.callback_context.triggered.some((one) => one.prop_id.endsWith(".n_submit"));
         return entered && ids.length ? ids[0].token : unchanged();

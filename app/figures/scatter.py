@@ -37,6 +37,8 @@ def kit() -> dict[str, Any]:
     """Everything about a scatter but its points: layout, markers by class, the words for metrics."""
     axis = {"exponentformat": "power"}
     figure = blank(dragmode="pan", hovermode="closest", xaxis=axis, yaxis=axis, showlegend=False)
+    # Room for the widest labels, so that axes are laid out once.
+    figure.update_layout(margin_l=84, xaxis_automargin=False, yaxis_automargin=False)
     bar = {"title": {"side": "right"}, "thickness": 12, "outlinewidth": 0}
     return {
         "layout": figure.to_plotly_json()["layout"],

@@ -28,10 +28,15 @@ GRAPH_CONFIG: dict[str, Any] = {
 }
 
 
+_TEMPLATE = go.layout.Template(layout={"colorway": list(CLASS_COLOURS.values()), "hovermode": "closest"})
+"""Plotly's own has some two hundred parts, which Dash copies each time that a figure is drawn."""
+
+
 def blank(**layout: Any) -> go.Figure:
     """An empty figure in the house style."""
     figure = go.Figure()
     figure.update_layout(
+        template=_TEMPLATE,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},

@@ -18,7 +18,17 @@ from app.figures.scatter import View, kit
 from app.pages import atlas_search
 from app.pages import atlas_views as views
 from app.pages.atlas_state import logs, read
-from app.pages.atlas_table import CHOOSER, CLEAR, EXPORT, PICKED_BAR, PIN_TICKED, TABLE, columns_data, section
+from app.pages.atlas_table import (
+    CHOOSER,
+    CLEAR,
+    DEFAULT_METRICS,
+    EXPORT,
+    PICKED_BAR,
+    PIN_TICKED,
+    TABLE,
+    columns_data,
+    section,
+)
 from app.pages.atlas_views import (
     BANNER,
     COLOUR,
@@ -209,7 +219,8 @@ def _register_browser() -> None:
         here + "remember", Output(DONE, "data", allow_duplicate=True),
         Input(MODEL, "value"), Input(RUN, "value"), Input(CHOSEN, "data"), Input(X, "value"), Input(Y, "value"),
         Input(COLOUR, "value"), Input(SIZE, "value"), Input(LOGS, "value"), Input(SHOWN, "value"),
-        Input(PICKED, "data"), Input(TABLE, "columnState"), prevent_initial_call=True,
+        Input(PICKED, "data"), Input(TABLE, "columnState"), Input(CHOOSER, "value"), Input(atlas_search.TOKEN, "data"),
+        State(KIT, "data"), prevent_initial_call=True,
     )  # fmt: skip
 
 
@@ -227,20 +238,20 @@ def layout(**address: str) -> Component:
          "logs": logs(p.view), "drawable": p.is_drawable}
         for p in PRESETS
     ]  # fmt: skip
-    main = html.Div([*views.figure_area(asked), section(asked.sort)], id=MAIN, hidden=True)
+    main = html.Div([*views.figure_area(asked), section(asked.sort, asked.columns)], id=MAIN, hidden=True)
     return html.Div(
         [
             *(dcc.Store(id=name) for name in (REVISION, DONE, BASE, COLUMNS)),
             dcc.Store(id=PICKED, data=asked.picked),
             dcc.Store(id=CHOSEN, data=asked.preset),
             dcc.Store(id=PRESET_TABLE, data=presets),
-            dcc.Store(id=KIT, data=kit()),
+            dcc.Store(id=KIT, data={**kit(), "columns": DEFAULT_METRICS}),
             dcc.Location(id=GO, refresh="callback-nav"),
             dcc.Interval(id=POLL, interval=POLL_MS),
             html.H1("Atlas", className="visually-hidden"),
             html.Div(
                 [
-                    views.controls(asked, atlas_search.section()),
+                    views.controls(asked, atlas_search.section(asked.token)),
                     html.Div([html.Div(id=STATE), main], className="page-main"),
                 ],
                 className="columns",

@@ -46,15 +46,15 @@ def register(app: Dash, client: AsyncClient) -> None:
     )  # fmt: skip
 
 
-def section() -> Component:
-    """The box, and room for what it finds."""
+def section(token: int | None = None) -> Component:
+    """The box, and room for what it finds; `token` is chosen from the start."""
     return html.Div(
         [
             html.H2("Who moves a token?"),
             dmc.TextInput(id=QUERY, label="Token (spaces count)", debounce=200, placeholder="type a part of it"),
             html.Div(id=OPTIONS, className="token-options", role="group", **{"aria-label": "Tokens that match"}),
             dcc.Loading(html.Div(id=FOUND, role="status"), delay_show=300),
-            dcc.Store(id=TOKEN),
+            dcc.Store(id=TOKEN, data=token),
             dcc.Store(id=MARKS, data=NO_MARKS),
         ],
     )

@@ -1,4 +1,4 @@
-"""What an atlas address asks for: model, run, view, hidden classes, picked neurons, order of the table."""
+"""What an atlas address asks for: model, run, view, hidden classes, picked neurons, a token, the table's columns."""
 
 import re
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ START = PRESETS[1]
 """Weight metrics are there within seconds of a run's start; the other presets wait for effects."""
 MOST_PICKED = 50
 """More neurons are not written into the address; static/atlas.js knows the number too."""
+_TOKEN = re.compile(r"[0-9]{1,7}")
 _NEURON = re.compile(r"[0-9]{1,4}\.[0-9]{1,7}")
 
 
@@ -28,6 +29,10 @@ class Asked:
     """Selected neurons."""
     sort: str
     """A metric, `-` first for descending; empty for none."""
+    columns: list[str] | None
+    """Metrics that the table shows; None for the usual ones."""
+    token: int | None
+    """The token whose promoters are asked for."""
 
 
 def read(**address: str | None) -> Asked:
@@ -39,6 +44,8 @@ def read(**address: str | None) -> Asked:
     hidden = (address.get("hide") or "").split(",")
     picked = [name for name in (address.get("pick") or "").split(",") if _NEURON.fullmatch(name)]
     sort = address.get("sort") or "-total_effect"
+    columns = [name for name in (address.get("columns") or "").split(",") if name in METRIC]
+    token = address.get("token") or ""
     return Asked(
         model=address.get("model"),
         run=address.get("run"),
@@ -47,6 +54,8 @@ def read(**address: str | None) -> Asked:
         shown=[name for name in CLASS_LABELS if name not in hidden],
         picked=list(dict.fromkeys(picked))[:MOST_PICKED],
         sort=sort if sort.removeprefix("-") in METRIC else "",
+        columns=list(dict.fromkeys(columns)) or None,
+        token=int(token) if _TOKEN.fullmatch(token) else None,
     )
 
 

@@ -1,9 +1,11 @@
 """The atlas' table: every metric a column, filtered by what is picked in the figure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
+import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
@@ -39,8 +41,8 @@ _LISTENERS = {
 }
 
 
-def column_definitions(sort: str) -> list[dict[str, Any]]:
-    """Columns of the grid; `sort` is a metric, `-` first for descending, or empty."""
+def column_definitions(sort: str, shown: Sequence[str] = DEFAULT_METRICS) -> list[dict[str, Any]]:
+    """Columns of the grid; `sort` is a metric, `-` first for descending, or empty. `shown`: metrics not hidden."""
     columns: list[dict[str, Any]] = [
         {"field": "neuron", "headerName": "Neuron", "pinned": "left", "width": 92, "sortable": False,
          "cellClass": "leads"},
@@ -53,18 +55,18 @@ def column_definitions(sort: str) -> list[dict[str, Any]]:
         column = {
             "field": metric.name, "headerName": metric.label, "headerTooltip": metric.sentence, "width": 150,
             "filter": "agNumberColumnFilter", "valueFormatter": formatter, "type": "rightAligned",
-            "hide": metric.name not in DEFAULT_METRICS,
+            "hide": metric.name not in shown,
         }  # fmt: skip
         if sort.removeprefix("-") == metric.name:
             column |= {"sort": "desc" if sort.startswith("-") else "asc", "hide": False}
         columns.append(column)
-    order = {name: place for place, name in enumerate(DEFAULT_METRICS)}
+    order = {name: place for place, name in enumerate(dict.fromkeys((*shown, *DEFAULT_METRICS)))}
     return columns[:3] + sorted(columns[3:], key=lambda column: order.get(column["field"], len(order)))
 
 
-def section(sort: str) -> Component:
-    """The table with its tools."""
-    columns = column_definitions(sort)
+def section(sort: str, chosen: Sequence[str] | None = None) -> Component:
+    """The table with its tools; `chosen` are the metrics it shows, None for the usual ones."""
+    columns = column_definitions(sort, DEFAULT_METRICS if chosen is None else chosen)
     shown = [column["field"] for column in columns[3:] if not column["hide"]]
     return html.Section(
         [
@@ -107,10 +109,10 @@ def _chooser(shown: list[str]) -> Component:
 
 
 def columns_data(data: NeuronColumns) -> dict[str, Any]:
-    """A run's columns, from which the browser draws the figure and fills the table."""
+    """A run's columns, from which the browser draws the figure and fills the table, to seven digits."""
     return {
         "neuron": data.neuron,
         "class": list(data.neuron_class),
         "labels": dict(CLASS_LABELS),
-        "columns": data.columns,
+        "columns": {name: np.array(column, dtype=np.float32) for name, column in data.columns.items()},
     }
