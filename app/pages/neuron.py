@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from dash import MATCH, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
+from dash import MATCH, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page, set_props
 from dash.development.base_component import Component
 
 from app.components import empty, failure
@@ -35,9 +35,15 @@ def register(app: Dash, client: AsyncClient) -> None:
         except ApiError as error:
             return _not_found(error.problem.detail), True, None
         is_final = detail.run.status != "running"
-        if seen == detail.run.tokens_counted and seen is not None and not is_final:
-            return no_update, no_update, no_update
-        return await _body(client, detail), is_final, detail.run.tokens_counted
+        counted = detail.run.tokens_counted
+        if not seen:  # what the run has not measured yet is asked for again, until its effects come
+            return await _body(client, detail), is_final, counted
+        if seen != counted or is_final:
+            effects = await _try(client, calls.effects(run, where["neuron"]))
+            # Contexts that a reader has opened, and the threshold, stay as they are.
+            set_props(views.TOLD, {"children": [views.head(detail), views.cards(detail)]})
+            set_props(views.MEASURED, {"children": views.measured_panels(effects)})
+        return no_update, is_final, counted
 
     @app.callback(
         Output({"type": views.ABLATED, "context": MATCH}, "children"),
@@ -95,8 +101,7 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
     can_clip = not isinstance(effects, TokenEffects) or effects.clip_delta_loss is not None
     return [
         dcc.Store(id=views.SHOWN, data={"run": run, "neuron": name}),
-        views.head(detail),
-        views.cards(detail),
+        html.Div([views.head(detail), views.cards(detail)], id=views.TOLD),
         views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
         views.contexts_panel(contexts, can_clip=can_clip),
     ]

@@ -28,7 +28,7 @@ from backend.schemas import (
     TokenEffects,
 )
 
-SHOWN = "neuron-shown"
+SHOWN, TOLD, MEASURED = "neuron-shown", "neuron-told", "neuron-measured"
 HISTOGRAM, COUNTS, THRESHOLD, SHARE = "neuron-histogram", "neuron-counts", "neuron-threshold", "neuron-share"
 KIND, ABLATE, ABLATED = "neuron-ablation-kind", "neuron-context-ablate", "neuron-context-ablated"
 
@@ -112,16 +112,23 @@ def figure_panels(
     """The figures, two beside each other where there is room."""
     return html.Div(
         [
-            _figure("Total against direct effect", effects, figures.effect_boxes, _effects_note),
-            _figure("Loss against its change", effects, figures.loss_scatter, _scatter_note),
+            html.Div(measured_panels(effects), id=MEASURED, className="contents"),
             _histogram(counts),
             _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
             _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
             *_similar_panels(similar, detail.run.model, detail.run.id),
-            _frequency(effects),
         ],
         className="panels",
     )
+
+
+def measured_panels(effects: TokenEffects | ApiError) -> list[Component]:
+    """The figures of single tokens: they grow with the run, the others stay."""
+    return [
+        _figure("Total against direct effect", effects, figures.effect_boxes, _effects_note),
+        _figure("Loss against its change", effects, figures.loss_scatter, _scatter_note),
+        _frequency(effects),
+    ]
 
 
 def _figure(title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str]) -> Component:

@@ -73,7 +73,7 @@ def test_every_neuron_is_drawn_once_where_its_values_are(colour: str, visit: Vis
     assert set(found) == {data["neuron"][row] for row in rows}
     for row in rows:
         x, y, text, size, neuron_class = found[data["neuron"][row]]
-        assert (x, y) == (values["weight_norm"][row], values["total_effect"][row])
+        assert (x, y) == pytest.approx((values["weight_norm"][row], values["total_effect"][row]), rel=1e-6)
         assert neuron_class == data["neuron_class"][row]
         assert 3 <= size <= 20
         assert "±" in text
@@ -150,6 +150,23 @@ def test_a_link_selects_and_back_and_forward_restore_the_view(visit: Visit, site
     assert asked(page)["sort"] == ["null_fraction"]
 
 
+def test_a_token_and_the_columns_are_in_the_address(visit: Visit, site: Site) -> None:
+    page = visit.page
+    token = httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/tokens", params={"query": "e"}).json()["tokens"][0]
+    open_atlas(page, site, f"?token={token['token_id']}&columns=skew_activation,null_fraction")
+    expect(page.locator("#atlas-found")).to_contain_text("Promote", timeout=60_000)
+    names = page.locator(".ag-header-cell[col-id]").evaluate_all("all => all.map((one) => one.getAttribute('col-id'))")
+    shown = [name for name in names if not name.startswith("ag-") and name not in ("neuron", "pin", "class")]
+    assert shown == ["skew_activation", "null_fraction", "total_effect"], "and the one that sorts"
+    page.get_by_role("button", name="Columns", exact=True).click()
+    page.get_by_role("checkbox", name="Logit variance").check()
+    page.wait_for_url("**columns=**logit_var**")
+    assert asked(page)["token"] == [str(token["token_id"])]
+    page.reload()
+    expect(page.locator(".ag-header-cell[col-id='logit_var']")).to_be_visible()
+    expect(page.locator("#atlas-found")).to_contain_text("Promote", timeout=60_000)
+
+
 def by_neuron(site: Site, name: str) -> dict[str, float]:
     data = columns(site, name)
     return dict(zip(data["neuron"], data["columns"][name], strict=True))
@@ -188,7 +205,9 @@ def test_the_export_is_what_is_shown(visit: Visit, site: Site, tmp_path: Path) -
     assert "weight_norm" not in rows[0]
     known = by_neuron(site, "null_fraction")
     assert [row["neuron"] for row in rows] == sorted((f"{layer}.{i}" for i in (3, 5, 6)), key=lambda n: -known[n])
-    assert all(float(row["null_fraction"]) == known[row["neuron"]] for row in rows), "all digits"
+    assert all(float(row["null_fraction"]) == pytest.approx(known[row["neuron"]], rel=1e-6) for row in rows), (
+        "seven digits"
+    )
 
 
 def test_pins_follow_from_page_to_page_and_stay(visit: Visit, site: Site) -> None:
@@ -312,7 +331,9 @@ def test_python_that_is_copied_draws_the_same_points(visit: Visit, site: Site, t
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     points, scale = done.stdout.strip().splitlines()
-    assert dict(json.loads(points)) == drawn
+    found = dict(json.loads(points))
+    assert found.keys() == drawn.keys()
+    assert all(found[name] == pytest.approx(drawn[name], rel=1e-6) for name in drawn)
     assert scale == "log"
 
 

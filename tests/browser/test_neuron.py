@@ -1,6 +1,9 @@
 """The neuron page in a real Chromium: a threshold, a context without the neuron, neighbours, keys."""
 
 import re
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -64,6 +67,43 @@ def test_another_kind_is_asked_for_where_a_context_is_open(visit: Visit, site: S
     page.get_by_text("set to 0", exact=True).click()
     expect(context).to_contain_text("set to 0:")
     expect(page.locator(".context").nth(1).locator(".strip")).to_have_count(1)
+
+
+def publish(site: Site, status: str, counted: int) -> None:
+    """Let the run look as it does while it grows."""
+    with sqlite3.connect(site.atlas.path, timeout=30) as atlas:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        row = (status, counted, now, site.atlas.run)
+        atlas.execute("UPDATE runs SET status = ?, tokens_counted = ?, heartbeat = ? WHERE id = ?", row)
+    atlas.close()
+
+
+@pytest.fixture
+def growing(site: Site) -> Iterator[None]:
+    with sqlite3.connect(site.atlas.path) as atlas:
+        was = atlas.execute("SELECT status, tokens_counted FROM runs WHERE id = ?", (site.atlas.run,)).fetchone()
+    atlas.close()
+    publish(site, "running", 41)
+    yield
+    publish(site, *was)
+
+
+@pytest.mark.usefixtures("growing")
+def test_what_is_open_stays_open_while_the_run_grows(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_neuron(page, site)
+    context = page.locator(".context").first
+    context.get_by_role("button", name="Without the neuron").click()
+    expect(context).to_contain_text("set to mean:", timeout=60_000)
+    page.get_by_role("slider", name="Threshold of the activation").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#neuron-share")).to_contain_text("(100.0 %)")
+    publish(site, "running", 43)
+    page.evaluate("window.dash_clientside.set_props('neuron-poll', {n_intervals: 1})")
+    expect(page.locator(".neuron-head")).to_contain_text("43 of", timeout=20_000)
+    expect(context).to_contain_text("set to mean:")
+    expect(page.locator("#neuron-share")).to_contain_text("(100.0 %)")
+    assert page.locator("#neuron-measured .js-plotly-plot").count() >= 2
 
 
 def test_keys_lead_to_the_neighbours(visit: Visit, site: Site) -> None:
