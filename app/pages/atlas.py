@@ -56,6 +56,7 @@ from app.pages.atlas_views import (
 from app.recipe import Scene, recipe
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
+from backend.schemas import NeuronColumns, RunSummary
 
 __all__ = ["layout", "neuron_address", "register", "run_banner"]
 
@@ -294,7 +295,7 @@ async def _refreshed(
     summary = next((r for r in runs if str(r.id) == wanted), None)
     summary = summary or next((r for r in runs if r.id == chosen.latest_run), runs[0])
     columns = await client.send(calls.columns(summary.id, ["weight_norm"]))
-    revision = f"{summary.id}:{columns.revision}"
+    revision = f"{summary.id}:{_revision(summary, columns)}"
     is_final = summary.status in ("finished", "failed")
     waiting = not columns.neuron
     state = views.loading(summary) if waiting else None
@@ -303,6 +304,13 @@ async def _refreshed(
         str(summary.id), run_banner(summary), no_update if revision == seen or waiting else revision, is_final, state,
         waiting,
     )  # fmt: skip
+
+
+def _revision(run: RunSummary, columns: NeuronColumns) -> str:
+    """Changes when columns are worth fetching again: while a run grows, at most once a hundredth of it."""
+    if run.status != "running":
+        return columns.revision
+    return f"{run.stage}-{run.tokens_sampled}-{run.progress:.2f}"
 
 
 def _clicked_point(clicked: dict[str, Any] | None) -> str | None:

@@ -80,6 +80,17 @@ async def test_a_finished_run_stops_the_polling_and_an_unchanged_one_is_not_draw
     assert not isinstance(again[5], str)
 
 
+async def test_a_growing_runs_columns_are_fetched_when_they_have_grown_enough_to_see() -> None:
+    async def revision(**changes: Any) -> Any:
+        growing = sample.run(status="running", stage="effects", **changes)
+        return (await atlas._refreshed(Service(**_models(growing)), None, None, None, model_changed=False))[5]
+
+    before = await revision(progress=0.4011, tokens_counted=20)
+    assert await revision(progress=0.4012, tokens_counted=21) == before
+    assert await revision(progress=0.42, tokens_counted=22) != before
+    assert await revision(progress=0.4011, tokens_counted=20, tokens_sampled=7) != before
+
+
 async def test_a_running_run_shows_its_progress() -> None:
     growing = sample.run(status="running", stage="effects", progress=0.4, tokens_counted=20)
     *_, banner, _, stopped, state, hidden = await atlas._refreshed(
