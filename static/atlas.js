@@ -10,7 +10,7 @@ window.calibroscopeAtlas = (() => {
     const trigger = () => window.dash_clientside.callback_context.triggered_id;
     const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
     const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, axes: {}, wanted: null,
-        base: null, drawn: 0, columns: [], model: null };
+        data: null, view: "", base: null, columns: [], model: null };
 
     const grid = (then) => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
@@ -55,15 +55,12 @@ window.calibroscopeAtlas = (() => {
 
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
     const draw = (data, x, y, colour, size, logs, chosen, table, kit) => {
-        if (!data || !x || !y) return unchanged();
         const preset = table.find((one) => one.name === chosen), log = logs || [], columns = data.columns;
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
             type: log.includes(which) ? "log" : "linear" });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
-        if (preset && !preset.drawable) {
-            state.base = { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
-            return (state.drawn += 1);
-        }
+        if (preset && !preset.drawable)
+            return { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
         const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
@@ -94,8 +91,7 @@ window.calibroscopeAtlas = (() => {
             layout.coloraxis = { ...kit.coloraxis, cmin, cmax,
                 colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title } } };
         }
-        state.base = { data: traces, layout };
-        return (state.drawn += 1);  // a store of the figure itself would be compared point by point
+        return { data: traces, layout };
     };
 
     // The figure from what was drawn and from what was chosen since.
@@ -117,9 +113,7 @@ window.calibroscopeAtlas = (() => {
             cliponaxis: false, marker: { color: MARK, ...marker }, ...more, ...(more && more.mode ? { text: customdata } : {}) }];
     };
 
-    const compose = (drawn, shown, picked, ticked, marks, pins, drag, model) => {
-        const base = state.base;
-        if (!drawn || !base) return unchanged();
+    const compose = (base, shown, picked, ticked, marks, pins, drag, model) => {
         const visible = new Set(shown || []);
         const known = new Set(base.data.flatMap((trace) => trace.customdata || []));
         const chosen = new Set((picked || []).filter((name) => known.has(name)));
@@ -145,6 +139,19 @@ window.calibroscopeAtlas = (() => {
         const layout = { ...base.layout, dragmode: drag || "pan", showlegend: false, selections: [],
             selectionrevision: Math.random() };
         return { data, layout };
+    };
+
+    // Points are placed anew only when the view changes; what is hidden, selected or marked is drawn over them.
+    const figure = (data, x, y, colour, size, logs, chosen, shown, picked, ticked, marks, pins, drag, model, table, kit) => {
+        if (!data || !x || !y) return unchanged();
+        const view = JSON.stringify([x, y, colour, size, logs, chosen]);
+        if (state.base === null || state.data !== data || state.view !== view)
+            Object.assign(state, { data, view, base: draw(data, x, y, colour, size, logs, chosen, table, kit) });
+        const next = compose(state.base, shown, picked, ticked, marks, pins, drag, model), drawn = plot();
+        if (!drawn || !drawn.data || !drawn.data.length) return next;
+        // Through the component, each change would be copied and announced on its way: half of what a reader waits for.
+        window.Plotly.react(drawn, next.data, next.layout);
+        return unchanged();
     };
 
     // The table: rows from columns, and which of them pass.
@@ -379,6 +386,6 @@ window.calibroscopeAtlas = (() => {
         if (place) place.textContent = shown.toLocaleString("en") + " of " + Math.max(all, shown).toLocaleString("en") + " shown";
     };
 
-    return { draw, compose, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
+    return { figure, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
         save, remember, chooseToken, markToken };
 })();

@@ -61,7 +61,7 @@ from backend.schemas import NeuronColumns, RunSummary
 __all__ = ["layout", "neuron_address", "register", "run_banner"]
 
 POLL, REVISION, GO, DONE = "atlas-poll", "atlas-revision", "atlas-go", "atlas-done"
-BASE, COLUMNS, PICKED = "atlas-base", "atlas-data", "atlas-picked"
+COLUMNS, PICKED = "atlas-data", "atlas-picked"
 CHOSEN, PRESET_TABLE, KIT = "atlas-chosen", "atlas-presets", "atlas-kit"
 POLL_MS = 2_000
 
@@ -153,17 +153,12 @@ def _register_python(app: Dash) -> None:
 def _register_browser() -> None:
     here = "window.calibroscopeAtlas."
     clientside_callback(
-        here + "draw",
-        Output(BASE, "data"),
-        Input(COLUMNS, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
-        Input(LOGS, "value"), Input(CHOSEN, "data"), State(PRESET_TABLE, "data"), State(KIT, "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    clientside_callback(
-        here + "compose",
+        here + "figure",
         Output(GRAPH, "figure"),
-        Input(BASE, "data"), Input(SHOWN, "value"), Input(PICKED, "data"), Input(TABLE, "selectedRows"),
-        Input(atlas_search.MARKS, "data"), Input(pins.STORE, "data"), Input(DRAG, "value"), State(MODEL, "value"),
+        Input(COLUMNS, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
+        Input(LOGS, "value"), Input(CHOSEN, "data"), Input(SHOWN, "value"), Input(PICKED, "data"),
+        Input(TABLE, "selectedRows"), Input(atlas_search.MARKS, "data"), Input(pins.STORE, "data"),
+        Input(DRAG, "value"), State(MODEL, "value"), State(PRESET_TABLE, "data"), State(KIT, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
@@ -242,7 +237,7 @@ def layout(**address: str) -> Component:
     main = html.Div([*views.figure_area(asked), section(asked.sort, asked.columns)], id=MAIN, hidden=True)
     return html.Div(
         [
-            *(dcc.Store(id=name) for name in (REVISION, DONE, BASE, COLUMNS)),
+            *(dcc.Store(id=name) for name in (REVISION, DONE, COLUMNS)),
             dcc.Store(id=PICKED, data=asked.picked),
             dcc.Store(id=CHOSEN, data=asked.preset),
             dcc.Store(id=PRESET_TABLE, data=presets),
