@@ -1,8 +1,9 @@
 """What attention heads look at, and forward passes with heads knocked out.
 
-A head that attends to the first token alone writes the same everywhere: that token's value, which is its own output z at
-the first position, where it can attend to nothing else. So BOS ablation sets z to z of position 0. Replacing the pattern
-would say the same, but for some families (OPT, GPT-Neo) TransformerLens only tells the pattern and does not use it.
+A head that attends to the first token alone writes the same everywhere: that token's value, which is its own output z
+at the first position, where it can attend to nothing else. So BOS ablation sets z to z of position 0. Replacing the
+pattern would say the same, but for some families (OPT, GPT-Neo) TransformerLens only tells the pattern, and what is put
+in its place changes nothing.
 """
 
 from collections import defaultdict

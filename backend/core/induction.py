@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core import knockouts
@@ -136,6 +138,11 @@ class Plan:
     seed: int = 0
     references: Tensor | None = None
     """What clipping brings every neuron of the layer down to, [d_mlp]; None for its mean over first occurrences."""
+    reference: str = "its mean over the first occurrences"
+
+    def clipped_to(self, means: NDArray[np.float64], reference: str) -> "Plan":
+        """The same with other references, and what to call them."""
+        return replace(self, references=torch.from_numpy(means), reference=reference)
 
 
 class Experiment:
@@ -222,9 +229,9 @@ class Experiment:
         own = references.to(stream.device)
         effects = []
         for x, n, target in zip(*(column.split(_CLIPPED_AT_ONCE) for column in columns), strict=True):
-            # δ = min(reference − n, 0): what setting max(n, reference) to the reference does.
-            batch = TokenBatch(x, n.maximum(own), target.clamp_min(0))
-            effects.append(engine.effects(batch, own))
+            # δ = min(reference − n, 0): what setting the activation's excess to 0 does.
+            batch = TokenBatch(x, (n - own).clamp_min(0), target.clamp_min(0))
+            effects.append(engine.effects(batch, torch.zeros_like(own)))
             yield self._step("clipping the neurons")
         known = targets.cpu() >= 0
         before = [torch.cat([getattr(e, f"before_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
