@@ -110,6 +110,9 @@ def precompute(
         str | None, typer.Option(help="An .npy file of token counts by token id, instead of --frequency.")
     ] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")] = None,
+    induction: Annotated[
+        int, typer.Option(min=0, max=2_000, help="Sequences for the induction lab's figures, after all else; 0: none.")
+    ] = 20,
     device: Device = "auto",
     out: AtlasFile = None,
 ) -> None:
@@ -118,6 +121,7 @@ def precompute(
     from precompute.config import RunConfig
     from precompute.pipeline import run
     from precompute.progress import reporting
+    from precompute.worker import measure_induction
 
     if counts and frequency:
         raise BadConfig("--counts tells the token frequencies: leave --frequency out.")
@@ -131,6 +135,26 @@ def precompute(
             )  # fmt: skip
             done = run(config, atlas, settings.cache_dir, scratch, reporter, device, settings.memory)
             reporter.say(f"Run {done} is finished, in {settings.atlas}.")
+            if induction:
+                measure_induction(done, induction, atlas, settings.cache_dir, reporter, device)
+
+
+@app.command()
+def worker(
+    atlas: AtlasFile = None,
+    device: Device = "auto",
+    once: Annotated[bool, typer.Option("--once", help="Stop when no job is waiting.")] = False,
+) -> None:
+    """Do the jobs that wait in the atlas; stopped, the job it was at waits again and keeps what it has found."""
+    from backend.atlas.store import Atlas
+    from precompute.progress import reporting
+    from precompute.worker import Worker
+
+    settings = _settings(atlas=atlas, device=device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with Atlas.open(settings.atlas) as opened, reporting() as reporter:
+        taken = Worker(opened, settings.cache_dir, reporter, settings.device).work(once=once)
+    typer.echo(f"{taken} jobs taken; none is waiting.")
 
 
 @app.command()

@@ -7,7 +7,7 @@ Pure data, imported by every layer, so that a name is written and defined in one
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["weights", "activations", "effects"]
+Stage = Literal["weights", "activations", "effects", "induction"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("freq_alignment", "Cosine with the token-frequency direction", "", "effects",
            "Cosine of the neuron's direct effect on the logits with v_freq. Where it is negative, a positive "
            "activation suppresses common tokens; where it is positive, it raises them.", "§4"),
+    Metric("induction_change", "Change of activation in induction", "", "induction",
+           "Mean activation on the second occurrence of a repeated text less that on the first.", "Fig. 11",
+           has_se=True),
 )  # fmt: skip
 
 FREQUENCY_METRICS = frozenset({"direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl", "freq_alignment"})
@@ -118,6 +121,7 @@ FORMULAS: dict[str, str] = {
     "delta_kl": "E_x[ D(P_freq‖p(x; n := n̄)) − D(P_freq‖p(x)) ]",
     "abs_delta_kl": "E_x | D(P_freq‖p(x; n := n̄)) − D(P_freq‖p(x)) |",
     "freq_alignment": "cos( w_out·W_U, v_freq )",
+    "induction_change": "E[ n(second occurrence) ] − E[ n(first occurrence) ]",
 }
 """The definitions as formulas: L the loss, H the entropy at a token x, n the neuron's activation."""
 

@@ -10,8 +10,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
-from backend.routes import about, docs, features, induction, models, neurons, problems, texts, tokens
-from backend.routes.deps import AtlasReader
+from backend.routes import about, docs, features, induction, jobs, models, neurons, problems, texts, tokens
+from backend.routes.deps import AtlasDoor
 from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
 
@@ -21,12 +21,13 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     """The API over the atlas that the settings name and the live engine. The atlas need not exist yet."""
-    reader = AtlasReader(settings)
+    reader, writer = AtlasDoor(settings, read_only=True), AtlasDoor(settings, read_only=False)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         reader.close()
+        writer.close()
 
     service = FastAPI(
         title="Calibroscope",
@@ -37,13 +38,14 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    service.state.atlas, service.state.engine, service.state.notice = reader, engine, None
+    service.state.settings, service.state.engine, service.state.notice = settings, engine, None
+    service.state.atlas, service.state.writable_atlas = reader, writer
     service.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4)  # 9 takes seconds for a model's columns
     if hosts := _hosts(settings):
         service.add_middleware(KnownHosts, allowed_hosts=hosts)
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
-    for room in (about, models, neurons, tokens, texts, induction):
+    for room in (about, models, neurons, tokens, texts, induction, jobs):
         api.include_router(room.router)
     service.include_router(api)
     service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)

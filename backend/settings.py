@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, ByteSize, Field, field_validator
+from pydantic import AliasChoices, ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     texts_mb: int = Field(1024, ge=64, le=262_144, description="Memory for traced texts, in MB; the oldest make room.")
     memory: ByteSize = Field(
         ByteSize(4 * 10**9), ge=200_000_000, description="Memory for computing effects, as in 4GB; less is slower."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="What a request that writes must bring in its X-API-Key header; needed when listening beyond this "
+        "machine, where without one nothing can be written over HTTP.",
     )
     queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
 

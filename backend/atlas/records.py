@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Config = dict[str, str | int | float | bool | None]
+_WINDOW = 64
+"""Tokens of a context in runs that do not say."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class RunRecord:
     versions: dict[str, str]
 
 
+def windows_of(run: RunRecord) -> int:
+    """How many contexts each sequence of a run was cut into."""
+    return -(-run.seq_len // int(run.config.get("window") or _WINDOW))
+
+
 @dataclass(frozen=True)
 class ContextRecord:
     """A window of the sample; `loss` and `rank` are one shorter where it ends a sequence, whose last has no target."""
@@ -137,3 +144,26 @@ class NeuronRecord:
     neuron_class: str
     effect_tokens: int
     metrics: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """Work that the worker takes."""
+
+    id: int
+    kind: str
+    model: str
+    """The model's slug."""
+    run: int | None
+    request: dict[str, Any]
+    """As the wire has it."""
+    status: str
+    """queued, running, finished, failed or cancelled."""
+    progress: float
+    doing: str
+    message: str | None
+    created_at: datetime
+    heartbeat: datetime
+    finished_at: datetime | None
+    parts_done: list[str]
+    """Whose results are kept: a job that is taken up again goes on from there."""

@@ -192,3 +192,29 @@ class TokenEffectsRow(Base):
     run: Mapped[int] = _run()
     index: Mapped[int] = mapped_column(primary_key=True)
     arrays: Mapped[dict[str, Numbers]] = mapped_column(NamedArrays)
+
+
+class JobRow(Base):
+    __tablename__ = "jobs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(ForeignKey("models.slug"))
+    run: Mapped[int | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    status: Mapped[str] = mapped_column(Text, index=True)
+    progress: Mapped[float] = mapped_column(Float)
+    doing: Mapped[str] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    heartbeat: Mapped[datetime] = mapped_column(Moment)
+    finished_at: Mapped[datetime | None] = mapped_column(Moment)
+    parts_done: Mapped[list[str]] = mapped_column(JSON)
+
+
+class JobEventRow(Base):
+    """A result of a job, as the wire has it."""
+
+    __tablename__ = "job_events"
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    payload: Mapped[str] = mapped_column(Text)

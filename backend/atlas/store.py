@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from backend.atlas.connect import atlas_url, connect, lock_writers
+from backend.atlas.connect import atlas_url, connect
+from backend.atlas.jobs import Jobs
 from backend.atlas.query import NeuronQuery
-from backend.atlas.reader import NotInAtlas, Reader
+from backend.atlas.reader import NotInAtlas
 from backend.atlas.records import Array, ModelRecord, NeuronRecord, RunPlan, RunRecord
 from backend.atlas.schema import ModelRow, NeuronRow, RunRow, ShardRow
 from backend.atlas.writer import Writer
@@ -28,7 +29,7 @@ _MODEL_FIELDS = tuple(ModelRecord.__dataclass_fields__)
 _RUN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "status")
 
 
-class Atlas(Reader):
+class Atlas(Jobs):
     """An open atlas. Make one with `Atlas.open`; use it as a context manager, or `close` it."""
 
     def __init__(self, location: str | Path, *, read_only: bool) -> None:
@@ -203,12 +204,6 @@ class Atlas(Reader):
             if run is not None:
                 raise NotInAtlas(f"Run {run} has not measured mean activations yet: wait, or leave `run` out.")
         return None, "mean over this text: no run has measured the model's activations yet"
-
-    @contextmanager
-    def _changing(self) -> Iterator[Session]:
-        with self._session() as session, session.begin():
-            lock_writers(session.connection())
-            yield session
 
 
 def _own_model(session: Session, plan: RunPlan) -> ModelRecord:

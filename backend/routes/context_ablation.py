@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from backend import schemas
-from backend.atlas.records import RunRecord, ShownContext
+from backend.atlas.records import RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadIntervention
 from backend.core.interventions import Intervention
@@ -15,8 +15,6 @@ from backend.live.engine import LiveEngine, LiveModel
 from backend.routes.answers import not_yet
 
 Kind = Literal["mean", "clip", "zero"]
-_WINDOW = 64
-"""Tokens of a context in runs that do not say."""
 
 
 def answer(
@@ -57,11 +55,6 @@ def _reference(record: RunRecord, kind: Kind) -> str:
     if kind == "zero":
         return "zero"
     return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
-
-
-def windows_of(record: RunRecord) -> int:
-    """How many contexts each sequence of a run was cut into."""
-    return -(-record.seq_len // int(record.config.get("window") or _WINDOW))
 
 
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:

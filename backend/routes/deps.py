@@ -1,34 +1,39 @@
 """What routes are handed: the atlas, the live engine, a neuron's name."""
 
+from hmac import compare_digest
 from threading import Lock
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 
 from backend.atlas.connect import AtlasMissing
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
-from backend.core.errors import BadNeuron
+from backend.core.errors import BadNeuron, CalibroscopeError
 from backend.core.neurons import NeuronId
 from backend.live.engine import LiveEngine
 from backend.settings import Settings
 
 
-class AtlasReader:
-    """Opens the atlas for reading when it is first asked for: it may be written only after the service has started."""
+class NotAllowed(CalibroscopeError):
+    """A request to write without the key."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._location, self._lock = settings.atlas, Lock()
+
+class AtlasDoor:
+    """Opens the atlas when it is first asked for: it may be made only after the service has started."""
+
+    def __init__(self, settings: Settings, *, read_only: bool) -> None:
+        self._location, self._read_only, self._lock = settings.atlas, read_only, Lock()
         self._open: Atlas | None = None
 
     def get(self) -> Atlas:
         """
         Raises:
-            AtlasMissing, AtlasUnusable: there is nothing to read.
+            AtlasMissing, AtlasUnusable: there is nothing to open.
         """
         with self._lock:
             if self._open is None:
-                self._open = Atlas.open(self._location, read_only=True)
+                self._open = Atlas.open(self._location, read_only=self._read_only)
             return self._open
 
     def close(self) -> None:
@@ -51,7 +56,28 @@ def _engine(request: Request) -> LiveEngine:
     return request.app.state.engine
 
 
+def _writable(request: Request, key: Annotated[str | None, Header(alias="X-API-Key", max_length=200)] = None) -> Atlas:
+    """The atlas, for who may write to it.
+
+    Raises:
+        NotAllowed: the key is missing or wrong.
+    """
+    settings: Settings = request.app.state.settings
+    if settings.api_key is not None:
+        known = settings.api_key.get_secret_value().encode()
+        if key is None or not compare_digest(key.encode(), known):
+            raise NotAllowed("Writing needs the service's key: send it in the X-API-Key header.")
+    elif not settings.is_local:
+        raise NotAllowed(
+            "The service listens beyond its own machine and has no key, so nothing can be written over HTTP. Start it "
+            "with CALIBROSCOPE_API_KEY set, and send that in the X-API-Key header."
+        )
+    _atlas(request)  # where there is none, writing would make an empty one
+    return request.app.state.writable_atlas.get()
+
+
 AtlasDep = Annotated[Atlas, Depends(_atlas)]
+WritableAtlasDep = Annotated[Atlas, Depends(_writable)]
 MaybeAtlasDep = Annotated[Atlas | None, Depends(_atlas_if_there)]
 EngineDep = Annotated[LiveEngine, Depends(_engine)]
 

@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 
 from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
+from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
 from backend.core import errors
 from backend.live.engine import EngineBusy, TextForgotten
+from backend.routes.deps import NotAllowed
 from backend.schemas import Problem
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (AtlasUnusable, 503, "The atlas cannot be read"),
     (MalformedArray, 503, "The atlas cannot be read"),
     (EngineBusy, 503, "Busy"),
+    (TooManyJobs, 503, "Too many jobs"),
+    (NotAllowed, 403, "Not allowed"),
     (BadQuery, 422, "Bad query"),
     (errors.BadNeuron, 422, "Bad neuron"),
     (errors.BadIntervention, 422, "Bad intervention"),
@@ -60,6 +64,14 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
                 title="Not in the atlas",
                 status=404,
                 detail="Run 1 has no neuron 99.5: it measures layer 29, neurons 29.0 to 29.1535.",
+            ),
+        ),
+        (
+            "Writing is not allowed",
+            Problem(
+                title="Not allowed",
+                status=403,
+                detail="Writing needs the service's key: send it in the X-API-Key header.",
             ),
         ),
         (

@@ -41,6 +41,15 @@ from backend.schemas.induction import (
     InductionStart,
     RepeatedText,
 )
+from backend.schemas.jobs import (
+    MAX_JOB_SEQUENCES,
+    MAX_JOBS_LISTED,
+    InductionJobRequest,
+    Job,
+    JobList,
+    JobRequest,
+    JobStatus,
+)
 from backend.schemas.neurons import (
     MAX_PAGE,
     Bucket,
@@ -107,6 +116,8 @@ __all__ = [
     "MAX_INDUCTION_NEURONS",
     "MAX_INDUCTION_SEQUENCES",
     "MAX_INTERVENTIONS",
+    "MAX_JOBS_LISTED",
+    "MAX_JOB_SEQUENCES",
     "MAX_PAGE",
     "MAX_PROMOTERS",
     "MAX_SPAN",
@@ -150,6 +161,7 @@ __all__ = [
     "InductionEnd",
     "InductionEvent",
     "InductionHeads",
+    "InductionJobRequest",
     "InductionKnockout",
     "InductionPart",
     "InductionProblem",
@@ -159,6 +171,10 @@ __all__ = [
     "InductionStart",
     "InterventionKind",
     "InterventionRequest",
+    "Job",
+    "JobList",
+    "JobRequest",
+    "JobStatus",
     "MetricDefinition",
     "ModelList",
     "ModelSummary",

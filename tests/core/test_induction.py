@@ -65,9 +65,7 @@ def at_repeats(repeats: Repeats, rows: list[Tensor]) -> Tensor:
 
 def expected_means(repeats: Repeats, outcomes: list[Outcome]) -> tuple[Tensor, Tensor]:
     """Loss and entropy by position. The last token's entropy is not in an outcome."""
-    return tuple(
-        at_repeats(repeats, [getattr(o, name) for o in outcomes]).nanmean(0) for name in ("loss", "entropy")
-    )  # type: ignore[return-value]
+    return tuple(at_repeats(repeats, [getattr(o, name) for o in outcomes]).nanmean(0) for name in ("loss", "entropy"))  # type: ignore[return-value]
 
 
 def setting(family: str, tiny_model: Models, tiny_files: Files) -> tuple[AnalysisModel, Reference, Repeats]:
@@ -76,9 +74,7 @@ def setting(family: str, tiny_model: Models, tiny_files: Files) -> tuple[Analysi
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_curves_change_and_clipping_agree_with_brute_force(
-    family: str, tiny_model: Models, tiny_files: Files
-) -> None:
+def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_model: Models, tiny_files: Files) -> None:
     model, reference, repeats = setting(family, tiny_model, tiny_files)
     found = experiment(model, repeats, "curves", "clip", "change")
     plain = [reference.unhooked(tokens) for tokens in repeats.tokens]
@@ -200,9 +196,7 @@ def test_a_head_on_the_first_token_writes_its_value(family: str, tiny_model: Mod
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "phi"])
-def test_scores_agree_with_the_original_models_attention(
-    family: str, tiny_model: Models, tiny_files: Files
-) -> None:
+def test_scores_agree_with_the_original_models_attention(family: str, tiny_model: Models, tiny_files: Files) -> None:
     model, reference, repeats = setting(family, tiny_model, tiny_files)
     scores = head_scores(model, repeats)
     with torch.no_grad():

@@ -1,0 +1,161 @@
+"""Work that waits in the atlas for the worker, and what comes of it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from backend.atlas.connect import lock_writers
+from backend.atlas.reader import NotInAtlas, Reader
+from backend.atlas.records import Array, JobRecord
+from backend.atlas.schema import JobEventRow, JobRow, NeuronRow, RunRow
+from backend.core.errors import CalibroscopeError
+
+_SILENCE = timedelta(minutes=2)
+"""A running job that has not been heard of for this long is taken up again."""
+_MOST_WAITING = 50
+_FIELDS = tuple(JobRecord.__dataclass_fields__)
+
+
+class TooManyJobs(CalibroscopeError):
+    """As many jobs are waiting as may."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{_MOST_WAITING} jobs are waiting already: cancel one, or wait until the worker took some.")
+
+
+class Jobs(Reader):
+    """The part of `Atlas` that keeps jobs."""
+
+    @contextmanager
+    def _changing(self) -> Iterator[Session]:
+        with self._session() as session, session.begin():
+            lock_writers(session.connection())
+            yield session
+
+    def add_job(self, kind: str, model: str, run: int | None, request: dict[str, Any]) -> JobRecord:
+        """Queue a job; the same one that still waits or runs is not queued twice.
+
+        Raises:
+            TooManyJobs: too many are waiting.
+        """
+        with self._changing() as session:
+            open_ones = session.scalars(select(JobRow).where(JobRow.status.in_(("queued", "running")))).all()
+            for row in open_ones:
+                if (row.kind, row.model, row.run, row.request) == (kind, model, run, request):
+                    return _record(row)
+            if len(open_ones) >= _MOST_WAITING:
+                raise TooManyJobs
+            now = datetime.now(UTC)
+            row = JobRow(
+                kind=kind, model=model, run=run, request=request, status="queued", progress=0.0, doing="waiting",
+                created_at=now, heartbeat=now, parts_done=[],
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            return _record(row)
+
+    def jobs(self, limit: int) -> list[JobRecord]:
+        """The newest first."""
+        return [_record(row) for row in self._all(select(JobRow).order_by(JobRow.id.desc()).limit(limit))]
+
+    def job(self, job: int) -> JobRecord:
+        """
+        Raises:
+            NotInAtlas: no such job.
+        """
+        row = self._one(select(JobRow).where(JobRow.id == job))
+        if row is None:
+            raise NotInAtlas(f"The atlas has no job {job}: see /api/v1/jobs for those it has.")
+        return _record(row)
+
+    def take_job(self) -> JobRecord | None:
+        """The oldest job that waits, or whose worker has fallen silent; it is running from now on."""
+        silent = datetime.now(UTC) - _SILENCE
+        abandoned = (JobRow.status == "running") & (JobRow.heartbeat < silent)
+        with self._changing() as session:
+            wanted = select(JobRow).where(or_(JobRow.status == "queued", abandoned)).order_by(JobRow.id).limit(1)
+            row = session.scalar(wanted)
+            if row is None:
+                return None
+            row.status, row.heartbeat, row.doing = "running", datetime.now(UTC), "beginning"
+            session.flush()
+            return _record(row)
+
+    def begin_job(self, job: int) -> JobRecord:
+        """Take one job out of its turn."""
+        with self._changing() as session:
+            now = {"status": "running", "heartbeat": datetime.now(UTC)}
+            session.execute(update(JobRow).where(JobRow.id == job, JobRow.status == "queued").values(**now))
+        return self.job(job)
+
+    def tell_job(self, job: int, progress: float, doing: str) -> bool:
+        """Say how far a job is; False when it was cancelled and should stop."""
+        with self._changing() as session:
+            row = session.get(JobRow, job)
+            if row is None or row.status != "running":
+                return False
+            row.progress, row.doing, row.heartbeat = progress, doing[:200], datetime.now(UTC)
+            return True
+
+    def add_job_part(self, job: int, part: str, payloads: Sequence[str]) -> None:
+        """Keep the results of a part of a job, all or none."""
+        with self._changing() as session:
+            row = session.get(JobRow, job)
+            if row is None or part in row.parts_done:
+                return
+            place = session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.job == job)) or 0
+            session.add_all(
+                JobEventRow(job=job, place=place + step, payload=payload) for step, payload in enumerate(payloads)
+            )
+            row.parts_done = [*row.parts_done, part]
+
+    def job_events(self, job: int, start: int = 0) -> list[str]:
+        """Its results from a place on, as JSON, in order."""
+        wanted = select(JobEventRow.payload).where(JobEventRow.job == job, JobEventRow.place >= start)
+        return self._all(wanted.order_by(JobEventRow.place))
+
+    def end_job(self, job: int, status: str, message: str | None = None) -> None:
+        """Finished or failed; a job that was cancelled stays so."""
+        self._close(job, ("running",), status, message)
+
+    def requeue_job(self, job: int) -> None:
+        """Give a running job back: its worker was asked to stop."""
+        with self._changing() as session:
+            session.execute(update(JobRow).where(JobRow.id == job, JobRow.status == "running").values(status="queued"))
+
+    def cancel_job(self, job: int) -> JobRecord:
+        """Stop a job that waits or runs; one that has ended stays as it is.
+
+        Raises:
+            NotInAtlas: no such job.
+        """
+        self._close(job, ("queued", "running"), "cancelled", None)
+        return self.job(job)
+
+    def _close(self, job: int, open_states: tuple[str, ...], status: str, message: str | None) -> None:
+        values: dict[str, Any] = {"status": status, "message": message and message[:2000]}
+        values |= {"finished_at": datetime.now(UTC)} | ({"progress": 1.0} if status == "finished" else {})
+        with self._changing() as session:
+            session.execute(update(JobRow).where(JobRow.id == job, JobRow.status.in_(open_states)).values(**values))
+
+    def add_induction_change(self, run: int, change: Array, se: Array) -> None:
+        """Each neuron's change of activation on repeated text, [n_neurons]; what the run has measured stays."""
+        rows = [
+            {"index": i, "induction_change": value, "induction_change_se": error if np.isfinite(error) else None}
+            for i, (value, error) in enumerate(zip(change.tolist(), se.tolist(), strict=True))
+        ]
+        with self._changing() as session:
+            row = session.get(RunRow, run)
+            if row is None:
+                raise NotInAtlas(f"The atlas has no run {run}.")
+            session.execute(update(NeuronRow), [one | {"run": run, "layer": row.layer} for one in rows])
+            row.revision += 1
+
+
+def _record(row: JobRow) -> JobRecord:
+    return JobRecord(**{name: getattr(row, name) for name in _FIELDS})

@@ -1,0 +1,112 @@
+"""Jobs: queued here, done by the worker, followed here while they run and after."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from backend import schemas
+from backend.atlas.records import JobRecord
+from backend.atlas.store import Atlas
+from backend.induction_request import plan, run_of, wanted
+from backend.routes import problems
+from backend.routes.deps import AtlasDep, WritableAtlasDep
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_POLL_SECONDS = 0.5
+_ALIVE = timedelta(minutes=2)
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events, each an InductionEvent: what is there already, then what comes.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+def _job(atlas: AtlasDep, job: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> JobRecord:
+    return atlas.job(job)
+
+
+JobDep = Annotated[JobRecord, Depends(_job)]
+
+
+@router.post("", status_code=201)
+def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
+    """Queue a job for the worker (`calibroscope worker`). The same request that still waits is not queued twice."""
+    model = atlas.model(body.model)
+    asked = body.induction
+    run = run_of(atlas, model, asked.run)
+    wanted(atlas, asked, run)  # refuses now what the worker would refuse
+    plan(atlas, asked, run)
+    request = asked.model_dump(mode="json") | {"run": None if run is None else run.id}
+    return _answer(atlas.add_job(body.kind, model.slug, None if run is None else run.id, request))
+
+
+@router.get("")
+def list_jobs(atlas: AtlasDep, limit: Annotated[int, Query(ge=1, le=schemas.MAX_JOBS_LISTED)] = 50) -> schemas.JobList:
+    """The newest jobs first."""
+    return schemas.JobList(jobs=[_answer(job) for job in atlas.jobs(limit)])
+
+
+@router.get("/{job}")
+def read_job(job: JobDep) -> schemas.Job:
+    """A job and how far it is."""
+    return _answer(job)
+
+
+@router.post("/{job}/cancel")
+def cancel_job(job: JobDep, atlas: WritableAtlasDep) -> schemas.Job:
+    """Stop a job. What it has found is kept; one that has ended stays as it is."""
+    return _answer(atlas.cancel_job(job.id))
+
+
+@router.get("/{job}/events", response_class=StreamingResponse, responses=_EVENTS)
+def follow_job(job: JobDep, atlas: AtlasDep, request: Request) -> StreamingResponse:
+    """A job's results as they come, as server-sent events; those that are there already come at once."""
+    return StreamingResponse(
+        _events(atlas, job.id, request.url.path),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(atlas: Atlas, number: int, path: str) -> AsyncIterator[str]:
+    sent, told = 0, ("", -1.0)
+    try:
+        while True:
+            job = await run_in_threadpool(atlas.job, number)
+            for payload in await run_in_threadpool(atlas.job_events, number, sent):
+                sent += 1
+                yield f"data: {payload}\n\n"
+            if job.status not in ("queued", "running"):
+                yield _event(_ending(job))
+                return
+            if told != (job.doing, job.progress):
+                told = (job.doing, job.progress)
+                doing = "waiting for a worker (calibroscope worker)" if job.status == "queued" else job.doing
+                yield _event(schemas.InductionProgress(done=round(1000 * job.progress), of=1000, doing=doing))
+            await asyncio.sleep(_POLL_SECONDS)
+    except Exception as error:  # the answer has begun: its status can no longer tell
+        yield _event(schemas.InductionProblem(problem=problems.of(error, path)))
+
+
+def _ending(job: JobRecord) -> schemas.InductionEnd | schemas.InductionProblem:
+    if job.status == "finished" and job.finished_at is not None:
+        return schemas.InductionEnd(seconds=max((job.finished_at - job.created_at).total_seconds(), 0))
+    detail = "The job was cancelled." if job.status == "cancelled" else job.message or "The job failed."
+    return schemas.InductionProblem(problem=schemas.Problem(title=f"Job {job.status}", status=409, detail=detail))
+
+
+def _event(message: schemas.Wire) -> str:
+    return f"data: {message.model_dump_json()}\n\n"
+
+
+def _answer(job: JobRecord) -> schemas.Job:
+    fields = {name: getattr(job, name) for name in schemas.Job.model_fields if name != "worker_is_alive"}
+    alive = job.status == "running" and datetime.now(UTC) - job.heartbeat < _ALIVE
+    return schemas.Job(**fields, worker_is_alive=alive)

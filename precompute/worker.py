@@ -1,0 +1,99 @@
+"""The worker: takes jobs from the atlas, one after another, and tells how far they are."""
+
+import time
+from pathlib import Path
+
+import structlog
+import torch
+
+from backend import schemas
+from backend.atlas.records import JobRecord
+from backend.atlas.store import Atlas
+from backend.core.errors import CalibroscopeError
+from backend.core.model import AnalysisModel
+from backend.core.sources import find_model
+from precompute import induction
+from precompute.progress import Reporter
+
+log = structlog.get_logger(__name__)
+POLL_SECONDS = 2.0
+_RECENT = 200
+
+
+class Worker:
+    """Does jobs; keeps the last model that it used in memory."""
+
+    def __init__(self, atlas: Atlas, cache: Path, reporter: Reporter, device: str = "auto") -> None:
+        self._atlas, self._cache, self._reporter, self._device = atlas, cache, reporter, device
+        self._model: tuple[str, AnalysisModel] | None = None
+
+    def work(self, *, once: bool = False) -> int:
+        """Take jobs as they come; with `once`, until none is waiting. Returns how many were taken."""
+        taken = 0
+        while True:
+            job = self._atlas.take_job()
+            if job is not None:
+                taken += 1
+                self.do(job)
+            elif once:
+                return taken
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def do(self, job: JobRecord) -> None:
+        """Carry out one job and tell the atlas how it ended. A job whose worker is interrupted waits again."""
+        self._reporter.say(f"Job {job.id}: {job.kind} of {job.model}.")
+        try:
+            with torch.inference_mode():
+                induction.carry_out(job, self._atlas, self._loaded(job), self._cache, self._reporter)
+        except induction.JobCancelled as error:
+            self._reporter.say(str(error))
+        except (KeyboardInterrupt, SystemExit):
+            self._atlas.requeue_job(job.id)
+            raise
+        except CalibroscopeError as error:
+            self._failed(job, str(error))
+        except Exception as error:  # the worker goes on with other jobs
+            log.exception("job failed", job=job.id)
+            self._failed(job, f"{type(error).__name__}: {error}")
+        else:
+            self._atlas.end_job(job.id, "finished")
+            self._reporter.say(f"Job {job.id} is finished.")
+
+    def _failed(self, job: JobRecord, sentence: str) -> None:
+        self._atlas.end_job(job.id, "failed", sentence)
+        self._reporter.say(f"Job {job.id} failed: {sentence}")
+
+    def _loaded(self, job: JobRecord) -> AnalysisModel:
+        source = self._atlas.model(job.model).source
+        if self._model is None or self._model[0] != source:
+            self._model = None  # makes room first
+            self._atlas.tell_job(job.id, 0.0, "loading the model")
+            files = find_model(source, self._cache, self._reporter.say)
+            self._model = source, AnalysisModel.load(files, self._device)
+        return self._model[1]
+
+
+def measure_induction(
+    run: int, sequences: int, atlas: Atlas, cache: Path, reporter: Reporter, device: str = "auto"
+) -> None:
+    """Every figure of the induction lab on a run's corpus, unless it is there already or the run has no last layer.
+
+    What keeps it from being measured (no neuron of note, a model without heads to read) is said and does not fail
+    the run, which is finished.
+    """
+    record = atlas.run(run)
+    model = atlas.model(record.model)
+    if record.layer != model.n_layers - 1:
+        return
+    request = schemas.InductionJobRequest(
+        source="synthetic",
+        sequences=sequences,
+        span=min(100, record.seq_len - 1),
+        parts=[part for group in induction.GROUPS for part in group],
+        run=run,
+    ).model_dump(mode="json")
+    if any(job.run == run and job.request == request and job.status == "finished" for job in atlas.jobs(_RECENT)):
+        return
+    job = atlas.add_job("induction", model.slug, run, request)
+    Worker(atlas, cache, reporter, device).do(atlas.begin_job(job.id))
