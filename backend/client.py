@@ -169,6 +169,29 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("POST", f"/texts/{text_id}/generate", schemas.GenerationEvent, body=request)
 
     @staticmethod
+    def add_job(request: schemas.JobRequest) -> Call[schemas.Job]:
+        """Queue work for the worker; its results stay in the atlas."""
+        return Call("POST", "/jobs", schemas.Job, body=request)
+
+    @staticmethod
+    def jobs(limit: int = 50) -> Call[schemas.JobList]:
+        """The newest first."""
+        return Call("GET", "/jobs", schemas.JobList, {"limit": limit})
+
+    @staticmethod
+    def job(job: int) -> Call[schemas.Job]:
+        return Call("GET", f"/jobs/{job}", schemas.Job)
+
+    @staticmethod
+    def cancel_job(job: int) -> Call[schemas.Job]:
+        return Call("POST", f"/jobs/{job}/cancel", schemas.Job)
+
+    @staticmethod
+    def follow_job(job: int) -> Call[schemas.InductionEvent]:
+        """A job's results, to stream: those there already, then those that come."""
+        return Call("GET", f"/jobs/{job}/events", schemas.InductionEvent)
+
+    @staticmethod
     def induction(model: str, request: schemas.InductionRequest) -> Call[schemas.InductionEvent]:
         """What a model does on text that repeats: for `Client.stream`, which yields the events as they come."""
         return Call("POST", f"/models/{model}/induction", schemas.InductionEvent, body=request)
