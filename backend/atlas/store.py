@@ -219,7 +219,7 @@ class Atlas(Reader):
             yield session
 
 
-def _first_shown(runs: Select[tuple[int]]) -> Select[tuple[int]]:
+def _first_shown(runs: Select[int]) -> Select[int]:
     last = (RunRow.layer == ModelRow.n_layers - 1).desc()
     joined = runs.join(ModelRow, ModelRow.slug == RunRow.model)
     return joined.order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc()).limit(1)
