@@ -160,8 +160,8 @@ def _tokens(found: TokenFrequencies | ApiError) -> Component:
     rare = "Least frequent" if shared == 1 else f"Least frequent ({shared:,} tokens share the lowest probability)"
     tables = html.Div([_table("Most frequent", found.most), _table(rare, found.least)], className="panels")
     note = (
-        "v_freq = log P_freq less its mean over the vocabulary: a prediction that moves along it favours the tokens at "
-        "the left, one that moves against it those at the right."
+        "v_freq = log P_freq less its mean over the vocabulary: a prediction that moves along it favours frequent "
+        "tokens, one that moves against it rare ones."
     )
     return panel(title, tables, note=note)
 

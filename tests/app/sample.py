@@ -174,7 +174,7 @@ def frequency_ablation() -> schemas.Ablation:
 
     known = {
         "before": known_kl(whole.before), "total": state(whole.total, -0.5), "frozen": state(whole.frozen, 0.25),
-        "before_totals": whole.before_totals.model_copy(update={"mean_kl": 4.5}), 
+        "before_totals": whole.before_totals.model_copy(update={"mean_kl": 4.5}),
         "frequencies": "counted words (run 1)",
     }  # fmt: skip
     return whole.model_copy(update=known)
