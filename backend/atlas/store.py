@@ -151,6 +151,13 @@ class Atlas(Reader):
         found = self._all(wanted if layer is None else wanted.where(RunRow.layer == layer))
         return found[0] if found else None
 
+    def finished_run(self, name: str) -> int | None:
+        """The newest finished run of the last layer of a model, which is called by its slug, its name or its source."""
+        called = (ModelRow.slug == name) | (ModelRow.name == name) | (ModelRow.source == name)
+        found = self._all(_first_shown(select(RunRow.id).where(called, RunRow.status == "finished")))
+        last = [run for run in found if self.run(run).layer == self.model(self.run(run).model).n_layers - 1]
+        return last[0] if last else None
+
     def run_with_frequencies(self, slug: str, run: int | None) -> RunRecord | None:
         """The run whose token frequencies to take: the given one, or of a model's runs that have them the one that
         pages show first; None where there is none.
