@@ -104,7 +104,15 @@ def many_cosines(spectra: Sequence[Spectrum]) -> go.Figure:
     start = len(places) - first.null_dim - 0.5
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
     figure.update_xaxes(title_text=f"singular direction (last {first.null_dim}: null space)")
-    right = {"overlaying": "y", "side": "right", "title": {"text": "|cosine|"}, "range": [0, 1], "showgrid": False}
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "title": {"text": "|cosine|"},
+        "range": [0, 1],
+        "showgrid": False,
+        "tickmode": "array",
+        "tickvals": [0, 0.25, 0.5, 0.75, 1],
+    }
     figure.update_layout(yaxis={"title": {"text": "singular value (log)"}, "type": "log"}, yaxis2=right)
     return figure
 
@@ -137,12 +145,18 @@ def context_lines(data: ContextAblation) -> go.Figure:
         ("loss with the neuron", data.loss_before, DIRECT_COLOUR),
         ("loss without it", data.loss_after, TOTAL_COLOUR),
     )
-    for name, losses, colour in lines:
+    for (name, losses, colour), width in zip(lines, (5, 1.5), strict=True):  # the one must show under the other
         figure.add_trace(
             go.Scatter(x=list(range(size)), y=[None, *losses[:-1]], name=name, mode="lines+markers",
-                       line={"color": colour, "width": 2}, marker={"size": 4}, hovertext=names)
+                       line={"color": colour, "width": width}, marker={"size": 4}, hovertext=names)
         )  # fmt: skip
     figure.update_xaxes(tickvals=list(range(size)), ticktext=names, tickangle=-90, tickfont={"size": 9})
-    right = {"overlaying": "y", "side": "right", "title": {"text": f"activation of {data.neuron}"}, "showgrid": False}
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "title": {"text": f"activation of {data.neuron}"},
+        "showgrid": False,
+        "tickmode": "auto",
+    }
     figure.update_layout(yaxis={"title": {"text": "loss (nats)"}}, yaxis2=right)
     return figure

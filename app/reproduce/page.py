@@ -13,8 +13,9 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; max-width: 1080px; margin: 24px auto; padding: 0 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; } th, td { text-align: left; vertical-align: top;
 padding: 6px 12px 6px 0; border-bottom: 1px solid #dfe3e8; } th { color: #5b636d; font-weight: 600; }
-section { margin: 32px 0; } .quiet { color: #5b636d; font-size: 13px; } .holds { color: #006b4e; } .fails { color: #a94400; }
-.open { color: #5b636d; } .frame { overflow-x: auto; } code { font-size: 13px; overflow-wrap: anywhere; }
+section { margin: 32px 0; } .quiet { color: #5b636d; font-size: 13px; } .holds { color: #006b4e; }
+.fails { color: #a94400; } .open { color: #5b636d; } .frame { overflow-x: auto; }
+code { font-size: 13px; overflow-wrap: anywhere; }
 """
 _HEAD = ("what the paper says", "of which models", "this model", "measured")
 
@@ -27,8 +28,8 @@ def summary(report: Report) -> list[str]:
         f"{run.tokens_counted:,} tokens of {run.corpus} ({run.sequences} sequences of {run.seq_len}, seed {run.seed})"
     )
     said = [
-        f"Model: {model.name} ({model.family}, {model.n_layers} layers, d_model {model.d_model}, {model.d_mlp} neurons a "
-        f"layer, vocabulary {model.d_vocab:,}, {model.norm}); weights {run.weights_hash[:16]}…, layer {run.layer}.",
+        f"Model: {model.name} ({model.family}, {model.n_layers} layers, d_model {model.d_model}, {model.d_mlp} neurons "
+        f"a layer, vocabulary {model.d_vocab:,}, {model.norm}); weights {run.weights_hash[:16]}…, layer {run.layer}.",
         f"Effects: mean ablation over {effects}; mean loss {number(run.mean_loss, 'nats')}, mean entropy "
         f"{number(run.mean_entropy, 'nats')}; null space of {run.null_dim} dimensions; {_mode(first)}.",
         f"Token frequencies: {run.config.get('frequency_source') or 'not measured'}.",
@@ -48,15 +49,15 @@ def differences(report: Report) -> list[str]:
     said = [
         f"The paper samples C4 (25,600 tokens for GPT-2 Small and Pythia 410M); here the text is {run.corpus}, "
         f"{run.tokens_counted:,} counted tokens. Other text moves every mean.",
-        "A claim that the paper states for other models is no claim about this one: it is marked so, with what the same "
-        "check finds here.",
-        "The paper shows most of its statements as plots. What counts as holding is this project's reading: a threshold "
-        "that stands in each row.",
+        "A claim that the paper states for other models is no claim about this one: it is marked so, with what the "
+        "same check finds here.",
+        "The paper shows most of its statements as plots. What counts as holding is this project's reading: a "
+        "threshold that stands in each row.",
     ]
     if run.config.get("frequency") == "model":
         said.append(
-            "The paper counts the training corpus; here the token frequencies are the model's own mean prediction, which "
-            "knows the sample's topics: distances from it are smaller than from a corpus of everything."
+            "The paper counts the training corpus, or one like it; here the token frequencies are the model's own mean "
+            "prediction over the sample. Figures 3 and 4c depend on which, so numbers compare in kind, not in size."
         )
     return said
 
@@ -104,8 +105,8 @@ def markdown_page(report: Report) -> str:
     """The same as Markdown, without the figures themselves."""
     title = f"# Confidence regulation neurons in {report.models[0].model.name}\n"
     intro = (
-        f"The claims of [Confidence Regulation Neurons in Language Models]({PAPER}) beside what one run of Calibroscope "
-        f"measured. {_tally(report)}\n"
+        f"The claims of [Confidence Regulation Neurons in Language Models]({PAPER}) beside what one run of "
+        f"Calibroscope measured. {_tally(report)}\n"
     )
     facts = "".join(f"- {line}\n" for line in summary(report))
     apart = "".join(f"- {line}\n" for line in differences(report))

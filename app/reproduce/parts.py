@@ -140,7 +140,7 @@ PARTS: tuple[Part, ...] = (
     Part("3c", "Total and direct effect of token-frequency neurons", "",
          _boxes("token_frequency", lambda e: (e.delta_loss_freq, e.background_freq), "Direct effect (frequency held)",
                 CLASS_COLOURS["token_frequency"], "abs_delta_loss_freq")),
-    Part("4a", "Loss and its change under clip ablation", "7a of the appendix",
+    Part("4a", "Loss and its change under clip ablation", "",
          _tokens("entropy", neuron_figures.loss_scatter,
                  ("tokens", "targets", "activation", "loss_before", "rank_before", "clip_delta_loss"))),
     Part("4b", "One text with and without an entropy neuron", "", _context),

@@ -25,9 +25,7 @@ async def draw_stills(figures: Mapping[Path, go.Figure]) -> None:
     try:
         import kaleido
     except ImportError:
-        raise NoStills(
-            "No SVGs were drawn: pip install 'calibroscope[report]' brings Kaleido, which draws them."
-        ) from None
+        raise NoStills("No SVGs were drawn: install Kaleido for them (pip install 'calibroscope[report]').") from None
     browser = find_browser()
     if browser is None:
         raise NoStills("No SVGs were drawn: no Chrome or Chromium was found. Install one, or set CHROMIUM to its path.")
@@ -38,9 +36,8 @@ async def draw_stills(figures: Mapping[Path, go.Figure]) -> None:
             for path, figure in figures.items():
                 await drawing.write_fig(figure, path=path, opts={"format": "svg", **_SIZE})
     except Exception as error:  # whatever a browser fails with: the rest of the report is worth having
-        raise NoStills(
-            f"Not all SVGs were drawn: {browser} failed ({type(error).__name__}: {str(error)[:200]})."
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise NoStills(f"Not all SVGs were drawn: {browser} failed ({why}).") from error
 
 
 def find_browser() -> str | None:

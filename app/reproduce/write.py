@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from app.figures.still import kept
 from app.figures.theme import GRAPH_CONFIG
-from app.reproduce.claims import CLAIMS, Claim, Finding
+from app.reproduce.checks import Finding
+from app.reproduce.claims import CLAIMS, Claim
 from app.reproduce.evidence import Evidence, gather
 from app.reproduce.parts import Drawn, Part, Table
 from app.reproduce.stills import NoStills, draw_stills
