@@ -24,6 +24,8 @@ class Finding:
     measured: str
 
 
+_FEWEST = 10
+"""Tokens that a mean is taken over, at least."""
 NO_ENTROPY = Finding(None, "The run has no entropy neurons.")
 NO_FREQUENCY = Finding(None, "The run has no token-frequency neurons.")
 NO_TOKENS = Finding(None, "The run keeps nothing of single tokens.")
@@ -206,6 +208,8 @@ def hedges(e: Evidence) -> Finding:
         return NO_ENTROPY if not e.entropy else NO_TOKENS
     change, loss = np.array(effects.clip_delta_loss), np.array(effects.loss_before)
     right, high = np.array(effects.rank_before) == 1, loss >= np.quantile(loss, 0.75)
+    if right.sum() < _FEWEST:
+        return _too_few(right)
     # What the neuron does to a loss is the reverse of what clipping it does.
     easy, hard = -float(change[right].mean()), -float(change[high].mean())
     words = (
@@ -248,8 +252,10 @@ def opposite_changes(e: Evidence) -> Finding:
     if effects is None or effects.delta_kl is None:
         return NO_FREQUENCY if not e.frequency else NO_TOKENS
     right = np.array(effects.rank_before) == 1
+    if right.sum() < _FEWEST:
+        return _too_few(right)
     entropy, kl = np.array(effects.delta_entropy)[right], np.array(effects.delta_kl)[right]
-    r = float(np.corrcoef(entropy, kl)[0, 1]) if right.sum() > 2 else float("nan")
+    r = float(np.corrcoef(entropy, kl)[0, 1])
     words = (
         f"{e.frequency[0]}, at {int(right.sum())} tokens that the model gets right: correlation of Δ entropy and Δ KL "
         f"{r:.2f}. Holds below −0.3."
@@ -310,6 +316,10 @@ def median_as_before(e: Evidence) -> Finding:
         f"{share:.2f} (then near 0). Holds for ρ below 0.3 and a share within 0.1."
     )
     return Finding(rho < 0.3 and abs(share) < 0.1, words)
+
+
+def _too_few(right: NDArray[np.bool_]) -> Finding:
+    return Finding(None, f"The model is right at {int(right.sum())} of {len(right)} sampled tokens: too few.")
 
 
 def _any(e: Evidence) -> TokenEffects | None:
