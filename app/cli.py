@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backend.core.errors import BadConfig, CalibroscopeError
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.live.engine import LiveEngine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -183,6 +186,67 @@ def export(
 
 
 @app.command()
+def reproduce(
+    model: Annotated[
+        list[str],
+        typer.Option(help="A model as `precompute` takes it, or as the atlas calls it; a second one for figure 6."),
+    ],
+    figures: Annotated[str, typer.Option(help="all, or the paper's numbers with commas: 1,2a,3b.")] = "all",
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("report"),
+    atlas: AtlasFile = None,
+    device: Device = "auto",
+) -> None:
+    """Redraw the paper's figures for a model, and set its claims beside what was measured.
+
+    Takes the newest finished run of the model's last layer in the atlas; without one it is measured first.
+    """
+    import anyio
+
+    from app.reproduce.parts import chosen_parts
+    from app.reproduce.report import write_report
+    from backend.client import AsyncClient
+    from backend.service import create_service
+
+    if len(model) > 2:
+        raise BadConfig("--model can be given twice: the model, and one beside it in figure 6.")
+    try:
+        parts = chosen_parts(figures)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error
+    settings = _settings(atlas=atlas, device=device)
+    runs = [_measured(name, settings) for name in model]
+    engine = _engine(settings)
+    try:
+        client = AsyncClient(service=create_service(settings, engine=engine), timeout=600)
+        page = anyio.run(write_report, client, runs, parts, out, typer.echo)
+    finally:
+        engine.close()
+    typer.echo(f"The report is {page}.")
+
+
+def _measured(name: str, settings: Settings) -> int:
+    """The run of a model to reproduce from; measured now if the atlas has none."""
+    from backend.atlas.connect import AtlasMissing
+    from backend.atlas.store import Atlas
+
+    def known() -> int | None:
+        try:
+            with Atlas.open(settings.atlas, read_only=True) as atlas:
+                return atlas.finished_run(name)
+        except AtlasMissing:
+            return None
+
+    found = known()
+    if found is None:
+        typer.echo(f"The atlas has no finished run of the last layer of {name}: it is measured now.")
+        precompute(model=name, out=str(settings.atlas), device=settings.device)
+        found = known()
+    if found is None:
+        raise CalibroscopeError(f"{name} was measured, but the atlas does not have it under that name.")
+    return found
+
+
+@app.command()
 def models() -> None:
     """List the models and corpora that need no hub."""
     from backend.core.sources import PACKAGED_MODELS
@@ -241,17 +305,9 @@ def _serve(
 
     from app.dashboard import create_dashboard, warm_up
     from backend.client import AsyncClient
-    from backend.live.engine import LiveEngine
     from backend.service import announce, create_service
 
-    engine = LiveEngine(
-        settings.cache_dir,
-        device=settings.device,
-        models=settings.models_in_memory,
-        texts_mb=settings.texts_mb,
-        queue_limit=settings.queue_limit,
-        memory=settings.memory,
-    )
+    engine = _engine(settings)
     service = create_service(settings, engine=engine)
     create_dashboard(AsyncClient(service=service), service)
     anyio.run(warm_up, service)
@@ -265,6 +321,19 @@ def _serve(
         timer.start()
     uvicorn.run(service, host=settings.host, port=settings.port, log_level="warning")
     engine.close()
+
+
+def _engine(settings: Settings) -> "LiveEngine":
+    from backend.live.engine import LiveEngine
+
+    return LiveEngine(
+        settings.cache_dir,
+        device=settings.device,
+        models=settings.models_in_memory,
+        texts_mb=settings.texts_mb,
+        queue_limit=settings.queue_limit,
+        memory=settings.memory,
+    )
 
 
 def _tell(analysis: subprocess.Popen[bytes], announce: Callable[[str], None]) -> None:

@@ -117,6 +117,16 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("GET", f"/runs/{run}/spectrum", schemas.Spectrum, _given({"neuron": neuron}))
 
     @staticmethod
+    def positions(run: int) -> Call[schemas.RunPositions]:
+        """What the model predicted at the run's sampled positions (Figure 3a)."""
+        return Call("GET", f"/runs/{run}/positions", schemas.RunPositions)
+
+    @staticmethod
+    def frequencies(run: int, *, limit: int = 20) -> Call[schemas.TokenFrequencies]:
+        """Where the run's token frequencies come from, and the most and least frequent tokens."""
+        return Call("GET", f"/runs/{run}/frequencies", schemas.TokenFrequencies, {"limit": limit})
+
+    @staticmethod
     def similar(run: int, neuron: str) -> Call[schemas.SimilarNeurons]:
         """Neurons of the same layer like this one, by what they write and by when they fire."""
         return Call("GET", f"/runs/{run}/neurons/{neuron}/similar", schemas.SimilarNeurons)

@@ -147,8 +147,10 @@ TERMS: dict[str, str] = {
     "mean ablation": "Setting a neuron's activation to its mean over a reference sample, on every token.",
     "frozen norm": "Computing the ablated logits with the final norm's scale of the un-ablated run: what is left "
     "is the direct effect.",
-    "token frequencies": "P_freq, how often each token occurs whatever came before it; a run says where they come "
-    "from. Its logarithm, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
+    "token frequencies": "P_freq, how often each token occurs whatever came before it. A run takes it from the model's "
+    "own mean prediction over the sample (10⁻⁹ is added to each probability), from counts of its corpus or from a file "
+    "of counts (1 is added to each count), so that no probability is 0; its facts say from which. The logarithm of "
+    "P_freq, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
     "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }

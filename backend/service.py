@@ -10,7 +10,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
-from backend.routes import about, docs, features, induction, jobs, models, neurons, problems, texts, tokens
+from backend.routes import about, docs, features, frequencies, induction, jobs, models, neurons, problems, texts, tokens
 from backend.routes.deps import AtlasDoor
 from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
@@ -45,7 +45,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
         service.add_middleware(KnownHosts, allowed_hosts=hosts)
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
-    for room in (about, models, neurons, tokens, texts, induction, jobs):
+    for room in (about, models, neurons, frequencies, tokens, texts, induction, jobs):
         api.include_router(room.router)
     service.include_router(api)
     service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)

@@ -252,6 +252,8 @@ class Run:
         unigram = self.frequencies.unigram(shards, self.reporter.say)
         cosines = alignment(self.readout.W_out, self.readout.W_U, unigram)
         self.columns["freq_alignment"] = cosines.cpu().numpy()
+        with self.atlas.writing() as writer:
+            writer.put_unigram(self.id, unigram.p.cpu().numpy())
         return unigram
 
     def effects(self, means: NDArray[np.float64], unigram: Unigram) -> None:

@@ -1,5 +1,6 @@
 """The figures of one neuron's page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,25 @@ def _small(**layout: Any) -> go.Figure:
 
 def effect_boxes(effects: TokenEffects) -> go.Figure:
     """Figure 2c: per-token |change of loss|, total against direct, for this neuron and for 100 random ones."""
+    direct = effects.delta_loss_frozen, effects.background_frozen
+    return _effect_boxes(effects, "Direct effect (norm frozen)", DIRECT_COLOUR, *direct)
+
+
+def frequency_boxes(effects: TokenEffects) -> go.Figure:
+    """Figure 3c: the same, total against direct with the token-frequency direction held.
+
+    The run must have measured token frequencies.
+    """
+    direct = effects.delta_loss_freq or [], effects.background_freq or []
+    return _effect_boxes(effects, "Direct effect (frequency held)", CLASS_COLOURS["token_frequency"], *direct)
+
+
+def _effect_boxes(
+    effects: TokenEffects, name: str, colour: str, direct: Sequence[float], background: Sequence[float]
+) -> go.Figure:
     groups = (
         ("Total effect", TOTAL_COLOUR, effects.delta_loss, effects.background_total),
-        ("Direct effect (norm frozen)", DIRECT_COLOUR, effects.delta_loss_frozen, effects.background_frozen),
+        (name, colour, direct, background),
     )
     figure = _small(boxmode="group", margin=_SMALL, height=300)
     for name, colour, own, others in groups:
@@ -43,7 +60,7 @@ def effect_boxes(effects: TokenEffects) -> go.Figure:
     return figure
 
 
-def _box(values: list[float]) -> dict[str, float]:
+def _box(values: Sequence[float]) -> dict[str, float]:
     """Quartiles, mean, and whiskers to the last values within 1.5 interquartile ranges; no outliers."""
     data = np.asarray(values)
     q1, median, q3 = np.quantile(data, (0.25, 0.5, 0.75))

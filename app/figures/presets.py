@@ -53,12 +53,12 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "figure-3b",
-        "Figure 3b",
+        "Figures 3b, 8",
         "Token frequency",
         View("freq_mediated", "abs_delta_kl", "class", y_log=True),
         "How much of a neuron's effect goes through the direction of token frequency, against how far it moves the "
-        "prediction from or to the frequencies. Look at the upper right: neurons that make the model fall back on "
-        "common tokens, or keep it from doing so.",
+        "prediction from or to the frequencies. Look at the upper right for token-frequency neurons (green), which "
+        "move the prediction to common tokens or from them, and at how far up entropy neurons (red) get without it.",
         "This run has no frequency metrics: no token frequencies were counted for it, so neither the share mediated "
         "by them nor the divergence from them was measured.",
     ),

@@ -1,6 +1,7 @@
 """The parts of the atlas page: its controls, its figure with tools, and what it says while there is nothing to see."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import dash_mantine_components as dmc
 from dash import dcc, html
@@ -137,6 +138,9 @@ def run_banner(run: RunSummary) -> html.Div:
     if run.mean_loss is not None:
         means = f"mean loss {number(run.mean_loss, 'nats')}, entropy {number(run.mean_entropy, 'nats')}"
         parts.append(html.Div(means, className="quiet"))
+    if isinstance(source := run.config.get("frequency_source"), str):
+        link = dcc.Link("Token frequencies", href=f"/frequency?{urlencode({'model': run.model, 'run': run.id})}")
+        parts.append(html.Div([link, f": {source}"], className="quiet"))
     if run.mode == "survey":
         bound = f"A survey: each token's change of loss and entropy is within {run.tolerance_nats:g} nats of exact."
         parts.append(html.Div(bound, className="quiet"))

@@ -134,11 +134,14 @@ def _register_analysis(app: Dash, client: AsyncClient) -> None:
 def _register_views(app: Dash, client: AsyncClient) -> None:
     @app.callback(
         Output(ids.STRIPS, "style"), Output(ids.INTRODUCTION, "style"), Output(ids.GO_ON, "style"),
+        Output(ids.FREQUENCIES, "children"),
         Input(ids.TRACE, "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def show_panels(held: Held | None) -> Any:
         hidden: dict[str, str] = {"display": "none"}
-        return (hidden, {}, hidden) if held is None else ({}, hidden, {})
+        if held is None:
+            return hidden, {}, hidden, None
+        return {}, hidden, {}, views.frequency_note(TextTrace.model_validate(held["trace"]))
 
     @app.callback(
         Output(ids.DETAIL, "children", allow_duplicate=True),
@@ -328,7 +331,12 @@ def _results() -> html.Div:
             html.Div(id=ids.RESULT, **{"aria-live": "polite"}),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
             html.Div(
-                panel("Your text", html.Div(id=ids.CANVAS, className="strips"), note=views.STRIPS_NOTE),
+                panel(
+                    "Your text",
+                    html.Div(id=ids.CANVAS, className="strips"),
+                    html.P(id=ids.FREQUENCIES, className="quiet"),
+                    note=views.STRIPS_NOTE,
+                ),
                 id=ids.STRIPS, style={"display": "none"},
             ),
             html.Div([html.Div(id=ids.PINNED_PANEL), html.Div(id=ids.PINNED_CANVAS)]),

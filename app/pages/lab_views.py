@@ -39,6 +39,16 @@ def refusal(text: str | None, model: str | None) -> str | None:
     return None
 
 
+def frequency_note(trace: TextTrace) -> str:
+    """Where the token frequencies behind the strip come from, or why there is none."""
+    if trace.frequencies is None:
+        return (
+            "There is no strip of the distance from token frequencies: no run of this model has kept how often tokens "
+            "occur. A new run keeps it."
+        )
+    return f"KL is D_KL(P_freq‖P), the distance of a prediction from how often tokens occur: {trace.frequencies}."
+
+
 def introduction() -> html.Div:
     """What to do on a fresh page."""
     return empty(
@@ -55,6 +65,8 @@ def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
         Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
         Strip("Rank of the token", trace.tokens, _shifted(trace.values.rank), log=True),
     ]
+    if trace.values.kl is not None:
+        shown.append(Strip("KL from token frequencies", trace.tokens, trace.values.kl, "nats"))
     if ablation is not None:
         shown += _changes(trace, ablation)
     details = _details(trace.values, trace)  # once for all: they are the same on every strip
@@ -69,9 +81,12 @@ def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
         Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", trace.tokens, values)
         for name, values in ablation.activations_before.items()
     ]
+    moved = [("entropy", entropies), ("loss", losses)]
+    if before.kl is not None and total.kl is not None and frozen.kl is not None:
+        moved.append(("KL from token frequencies", (_change(before.kl, total.kl), _change(before.kl, frozen.kl))))
     changes = [
         Strip(f"Change of {what}{part}", trace.tokens, pair[place], "nats", "change", scale_with=pair[1 - place])
-        for what, pair in (("entropy", entropies), ("loss", losses))
+        for what, pair in moved
         for place, part in enumerate(("", ", direct part (norm frozen)"))
     ]
     return activations + changes
@@ -104,6 +119,9 @@ def totals(ablation: Ablation) -> html.Section:
         ("Mean entropy", "nats", before.mean_entropy, total.totals.mean_entropy, frozen.totals.mean_entropy),
         ("Perplexity", "", before.perplexity, total.totals.perplexity, frozen.totals.perplexity),
     ]
+    if before.mean_kl is not None:
+        means = before.mean_kl, total.totals.mean_kl, frozen.totals.mean_kl
+        rows.append(("Mean KL from token frequencies", "nats", *means))
     body = [
         html.Tr([html.Th(name, scope="row"), html.Td(number(was, unit)), _changed(was, now), _changed(was, held)])
         for name, unit, was, now, held in rows
@@ -171,6 +189,7 @@ def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html
         after = ablation.total.values
     rows = [
         _fact("Entropy", before.entropy, after and after.entropy, token, "nats"),
+        *([_fact("KL from token frequencies", before.kl, after and after.kl, token, "nats")] if before.kl else []),
         _fact("Norm of the residual stream", before.residual_norm, after and after.residual_norm, token),
         _fact("Scale of the final norm", before.norm_scale, after and after.norm_scale, token),
     ]

@@ -42,7 +42,7 @@ def register(app: Dash, client: AsyncClient) -> None:
             effects = await _try(client, calls.effects(run, where["neuron"]))
             # Contexts that a reader has opened, and the threshold, stay as they are.
             set_props(views.TOLD, {"children": [views.head(detail), views.cards(detail)]})
-            set_props(views.MEASURED, {"children": views.measured_panels(effects)})
+            set_props(views.MEASURED, {"children": views.measured_panels(detail, effects)})
         return no_update, is_final, counted
 
     @app.callback(

@@ -42,6 +42,8 @@ _BUCKETS = {
     "random": "Random contexts",
 }
 _STAGES = {"effects": "Effects of ablating it", "weights": "Weights", "activations": "Activations"}
+_ACROSS = 0.05
+"""A cosine with the token-frequency direction below which its sign says nothing."""
 _CHANGED_WEIGHTS = 0.01
 """Nats between the run's losses and the live model's that rounding does not explain."""
 
@@ -112,7 +114,7 @@ def figure_panels(
     """The figures, two beside each other where there is room."""
     return html.Div(
         [
-            html.Div(measured_panels(effects), id=MEASURED, className="contents"),
+            html.Div(measured_panels(detail, effects), id=MEASURED, className="contents"),
             _histogram(counts),
             _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
             _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
@@ -122,11 +124,12 @@ def figure_panels(
     )
 
 
-def measured_panels(effects: TokenEffects | ApiError) -> list[Component]:
+def measured_panels(detail: NeuronDetail, effects: TokenEffects | ApiError) -> list[Component]:
     """The figures of single tokens: they grow with the run, the others stay."""
     return [
         _figure("Total against direct effect", effects, figures.effect_boxes, _effects_note),
         _figure("Loss against its change", effects, figures.loss_scatter, _scatter_note),
+        _frequency_boxes(detail, effects),
         _frequency(effects),
     ]
 
@@ -208,6 +211,55 @@ def _frequency(effects: TokenEffects | ApiError) -> Component:
         return panel(title, html.P(sentence, className="quiet"))
     note = f"Figure 4c, at {len(effects.tokens)} sampled tokens, under mean ablation: below 0 the prediction comes "
     return panel(title, graph(figures.frequency_scatter(effects)), note=note + "closer to how often tokens occur.")
+
+
+def _frequency_boxes(detail: NeuronDetail, effects: TokenEffects | ApiError) -> Component:
+    title = "Total effect against effect without token frequency"
+    if isinstance(effects, ApiError):
+        return panel(title, html.P(effects.problem.detail, className="quiet"))
+    if effects.delta_loss_freq is None or effects.background_freq is None:
+        sentence = (
+            "This run has no frequency metrics: figure 3c shows what is left of the effect when the logits are held "
+            "along the token-frequency direction, which the run did not measure."
+        )
+        return panel(title, html.P(sentence, className="quiet"))
+    source = detail.run.config.get("frequency_source")
+    words = frequency_words(detail.row.metrics.get("freq_alignment"))
+    where = dcc.Link(
+        "Token frequencies", href=f"/frequency?{urlencode({'model': detail.run.model, 'run': detail.run.id})}"
+    )
+    note = (
+        f"Figure 3c, at {len(effects.tokens)} sampled tokens. What only the total shows went along the token-frequency "
+        "direction of the logits."
+    )
+    return panel(
+        title,
+        *([html.P(words, className="sentences")] if words else []),
+        graph(figures.frequency_boxes(effects)),
+        html.P([where, f": {source}."], className="quiet") if source else html.P(where, className="quiet"),
+        note=note,
+    )
+
+
+def frequency_words(cosine: float | None) -> str | None:
+    """Which way along the token-frequency direction a neuron writes, in words and with its number."""
+    if cosine is None:
+        return None
+    number_of_it = f"{cosine:+.2f}".replace("-", "−")
+    if abs(cosine) < _ACROSS:
+        return (
+            "It hardly tells common tokens from rare ones: the cosine of its direct effect on the logits with the "
+            f"token-frequency direction is {number_of_it}."
+        )
+    does = (
+        "promotes common tokens and suppresses rare ones"
+        if cosine > 0
+        else ("suppresses common tokens and promotes rare ones")
+    )
+    return (
+        f"It {does} while its activation is positive, and the reverse while it is negative: the cosine of its direct "
+        f"effect on the logits with the token-frequency direction is {number_of_it}."
+    )
 
 
 def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:

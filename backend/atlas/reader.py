@@ -22,6 +22,7 @@ from backend.atlas.schema import (
     SpectrumRow,
     TokenEffectsRow,
     TraceRow,
+    UnigramRow,
 )
 from backend.core.errors import CalibroscopeError
 
@@ -77,6 +78,11 @@ class Reader:
         """Singular values of W_U, largest first."""
         row = self._one(select(SpectrumRow).where(SpectrumRow.run == run))
         return None if row is None else row.singular_values
+
+    def unigram(self, run: int) -> Array | None:
+        """P_freq by token id, float32, [d_vocab]; None for a run made before it was kept, and while it is not known."""
+        row = self._one(select(UnigramRow).where(UnigramRow.run == run))
+        return None if row is None else row.p
 
     def cosines(self, run: int, index: int) -> Array | None:
         """|cos| of a neuron's w_out with every singular direction."""

@@ -117,6 +117,14 @@ class SpectrumRow(Base):
     singular_values: Mapped[Numbers] = mapped_column(Array)
 
 
+class UnigramRow(Base):
+    """P_freq of a run, by token id. A run made before it was kept lacks it."""
+
+    __tablename__ = "unigrams"
+    run: Mapped[int] = _run()
+    p: Mapped[Numbers] = mapped_column(Array)
+
+
 class DirectionRow(Base):
     """What the weights say of one neuron: its cosines with the spectrum and with its nearest neighbours, the tokens
     that its direct path moves most, and how it moves the whole vocabulary. A run made before a column lacks it."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.atlas.connect import atlas_url, connect
@@ -18,7 +18,7 @@ from backend.atlas.jobs import Jobs
 from backend.atlas.query import NeuronQuery
 from backend.atlas.reader import NotInAtlas
 from backend.atlas.records import Array, ModelRecord, NeuronRecord, RunPlan, RunRecord
-from backend.atlas.schema import ModelRow, NeuronRow, RunRow, ShardRow
+from backend.atlas.schema import ModelRow, NeuronRow, RunRow, ShardRow, UnigramRow
 from backend.atlas.writer import Writer
 
 __all__ = ["Atlas", "NotInAtlas"]
@@ -146,17 +146,32 @@ class Atlas(Jobs):
     def newest_run(self, slug: str | None = None, layer: int | None = None) -> int | None:
         """The run to show first, of one model and layer or of all: one of the last layer before others, finished ones
         before unfinished, newest first."""
-        last = (RunRow.layer == ModelRow.n_layers - 1).desc()
-        wanted = (
-            select(RunRow.id)
-            .join(ModelRow, ModelRow.slug == RunRow.model)
-            .order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc())
-            .limit(1)
-        )
+        wanted = _first_shown(select(RunRow.id))
         if slug is not None:
             wanted = wanted.where(RunRow.model == slug)
         found = self._all(wanted if layer is None else wanted.where(RunRow.layer == layer))
         return found[0] if found else None
+
+    def finished_run(self, name: str) -> int | None:
+        """The newest finished run of the last layer of a model, which is called by its slug, its name or its source."""
+        called = (ModelRow.slug == name) | (ModelRow.name == name) | (ModelRow.source == name)
+        found = self._all(_first_shown(select(RunRow.id).where(called, RunRow.status == "finished")))
+        last = [run for run in found if self.run(run).layer == self.model(self.run(run).model).n_layers - 1]
+        return last[0] if last else None
+
+    def run_with_frequencies(self, slug: str, run: int | None) -> RunRecord | None:
+        """The run whose token frequencies to take: the given one, or of a model's runs that have them the one that
+        pages show first; None where there is none.
+
+        Raises:
+            NotInAtlas: the run does not exist, or belongs to another model.
+        """
+        if run is not None and self.run(run).model != slug:
+            raise NotInAtlas(f"Run {run} is of the model {self.run(run).model!r}, not of {slug!r}.")
+        wanted = select(RunRow.id).join(UnigramRow, UnigramRow.run == RunRow.id).where(RunRow.model == slug)
+        wanted = wanted if run is None else wanted.where(RunRow.id == run)
+        found = self._all(_first_shown(wanted))
+        return self.run(found[0]) if found else None
 
     def neurons(self, run: int, query: NeuronQuery) -> tuple[list[NeuronRecord], int]:
         """One page of a run's neurons, and how many match in all."""
@@ -204,6 +219,12 @@ class Atlas(Jobs):
             if run is not None:
                 raise NotInAtlas(f"Run {run} has not measured mean activations yet: wait, or leave `run` out.")
         return None, "mean over this text: no run has measured the model's activations yet"
+
+
+def _first_shown(runs: Select[int]) -> Select[int]:
+    last = (RunRow.layer == ModelRow.n_layers - 1).desc()
+    joined = runs.join(ModelRow, ModelRow.slug == RunRow.model)
+    return joined.order_by(last, (RunRow.status == "finished").desc(), RunRow.id.desc()).limit(1)
 
 
 def _own_model(session: Session, plan: RunPlan) -> ModelRecord:

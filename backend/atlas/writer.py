@@ -22,6 +22,7 @@ from backend.atlas.schema import (
     SpectrumRow,
     TokenEffectsRow,
     TraceRow,
+    UnigramRow,
 )
 from backend.core.errors import CalibroscopeError
 
@@ -115,6 +116,11 @@ class Writer:
         """The neurons whose w_out is most like each one's, nearest first, each [n_neurons, k]."""
         self._touch(run)
         self._put_directions(run, similar_ids=ids.astype(np.int32), similar_values=cosines.astype(np.float32))
+
+    def put_unigram(self, run: int, p: Array) -> None:
+        """How often each token occurs, [d_vocab]; in float32, which errs by 10⁻⁶ nats of a divergence at most."""
+        self._touch(run)
+        self._session.merge(UnigramRow(run=run, p=p.astype(np.float32)))
 
     def put_histograms(self, run: int, edges: Array, counts: Array) -> None:
         """Activation histograms: edges [n_neurons, bins + 1], counts [n_neurons, bins]."""

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core import closed_form
+from backend.core.distance import TextFrequencies, state_at
 from backend.core.errors import BadIntervention
 from backend.core.forward import activations_of, continue_from
 from backend.core.interventions import Intervention
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId, NeuronId
-from backend.core.text import State, TracedText, state_of
+from backend.core.text import State, TracedText
 
 Means = NDArray[np.float64]
 
@@ -31,14 +32,21 @@ class TextAblation:
     activations_before: Tensor
     """Of the intervened units, [tokens, interventions]; of a head its output's norm."""
     activations_after: Tensor
+    kl_before: Tensor | None = None
+    """D_KL(P_freq‖P) of the text as it is, [tokens], where token frequencies are known."""
 
 
 def ablate_text(
-    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None = None,
 ) -> TextAblation:
     """The text under all interventions together.
 
     Args:
+        frequencies: those to tell the distance from; None leaves it out.
         means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text, as
             units of earlier layers always do.
 
@@ -49,8 +57,8 @@ def ablate_text(
     check_interventions(model, interventions)
     units = [intervention.unit for intervention in interventions]
     if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
-        return _in_closed_form(model, text, interventions, means)
-    return _by_forward_pass(model, text, interventions, means)
+        return _in_closed_form(model, text, interventions, means, frequencies)
+    return _by_forward_pass(model, text, interventions, means, frequencies)
 
 
 def check_interventions(model: AnalysisModel, interventions: Sequence[Intervention]) -> None:
@@ -79,18 +87,26 @@ def references(
 
 
 def _in_closed_form(
-    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None,
 ) -> TextAblation:
     indices = [intervention.unit.index for intervention in interventions]
     before = text.activations[:, indices]
     reference = before.mean(dim=0) if means is None else torch.from_numpy(means[indices]).to(before)
     after = torch.stack([i.target(before[:, k], reference[k]) for k, i in enumerate(interventions)], dim=1)
-    total, frozen = closed_form.states(model.readout, text, indices, after - before)
-    return TextAblation(total, frozen, before, after)
+    total, frozen = closed_form.states(model.readout, text, indices, after - before, frequencies)
+    return TextAblation(total, frozen, before, after, frequencies and frequencies.before(text))
 
 
 def _by_forward_pass(
-    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None,
 ) -> TextAblation:
     first = min(intervention.unit.layer for intervention in interventions)
     plain = activations_of(model, text, [intervention.unit for intervention in interventions])
@@ -101,10 +117,11 @@ def _by_forward_pass(
     frozen = readout.logits(centred, text.scale)
     total = readout.rescaled(frozen, text.scale / scale)
     return TextAblation(
-        total=state_of(total, text.tokens, scale),
-        frozen=state_of(frozen, text.tokens, text.scale),
+        total=state_at(total, text.tokens, scale, frequencies),
+        frozen=state_at(frozen, text.tokens, text.scale, frequencies),
         activations_before=torch.stack([_size(values) for values in plain], dim=1),
         activations_after=torch.stack([_size(values) for values in seen], dim=1),
+        kl_before=frequencies and frequencies.before(text),
     )
 
 

@@ -4,28 +4,39 @@ Any number of them add up in the residual stream, x′ = x + Σ δ_i·w_out_i, s
 L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one factor s/s′ with the norm recomputed (kernels.py).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from backend.core.distance import Moved, TextFrequencies, state_at
 from backend.core.metrics import compiled
 from backend.core.metrics.effects import Readout
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
-from backend.core.text import PREDICTIONS, State, TracedText, state_of
+from backend.core.text import PREDICTIONS, State, TracedText
 
 _TOKENS_AT_ONCE = 64
 _MOST_ROWS = 128
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Loss, entropy, rank, top tokens and their probabilities of some tokens."""
+Distance = Callable[[Tensor], Tensor] | None
+"""From losses to D_KL(P_freq‖P), both [tokens]; None where token frequencies are not known."""
 
 
-def states(readout: Readout, text: TracedText, indices: list[int], deltas: Tensor) -> tuple[State, State]:
+def states(
+    readout: Readout,
+    text: TracedText,
+    indices: list[int],
+    deltas: Tensor,
+    frequencies: TextFrequencies | None = None,
+) -> tuple[State, State]:
     """The text with the norm recomputed, and with it frozen.
 
     Args:
         indices: the neurons, and deltas: what is added to their activations, [tokens, len(indices)].
+        frequencies: those to tell the distance from.
     """
     written = deltas @ readout.W_out[indices]
     scale = readout.scale(text.centred + readout.centred(written))
@@ -34,10 +45,12 @@ def states(readout: Readout, text: TracedText, indices: list[int], deltas: Tenso
     change = _Change(written / text.scale[:, None], deltas / text.scale[:, None], A, r, readout.b_U)
     if text.scale.device.type != "cpu":
         frozen = text.predictions.log_p + change.c @ A
-        return state_of(readout.rescaled(frozen, r), text.tokens, scale), state_of(frozen, text.tokens, text.scale)
+        total = state_at(readout.rescaled(frozen, r), text.tokens, scale, frequencies)
+        return total, state_at(frozen, text.tokens, text.scale, frequencies)
     step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
     parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
-    total, frozen = (_joined([part[n] for part in parts], s) for n, s in enumerate((scale, text.scale)))
+    told = zip((scale, text.scale), change.distances(text, frequencies), strict=True)
+    total, frozen = (_joined([part[n] for part in parts], s, distance) for n, (s, distance) in enumerate(told))
     return total, frozen
 
 
@@ -70,6 +83,14 @@ class _Change:
             c = wanted.float()
         path = DirectPath.of_rows(rows, rows, rows)
         return Problem(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
+
+    def distances(self, text: TracedText, frequencies: TextFrequencies | None) -> tuple[Distance, Distance]:
+        """D_KL(P_freq‖P) from the losses, with the norm recomputed and frozen."""
+        if frequencies is None:
+            return None, None
+        x_correct = (self.c * self.A[:, text.following].T).sum(dim=1)
+        moved = Moved(self.written, x_correct, self.r, self.b_U)
+        return frequencies.after(text, moved), frequencies.after(text, replace(moved, r=None))
 
 
 def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, Columns]:
@@ -159,7 +180,8 @@ class _Best:
         return tokens, (values - log_partition[:, None]).exp()
 
 
-def _joined(parts: list[Columns], scale: Tensor) -> State:
+def _joined(parts: list[Columns], scale: Tensor, distance: Distance) -> State:
     loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    kl = None if distance is None else distance(loss)
     loss[-1], rank[-1] = torch.nan, 0
-    return State(loss, entropy, rank, scale, top_tokens, top_probabilities)
+    return State(loss, entropy, rank, scale, top_tokens, top_probabilities, kl)

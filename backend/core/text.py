@@ -31,6 +31,8 @@ class State:
     top_tokens: Tensor
     """[tokens, 10], most probable first."""
     top_probabilities: Tensor
+    kl: Tensor | None = None
+    """D_KL(P_freq‖P), [tokens]; None where token frequencies are not known."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class TracedText:
     """A_i of the last layer's neurons that were intervened on, [d_vocab] each."""
     values: dict[Unit, Tensor] = field(default_factory=dict, repr=False)
     """Of the neurons and heads that were read."""
+    distances: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """D_KL(P_freq‖P) at every token, [tokens], by the frequencies' name."""
 
     @property
     def following(self) -> Tensor:

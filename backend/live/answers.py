@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +19,35 @@ from backend.live.engine import LiveAblation, LiveSweep, LiveText, LiveTokenWeig
 from backend.live.generating import LiveStep
 
 
-def text_trace(text: LiveText) -> schemas.TextTrace:
-    """The answer to tracing a text."""
+def text_trace(text: LiveText, kl: Tensor | None = None, frequencies: str | None = None) -> schemas.TextTrace:
+    """The answer to tracing a text; `kl` [tokens] is its distance from the token frequencies, `frequencies` where these
+    come from."""
     traced = text.traced
+    before = replace(traced.before, kl=kl)
     return schemas.TextTrace(
         id=text.id,
         model=text.model.slug,
         tokens=[text.strings[token] for token in traced.tokens],
         token_ids=traced.tokens,
-        values=_values(traced.before, text.residual_norm(traced.before.scale)),
-        predictions=_predictions(traced.before, text.strings),
-        totals=_totals(traced.before, traced.counted),
+        values=_values(before, text.residual_norm(before.scale)),
+        predictions=_predictions(before, text.strings),
+        totals=_totals(before, traced.counted),
         truncated=traced.truncated,
+        frequencies=frequencies,
     )
 
 
 def ablation(
-    text: LiveText, interventions: Sequence[Intervention], ablated: LiveAblation, reference: str
+    text: LiveText,
+    interventions: Sequence[Intervention],
+    ablated: LiveAblation,
+    reference: str,
+    frequencies: str | None = None,
 ) -> schemas.Ablation:
-    """The answer to intervening on a text; `reference` tells where the mean came from."""
-    traced, before, result = text.traced, text.traced.before, ablated.result
+    """The answer to intervening on a text; `reference` tells where the mean came from, `frequencies` the token
+    frequencies."""
+    traced, result = text.traced, ablated.result
+    before = replace(traced.before, kl=result.kl_before)
     after = text.residual_norm(result.total.scale)  # frozen or not, the residual stream is the same
     names = [str(intervention.unit) for intervention in interventions]
     return schemas.Ablation(
@@ -50,6 +60,7 @@ def ablation(
         total=_ablated(traced, result.total, after, ablated.strings),
         frozen=_ablated(traced, result.frozen, after, ablated.strings),
         ln_mediated=_ln_mediated(traced, result.total, result.frozen),
+        frequencies=frequencies,
     )
 
 
@@ -76,6 +87,7 @@ def _values(state: State, residual_norm: Tensor) -> schemas.TokenValues:
         rank=[value or None for value in state.rank.tolist()],
         norm_scale=state.scale.tolist(),
         residual_norm=residual_norm.tolist(),
+        kl=None if state.kl is None else state.kl.tolist(),
     )
 
 
@@ -92,11 +104,17 @@ def _predictions(state: State, strings: Mapping[int, str]) -> list[list[schemas.
 
 def _totals(state: State, counted: list[int]) -> schemas.Totals:
     if not counted:  # one token: nothing was predicted that could be checked
-        return schemas.Totals(mean_loss=None, mean_entropy=float(state.entropy.mean()), perplexity=None)
+        mean_kl = None if state.kl is None else float(state.kl.mean())
+        entropy = float(state.entropy.mean())
+        return schemas.Totals(mean_loss=None, mean_entropy=entropy, perplexity=None, mean_kl=mean_kl)
+    mean_kl = None if state.kl is None else float(state.kl[counted].mean())
     mean = float(state.loss[counted].double().mean())
     perplexity = float(np.exp(min(mean, 700.0)))
     return schemas.Totals(
-        mean_loss=mean, mean_entropy=float(state.entropy[counted].double().mean()), perplexity=perplexity
+        mean_loss=mean,
+        mean_entropy=float(state.entropy[counted].double().mean()),
+        perplexity=perplexity,
+        mean_kl=mean_kl,
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.ablation import TextAblation, ablate_text
+from backend.core.distance import TextFrequencies
 from backend.core.errors import BadText, CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.generation import Generation, Sampling
@@ -37,6 +38,8 @@ from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
 
+_MOST_FREQUENCIES = 4
+"""Runs whose token frequencies are kept: some hundred kilobytes each."""
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 _MOST_GENERATIONS = 4
@@ -81,6 +84,17 @@ class LiveModel:
 
     slug: str
     source: str
+
+
+@dataclass(frozen=True)
+class LiveFrequencies:
+    """The token frequencies of a run, which are read only if the engine does not have them yet."""
+
+    run: int
+    described: str
+    """Where they come from."""
+    read: Callable[[], NDArray[np.float32]]
+    """P_freq by token id."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,7 @@ class LiveEngine:
         self._lock = threading.Lock()
         self._waiting, self._generations, self._experiments, self._memory = 0, 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
+        self._frequencies: OrderedDict[tuple[str, int], TextFrequencies] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -196,14 +211,23 @@ class LiveEngine:
             self._texts.move_to_end(text_id)
             return found
 
+    def distances(self, text: LiveText, frequencies: LiveFrequencies) -> Tensor:
+        """D_KL(P_freq‖P) at every token of a text, [tokens]."""
+        return self._in_turn(lambda: self._known(text.model, frequencies).before(text.traced))
+
     def ablate(
-        self, text: LiveText, interventions: Sequence[Intervention], means: NDArray[np.float64] | None
+        self,
+        text: LiveText,
+        interventions: Sequence[Intervention],
+        means: NDArray[np.float64] | None,
+        frequencies: LiveFrequencies | None = None,
     ) -> LiveAblation:
-        """A text under interventions; `means` [d_mlp] or None as in `core.text.ablate_text`."""
+        """A text under interventions; `means` [d_mlp] or None as in `core.ablation.ablate_text`."""
 
         def work() -> LiveAblation:
             loaded = self._loaded(text.model)
-            result = ablate_text(loaded, text.traced, interventions, means)
+            known = None if frequencies is None else self._known(text.model, frequencies)
+            result = ablate_text(loaded, text.traced, interventions, means, known)
             return LiveAblation(result, _strings(loaded, [], result.total, result.frozen))
 
         return self._in_turn(work)
@@ -353,6 +377,16 @@ class LiveEngine:
         if model.source not in self._effects:
             self._effects[model.source] = EffectsEngine(loaded.readout, memory=self._memory)
         return self._effects[model.source]
+
+    def _known(self, model: LiveModel, frequencies: LiveFrequencies) -> TextFrequencies:
+        key = (model.source, frequencies.run)
+        if key not in self._frequencies:
+            while len(self._frequencies) >= _MOST_FREQUENCIES:
+                self._frequencies.popitem(last=False)
+            p = torch.from_numpy(frequencies.read())
+            self._frequencies[key] = TextFrequencies.of(str(frequencies.run), self._loaded(model).readout, p)
+        self._frequencies.move_to_end(key)
+        return self._frequencies[key]
 
     def _loaded(self, model: LiveModel) -> AnalysisModel:
         if model.source in self._models:

@@ -95,14 +95,10 @@ def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Conte
 
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
     positions, own = atlas.positions(record.id), atlas.token_effects(record.id, [chosen.index])
-    if record.config.get("mode") == "survey":
-        raise NotInAtlas(
-            f"Run {record.id} is a survey: its means are within a stated bound, and what single tokens did is not "
-            "kept. Measure the model without --mode survey to see it."
-        )
+    require_tokens(record)
     if positions is None or not own:
         raise not_yet(record, "per-token effects")
-    total, frozen = _background(atlas, record)
+    background = _background(atlas, record)
     arrays = {name: array.tolist() for name, array in own[0].items()}
     arrays["clip_delta_loss"] = _clipped(atlas, record, chosen, own[0])
     return schemas.TokenEffects(
@@ -113,8 +109,9 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
         entropy_before=positions.entropy_before.tolist(),
         rank_before=positions.rank_before.tolist(),
         kl_before=None if positions.kl_before is None else positions.kl_before.tolist(),
-        background_total=total,
-        background_frozen=frozen,
+        background_total=background["delta_loss"],
+        background_frozen=background["delta_loss_frozen"],
+        background_freq=background.get("delta_loss_freq"),
         **arrays,
     )
 
@@ -200,16 +197,30 @@ def _strip(shown: ShownContext) -> schemas.ContextStrip:
     )
 
 
-def _background(atlas: Atlas, record: RunRecord) -> tuple[list[float], list[float]]:
-    """|Δloss| of random neurons, total and frozen, at some of the sampled positions; the same for the whole run."""
+def require_tokens(record: RunRecord) -> None:
+    """
+    Raises:
+        NotInAtlas: the run keeps nothing of single tokens.
+    """
+    if record.config.get("mode") == "survey":
+        raise NotInAtlas(
+            f"Run {record.id} is a survey: its means are within a stated bound, and what single tokens did is not "
+            "kept. Measure the model without --mode survey to see it."
+        )
+
+
+def _background(atlas: Atlas, record: RunRecord) -> dict[str, list[float]]:
+    """|Δloss| of random neurons, total and its direct parts, at some of the sampled positions; the same for the whole
+    run."""
     count = atlas.model(record.model).d_mlp
     rng = np.random.default_rng(record.id)
     chosen = rng.choice(count, size=min(_BACKGROUND_NEURONS, count), replace=False)
     arrays = atlas.token_effects(record.id, chosen.tolist())
-    total = np.abs(np.concatenate([array["delta_loss"] for array in arrays]))
-    frozen = np.abs(np.concatenate([array["delta_loss_frozen"] for array in arrays]))
-    kept = rng.choice(len(total), size=min(_BACKGROUND_VALUES, len(total)), replace=False)
-    return total[kept].tolist(), frozen[kept].tolist()
+    names = [name for name in ("delta_loss", "delta_loss_frozen", "delta_loss_freq") if name in arrays[0]]
+    pooled = {name: np.abs(np.concatenate([array[name] for array in arrays])) for name in names}
+    size = len(pooled["delta_loss"])
+    kept = rng.choice(size, size=min(_BACKGROUND_VALUES, size), replace=False)
+    return {name: values[kept].tolist() for name, values in pooled.items()}
 
 
 def _clipped(

@@ -8,13 +8,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from backend import schemas
+from backend.atlas.store import Atlas
 from backend.core.generation import Sampling
 from backend.core.interventions import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live import answers
-from backend.live.engine import LiveModel, LiveText
+from backend.live.engine import LiveEngine, LiveModel, LiveText
 from backend.live.generating import LiveGeneration
-from backend.routes import problems
+from backend.routes import frequencies, problems
 from backend.routes.deps import AtlasDep, EngineDep
 
 router = APIRouter(tags=["texts"])
@@ -31,13 +32,20 @@ TextDep = Annotated[LiveText, Depends(_text)]
 def trace_text(model: str, body: schemas.TextRequest, atlas: AtlasDep, engine: EngineDep) -> schemas.TextTrace:
     """Run the model over a text once; the id in the answer serves later calls. The same text has the same id."""
     source = atlas.model(model).source
-    return answers.text_trace(engine.trace(LiveModel(model, source), body.text, schemas.MAX_TEXT_TOKENS))
+    return _traced(engine.trace(LiveModel(model, source), body.text, schemas.MAX_TEXT_TOKENS), atlas, engine)
 
 
 @router.get("/texts/{text_id}")
-def read_text(text: TextDep) -> schemas.TextTrace:
+def read_text(text: TextDep, atlas: AtlasDep, engine: EngineDep) -> schemas.TextTrace:
     """A traced text again."""
-    return answers.text_trace(text)
+    return _traced(text, atlas, engine)
+
+
+def _traced(text: LiveText, atlas: Atlas, engine: LiveEngine) -> schemas.TextTrace:
+    known = frequencies.live(atlas, text.model.slug, None)
+    if known is None:
+        return answers.text_trace(text)
+    return answers.text_trace(text, engine.distances(text, known), known.described)
 
 
 @router.post("/texts/{text_id}/activations")
@@ -61,7 +69,9 @@ def ablate(text: TextDep, body: schemas.AblateRequest, atlas: AtlasDep, engine: 
     means, reference = atlas.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)
-    return answers.ablation(text, interventions, engine.ablate(text, interventions, means), reference)
+    known = frequencies.live(atlas, text.model.slug, body.run)
+    ablated = engine.ablate(text, interventions, means, known)
+    return answers.ablation(text, interventions, ablated, reference, known and known.described)
 
 
 def _interventions(asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:

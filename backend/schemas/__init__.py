@@ -18,6 +18,7 @@ from backend.schemas.base import (
     Wire,
 )
 from backend.schemas.features import Feature, FeatureActivation
+from backend.schemas.frequency import MAX_FREQUENT_TOKENS, RunPositions, TokenFrequencies, TokenShare
 from backend.schemas.induction import (
     MAX_INDUCTION_NEURONS,
     MAX_INDUCTION_SEQUENCES,
@@ -112,6 +113,7 @@ from backend.schemas.tokens import (
 )
 
 __all__ = [
+    "MAX_FREQUENT_TOKENS",
     "MAX_GENERATED_TOKENS",
     "MAX_INDUCTION_NEURONS",
     "MAX_INDUCTION_SEQUENCES",
@@ -191,6 +193,7 @@ __all__ = [
     "Promoters",
     "RepeatedText",
     "RunList",
+    "RunPositions",
     "RunStage",
     "RunStatus",
     "RunSummary",
@@ -204,7 +207,9 @@ __all__ = [
     "TextRequest",
     "TextTrace",
     "TokenEffects",
+    "TokenFrequencies",
     "TokenMatches",
+    "TokenShare",
     "TokenValues",
     "TokenWeight",
     "Totals",

@@ -111,6 +111,8 @@ class TokenEffects(Wire):
     background_total: list[FiniteFloat]
     """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
     background_frozen: list[FiniteFloat]
+    background_freq: list[FiniteFloat] | None = None
+    """The same with the token-frequency direction held (Figure 3c); null where it was not measured."""
 
 
 class TokenWeight(Wire):

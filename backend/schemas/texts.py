@@ -34,6 +34,9 @@ class TokenValues(Wire):
     """The final norm's divisor s."""
     residual_norm: list[FiniteFloat]
     """‖x̃‖, the length of the residual stream that the final norm divides (centred, where the norm centres it)."""
+    kl: list[FiniteFloat] | None = None
+    """D_KL(P_freq‖P), how far the prediction is from the token frequencies, in nats; null where no run of the model has
+    stored those."""
 
 
 class Totals(Wire):
@@ -42,6 +45,8 @@ class Totals(Wire):
     mean_loss: Number
     mean_entropy: FiniteFloat
     perplexity: Number
+    mean_kl: Number = None
+    """Of D_KL(P_freq‖P); null where token frequencies are not known."""
 
 
 class TextTrace(Wire):
@@ -55,6 +60,8 @@ class TextTrace(Wire):
     totals: Totals
     truncated: bool
     """True when the text was cut to the model's or the service's length limit."""
+    frequencies: str | None = None
+    """Where the token frequencies behind `kl` come from, or null where there are none."""
 
 
 class ActivationRequest(Wire):
@@ -113,6 +120,9 @@ class Ablation(Wire):
     """The final norm's scale held at its value before: the direct part."""
     ln_mediated: Number
     """1 − mean|Δloss frozen| / mean|Δloss total| over the same positions."""
+    frequencies: str | None = None
+    """Where the token frequencies behind `kl` come from: the asked run's; without one, those of the model's run that
+    pages show first among those that have them. Null where there are none."""
 
 
 class SweepRequest(Wire):

@@ -127,6 +127,59 @@ def ablation(text: str = "abc", *, repeat: int = 1) -> schemas.Ablation:
     )  # fmt: skip
 
 
+def frequency_effects() -> schemas.TokenEffects:
+    """The same of a run that measured token frequencies."""
+    rng = np.random.default_rng(2)
+    known = {
+        "kl_before": (3 + rng.random(30)).tolist(), "delta_kl": rng.normal(size=30).tolist(),
+        "delta_loss_freq": (0.1 * rng.normal(size=30)).tolist(), "background_freq": (0.5 * rng.random(200)).tolist(),
+    }  # fmt: skip
+    return effects().model_copy(update=known)
+
+
+def positions(**changes: object) -> schemas.RunPositions:
+    """Sampled positions with hostile tokens; the less sure, the closer to the token frequencies."""
+    size = len(TOKENS)
+    entropy = [0.5 * place for place in range(size)]
+    fields: dict[str, object] = {
+        "tokens": TOKENS, "targets": TOKENS[::-1], "loss": [1.0] * size, "entropy": entropy,
+        "rank": [1, 2, 4, *[10] * (size - 3)], "kl": [9.0 - value for value in entropy], "correlation": -1.0,
+        "rank_correlation": -1.0,
+    }  # fmt: skip
+    return schemas.RunPositions(**(fields | changes))
+
+
+def frequencies(**changes: object) -> schemas.TokenFrequencies:
+    """P_freq over the sample's tokens, from counts; two were never seen."""
+    shares = [schemas.TokenShare(token_id=i, token=t, probability=0.5 / (i + 1)) for i, t in enumerate(TOKENS)]
+    fields: dict[str, object] = {
+        "source": "token counts in words.npy (1 is added to each count)", "counts_sha256": "a" * 64, "missing": None,
+        "vocabulary": len(TOKENS), "entropy": 2.1, "most": shares[:5], "least": shares[:4:-1], "equally_rare": 2,
+    }  # fmt: skip
+    return schemas.TokenFrequencies(**(fields | changes))
+
+
+def known_kl(values: schemas.TokenValues, shift: float = 0.0) -> schemas.TokenValues:
+    """Values that also tell the distance from token frequencies."""
+    return values.model_copy(update={"kl": [4.0 + shift + 0.1 * place for place in range(len(values.entropy))]})
+
+
+def frequency_ablation() -> schemas.Ablation:
+    """The sample's ablation where token frequencies are known."""
+    whole = ablation()
+
+    def state(state: schemas.AblatedState, shift: float) -> schemas.AblatedState:
+        totals = state.totals.model_copy(update={"mean_kl": 4.5 + shift})
+        return state.model_copy(update={"values": known_kl(state.values, shift), "totals": totals})
+
+    known = {
+        "before": known_kl(whole.before), "total": state(whole.total, -0.5), "frozen": state(whole.frozen, 0.25),
+        "before_totals": whole.before_totals.model_copy(update={"mean_kl": 4.5}),
+        "frequencies": "counted words (run 1)",
+    }  # fmt: skip
+    return whole.model_copy(update=known)
+
+
 def effects() -> schemas.TokenEffects:
     """Per-token effects of neuron 29.7."""
     rng = np.random.default_rng(1)

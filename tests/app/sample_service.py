@@ -115,6 +115,16 @@ def _add_neurons(service: FastAPI, mode: Mode) -> None:
     def without(number: int, name: str, context: int, body: schemas.ContextAblateRequest) -> schemas.ContextAblation:
         return sample.context_ablation(context=context, kind=body.kind)
 
+    @service.get("/api/v1/runs/{number}/positions")
+    def positions(number: int) -> schemas.RunPositions:
+        if mode != "full":
+            raise LookupError("Run 1 has not measured per-token effects yet.")
+        return sample.positions()
+
+    @service.get("/api/v1/runs/{number}/frequencies")
+    def frequencies(number: int) -> schemas.TokenFrequencies:
+        return sample.frequencies()
+
     @service.get("/api/v1/runs/{number}/tokens")
     def tokens(number: int, query: str) -> schemas.TokenMatches:
         return sample.matches(query)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from app.figures import lab, neuron
+from app.figures import frequency, lab, neuron
 from app.figures.presets import PRESETS, preset_of
 from app.figures.scatter import View, kit
 from app.figures.theme import CLASS_COLOURS
@@ -39,6 +39,23 @@ def test_boxes_have_the_quartiles_of_the_tokens() -> None:
     assert total.median[0] == pytest.approx(np.median(np.abs(effects.delta_loss)))
     assert direct.q3[1] == pytest.approx(np.quantile(effects.background_frozen, 0.75))
     assert total.upperfence[0] <= max(np.abs(effects.delta_loss))
+
+
+def test_figure_3a_plots_the_distance_by_entropy_and_keeps_tokens_text() -> None:
+    data = sample.positions()
+    points = frequency.divergence_scatter(data).data[0]
+    assert (list(points.x), list(points.y)) == (data.entropy, data.kl)
+    assert list(points.marker.color[:3]) == [1, 0.5, 0.25]
+    assert all("<script" not in text and "loss 1.000 nats" in text for text in points.text)
+
+
+def test_both_classes_of_figure_3b_are_marked_and_named() -> None:
+    preset = PRESETS[3]
+    assert (preset.label, preset.view.colour) == ("Figures 3b, 8", "class")
+    assert "entropy neurons" in preset.sentences
+    assert "token-frequency neurons" in preset.sentences
+    shown = {own["name"]: own["marker"]["size"] for own in kit()["classes"]}
+    assert shown["entropy"] == shown["token_frequency"] > shown["plain"]
 
 
 def test_the_spectrum_shades_the_null_space() -> None:

@@ -104,6 +104,31 @@ async def test_an_intervention_changes_everything_in_one_answer() -> None:
     assert await lab.intervened(Service(), None, CHOSEN, None) == (None, None, no_update, no_update)
 
 
+async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact() -> None:
+    trace = sample.trace(values=sample.known_kl(sample.trace().values), frequencies="counted words (run 1)")
+    held = {"text": "The lamp is lit.", "trace": trace.model_dump()}
+    service = answering(ablate=sample.frequency_ablation())
+    _, said, drawn, detail = await lab.intervened(service, held, CHOSEN, 1)
+    strips = {strip["title"]: strip for strip in drawn["strips"]}
+    assert strips["KL from token frequencies"]["shown"][0] == "4.000 nats"
+    change = strips["Change of KL from token frequencies"]
+    assert (change["kind"], change["shown"][1]) == ("change", "−0.500 nats")
+    direct = strips["Change of KL from token frequencies, direct part (norm frozen)"]
+    assert direct["shown"][1] == "+0.250 nats"
+    assert direct["legend"] == change["legend"] == ["−0.500", "+0.500 nats"], "one scale, 0 in its middle"
+    for word in ("Mean KL from token frequencies", "4.500 nats", "(−0.500)", "(+0.250)"):
+        assert word in _text(said)
+    assert "KL from token frequencies" in _text(detail)
+    assert "counted words (run 1)" in lab_views.frequency_note(trace)
+
+
+async def test_without_token_frequencies_the_lab_says_why_there_is_no_strip() -> None:
+    assert "no run of this model has kept" in lab_views.frequency_note(sample.trace())
+    _, said, drawn, detail = await lab.intervened(answering(ablate=sample.ablation()), HELD, CHOSEN, 1)
+    assert not [strip for strip in drawn["strips"] if "KL" in strip["title"]]
+    assert "KL" not in _text(said) + _text(detail)
+
+
 async def test_a_tokens_panel_has_no_after_without_an_intervention() -> None:
     words = _text(lab.token_panel(sample.trace(), None, 1))
     assert "Scale of the final norm" in words

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from dash import no_update
 
@@ -88,11 +89,49 @@ async def test_what_is_not_known_of_similar_neurons_is_said() -> None:
 
 async def test_a_run_without_frequency_metrics_says_so() -> None:
     known = {"effects": lambda _: sample.effects()}
-    assert "This run has no frequency metrics" in await _body(**known)
-    measured = sample.effects().model_copy(update={"kl_before": [3.0] * 30, "delta_kl": [0.1] * 30})
-    words = await _body(effects=lambda _: measured)
+    words = await _body(**known)
+    assert words.count("This run has no frequency metrics") == 2
+    words = await _body(effects=lambda _: sample.frequency_effects())
     assert "no frequency metrics" not in words
     assert "Figure 4c, at 30 sampled tokens" in words
+    assert "Figure 3c, at 30 sampled tokens" in words
+    assert "promotes common tokens and suppresses rare ones while its activation is positive" in words
+    assert "is +0.25." in words, "the cosine itself"
+
+
+async def test_figure_3c_says_where_the_frequencies_come_from() -> None:
+    service = Service(effects=lambda _: sample.frequency_effects())
+    detail = sample.detail(config={"frequency_source": "token counts in <b>words</b>.npy"})
+    body = await neuron._body(service, detail)
+    assert "token counts in <b>words</b>.npy." in _text(body), "as text"
+    assert "/frequency?model=tiny&run=1" in str(body)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "words"),
+    [
+        (0.31, "promotes common tokens and suppresses rare ones"),
+        (-0.31, "suppresses common tokens and promotes rare ones"),
+        (0.02, "hardly tells common tokens from rare ones"),
+        (-0.02, "hardly tells common tokens from rare ones"),
+    ],
+)
+def test_the_sign_of_the_projection_is_told_in_words(cosine: float, words: str) -> None:
+    said = neuron_views.frequency_words(cosine)
+    assert said is not None
+    assert words in said
+    assert f"{abs(cosine):.2f}" in said
+    assert ("−" in said) == (cosine < 0)
+    assert neuron_views.frequency_words(None) is None
+
+
+def test_figure_3c_has_the_quartiles_of_the_tokens() -> None:
+    effects = sample.frequency_effects()
+    total, held = figures.frequency_boxes(effects).data
+    assert total.median[0] == pytest.approx(np.median(np.abs(effects.delta_loss)))
+    assert held.median[0] == pytest.approx(np.median(np.abs(effects.delta_loss_freq)))
+    assert held.q1[1] == pytest.approx(np.quantile(effects.background_freq, 0.25))
+    assert (held.name, held.marker.color) == ("Direct effect (frequency held)", "#009E73")
 
 
 async def test_clip_is_offered_only_where_it_can_be_done() -> None:

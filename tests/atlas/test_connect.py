@@ -84,8 +84,9 @@ def test_an_older_atlas_is_brought_up_to_date_by_its_writer(tmp_path: Path, monk
         run = atlas.begin_run(PLAN).id
     newer = tmp_path / "100% newer"
     shutil.copytree(ROOT / "backend/atlas/migrations", newer)
-    (newer / "versions/0004_more.py").write_text(
-        'revision, down_revision = "0004", "0003"\ndef upgrade(): pass\ndef downgrade(): pass\n'
+    newest = max(path.name[:4] for path in (newer / "versions").glob("0*.py"))
+    (newer / "versions/9999_more.py").write_text(
+        f'revision, down_revision = "9999", "{newest}"\ndef upgrade(): pass\ndef downgrade(): pass\n'
     )
     monkeypatch.setattr(connect, "_MIGRATIONS", newer)
     with pytest.raises(AtlasUnusable, match=r"older version.*brings it up to date"):

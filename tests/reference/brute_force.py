@@ -59,6 +59,10 @@ class Reference:
 
     def edited(self, tokens: Tensor, edits: list[tuple[nn.Module, slice, Tensor]], *, frozen: bool) -> Outcome:
         """With columns of some modules' inputs set to given values at every position."""
+        return _outcome(self.edited_logits(tokens, edits, frozen=frozen), tokens)
+
+    def edited_logits(self, tokens: Tensor, edits: list[tuple[nn.Module, slice, Tensor]], *, frozen: bool) -> Tensor:
+        """The logits behind `edited`, [positions, d_vocab]."""
         own_scale: list[Tensor] = []
         with self._norm(lambda scale: own_scale.append(scale) or scale):
             self._logits(tokens)
@@ -75,7 +79,7 @@ class Reference:
             for module, columns, values in edits:
                 stack.enter_context(_hooked(module.register_forward_pre_hook(replacing(columns, values))))
             stack.enter_context(self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)))
-            return _outcome(self._logits(tokens), tokens)
+            return self._logits(tokens)
 
     def ablated_logits(self, tokens: Tensor, neuron: int, target: float, layer: int = -1) -> Tensor:
         """Logits with a neuron set to `target` at every position, [positions, d_vocab]."""

@@ -140,3 +140,21 @@ def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, floa
         found = centred @ centred[index] / (lengths * lengths[index])
     found[index] = np.nan
     return {int(other): float(np.clip(found[other], -1, 1)) for other in np.flatnonzero(np.isfinite(found))}
+
+
+def correlation(x: Array, y: Array) -> float | None:
+    """Pearson's correlation of two rows of values; None where either does not vary, or there are fewer than two."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+
+
+def rank_correlation(x: Array, y: Array) -> float | None:
+    """Spearman's: Pearson's of the ranks, equal values sharing their mean rank."""
+    return correlation(_ranks(np.asarray(x)), _ranks(np.asarray(y)))
+
+
+def _ranks(values: Array) -> Array:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]

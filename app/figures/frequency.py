@@ -1,0 +1,41 @@
+"""The figure of a run's predictions against token frequencies."""
+
+import plotly.graph_objects as go
+
+from app.figures.theme import MAGNITUDE_SCALE, blank
+from app.text import label
+from backend.schemas import RunPositions
+
+
+def divergence_scatter(positions: RunPositions) -> go.Figure:
+    """Figure 3a: a token's entropy against D_KL(P_freq‖P), before any ablation.
+
+    The colour is the reciprocal rank of the correct token. The run must have measured token frequencies.
+    """
+    rows = zip(positions.tokens, positions.targets, positions.rank, positions.loss, strict=True)
+    texts = [
+        f"{label(token)} → {label(target)}<br>loss {loss:.3f} nats, rank {rank:,}" for token, target, rank, loss in rows
+    ]
+    figure = blank(showlegend=False, hovermode="closest")
+    figure.add_trace(
+        go.Scatter(
+            x=positions.entropy,
+            y=positions.kl,
+            mode="markers",
+            text=texts,
+            hovertemplate="%{text}<br>entropy %{x:.3f} nats, KL %{y:.3f} nats<extra></extra>",
+            marker={
+                "color": [1 / rank for rank in positions.rank],
+                "colorscale": MAGNITUDE_SCALE,
+                "cmin": 0,
+                "cmax": 1,
+                "size": 7,
+                "opacity": 0.85,
+                "line": {"color": "#9aa0a6", "width": 0.5},
+                "colorbar": {"title": {"text": "1/rank"}, "thickness": 12, "outlinewidth": 0},
+            },
+        )
+    )
+    figure.update_xaxes(title_text="entropy (nats)", rangemode="tozero")
+    figure.update_yaxes(title_text="KL from token frequencies (nats)", rangemode="tozero")
+    return figure

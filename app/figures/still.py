@@ -1,0 +1,162 @@
+"""Figures as the paper has them, to be kept: several neurons in one; scatters that need no browser to place them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.figures.scatter import View, kit
+from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
+from app.text import label
+from backend.schemas import ContextAblation, NeuronColumns, Spectrum
+
+_BEHIND = "#9aa0a6"
+_LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def kept(figure: go.Figure) -> go.Figure:
+    """A figure on white with a visible grid: away from the dashboard no stylesheet colours it."""
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="#ffffff", plot_bgcolor="#ffffff", font_color="#1d2126", width=None,
+        height=460,
+    )  # fmt: skip
+    axis = {"linecolor": "#5b636d", "tickcolor": "#5b636d", "gridcolor": "#dfe3e8"}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
+    """All neurons of a run by two metrics, coloured by class or by a third (Figures 1, 2a, 2e, 3b)."""
+    figure = blank(hovermode="closest")
+    coloured = view.colour != "class"
+    for own in kit()["classes"]:
+        rows = [
+            row for row in range(len(data.neuron)) if data.neuron_class[row] == own["name"] and _usable(data, view, row)
+        ]
+        marker = dict(own["marker"])
+        if coloured:
+            marker |= {
+                "color": [data.columns[view.colour][row] for row in rows],
+                "coloraxis": "coloraxis",
+                "opacity": 0.85,
+            }
+            marker["symbol"] = {"entropy": "diamond", "token_frequency": "square"}.get(own["name"], "circle")
+        figure.add_trace(
+            go.Scatter(
+                x=[data.columns[view.x][row] for row in rows],
+                y=[data.columns[view.y][row] for row in rows],
+                text=[data.neuron[row] for row in rows],
+                mode="markers",
+                marker=marker,
+                name=f"{own['label']}s",
+                hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title_text=axis_title(view.x), type="log" if view.x_log else "linear", exponentformat="power")
+    figure.update_yaxes(title_text=axis_title(view.y), type="log" if view.y_log else "linear", exponentformat="power")
+    if coloured:
+        bar = {"title": {"text": axis_title(view.colour), "side": "right"}, "thickness": 12}
+        figure.update_layout(coloraxis={**kit()["coloraxis"], "colorbar": bar})
+    return figure
+
+
+def _usable(data: NeuronColumns, view: View, row: int) -> bool:
+    x, y = data.columns[view.x][row], data.columns[view.y][row]
+    if view.colour != "class" and data.columns[view.colour][row] is None:
+        return False
+    return x is not None and y is not None and (x > 0 or not view.x_log) and (y > 0 or not view.y_log)
+
+
+def many_boxes(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], direct: str, colour: str) -> go.Figure:
+    """Figures 2c and 3c: per-token |change of loss| of several neurons, total against direct, without outliers.
+
+    Args:
+        groups: by neuron, or for the random ones together: total and direct values.
+        direct: what the direct effect is called.
+    """
+    figure = blank(boxmode="group")
+    for place, (name, shade) in enumerate((("Total effect", TOTAL_COLOUR), (direct, colour))):
+        quartiles = [np.quantile(np.abs(values[place]), (0.25, 0.5, 0.75)).tolist() for values in groups.values()]
+        low, middle, high = (list(column) for column in zip(*quartiles, strict=True))
+        figure.add_trace(
+            # The paper's whiskers are the quartiles.
+            go.Box(x=list(groups), q1=low, median=middle, q3=high, lowerfence=low, upperfence=high, name=name,
+                   marker={"color": shade}, line={"width": 1.5})
+        )  # fmt: skip
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(title_text="|change of loss| (nats)", rangemode="tozero")
+    return figure
+
+
+def many_cosines(spectra: Sequence[Spectrum]) -> go.Figure:
+    """Figure 2d: the unembedding's singular values, and |cosine| of several neurons with each direction."""
+    first = spectra[0]
+    places = list(range(len(first.singular_values)))
+    figure = blank(margin={"l": 64, "r": 64, "t": 16, "b": 52})
+    figure.add_trace(
+        go.Scatter(x=places, y=first.singular_values, name="singular value", line={"color": _BEHIND, "width": 3})
+    )
+    for data, colour in zip(spectra, _LINES, strict=False):
+        if data.cosines is not None:
+            line = {"color": colour, "width": 1.2}
+            figure.add_trace(go.Scatter(x=places, y=data.cosines, name=str(data.neuron), yaxis="y2", line=line))
+    start = len(places) - first.null_dim - 0.5
+    figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
+    figure.update_xaxes(title_text=f"singular direction (last {first.null_dim}: null space)")
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "title": {"text": "|cosine|"},
+        "range": [0, 1],
+        "showgrid": False,
+        "tickmode": "array",
+        "tickvals": [0, 0.25, 0.5, 0.75, 1],
+    }
+    figure.update_layout(yaxis={"title": {"text": "singular value (log)"}, "type": "log"}, yaxis2=right)
+    return figure
+
+
+def spectra(named: Mapping[str, Spectrum]) -> go.Figure:
+    """Figure 6: the singular values of W_U of one model, or of several beside each other."""
+    figure = blank()
+    for (name, data), colour in zip(named.items(), _LINES, strict=False):
+        shares = [100 * (place + 0.5) / len(data.singular_values) for place in range(len(data.singular_values))]
+        line = {"color": colour, "width": 2}
+        figure.add_trace(go.Scatter(x=shares, y=data.singular_values, name=name, line=line))
+    figure.update_xaxes(title_text="singular value, from the largest (% of all)")
+    figure.update_yaxes(title_text="singular value of W_U (log)", type="log")
+    return figure
+
+
+def context_lines(data: ContextAblation) -> go.Figure:
+    """Figure 4b: one text, token by token: the neuron's activation, and the loss with and without it.
+
+    A loss stands at the token that is predicted.
+    """
+    size = len(data.tokens)
+    names = [label(token, 12) for token in data.tokens]
+    figure = blank(margin={"l": 64, "r": 64, "t": 16, "b": 110})
+    figure.add_trace(
+        go.Bar(x=list(range(size)), y=data.activations_before, name="activation", yaxis="y2",
+               marker={"color": "#d9d9d9"}, hovertext=names)
+    )  # fmt: skip
+    lines = (
+        ("loss with the neuron", data.loss_before, DIRECT_COLOUR),
+        ("loss without it", data.loss_after, TOTAL_COLOUR),
+    )
+    for (name, losses, colour), width in zip(lines, (5, 1.5), strict=True):  # the one must show under the other
+        figure.add_trace(
+            go.Scatter(x=list(range(size)), y=[None, *losses[:-1]], name=name, mode="lines+markers",
+                       line={"color": colour, "width": width}, marker={"size": 4}, hovertext=names)
+        )  # fmt: skip
+    figure.update_xaxes(tickvals=list(range(size)), ticktext=names, tickangle=-90, tickfont={"size": 9})
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "title": {"text": f"activation of {data.neuron}"},
+        "showgrid": False,
+        "tickmode": "auto",
+    }
+    figure.update_layout(yaxis={"title": {"text": "loss (nats)"}}, yaxis2=right)
+    return figure

@@ -1,0 +1,154 @@
+"""What a reproduction is made from: everything it needs of one model's run, asked for once."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.client import ApiError, AsyncClient, calls
+from backend.glossary import METRIC_COLUMNS, NeuronClass
+from backend.schemas import (
+    ContextAblateRequest,
+    ContextAblation,
+    ModelSummary,
+    NeuronColumns,
+    RunPositions,
+    RunSummary,
+    Spectrum,
+    TokenEffects,
+    TokenFrequencies,
+)
+
+MOST_ENTROPY, MOST_FREQUENCY = 6, 5
+"""Neurons that are looked at one by one: as many as the paper shows."""
+GPT2_SMALL, LLAMA2_7B, PHI2 = r"^(openai-community/|openai-community-)?gpt2$", r"llama-2-7b", r"phi-2"
+PYTHIA_410M, PYTHIA_1B, PYTHIA_160M, GEMMA = r"pythia-410m", r"pythia-1b\b", r"pythia-160m", r"gemma-2b"
+SMOLLM2 = r"smollm2-135m"
+
+NAMED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    GPT2_SMALL: (("11.2378", "11.584", "11.2870", "11.2123", "11.1611", "11.2910"), ()),
+    LLAMA2_7B: (("31.3228",), ()),
+    PYTHIA_410M: ((), ("23.417",)),
+}
+"""Entropy and token-frequency neurons that the paper names, by model."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One model's run as far as the figures need it."""
+
+    model: ModelSummary
+    run: RunSummary
+    columns: NeuronColumns
+    """Every metric of every neuron."""
+    spectrum: Spectrum
+    positions: RunPositions | None
+    frequencies: TokenFrequencies | None
+    entropy: list[str]
+    """The entropy neurons that are looked at, the strongest first; empty where the run has none."""
+    frequency: list[str]
+    """The token-frequency neurons likewise."""
+    effects: Mapping[str, TokenEffects]
+    cosines: Mapping[str, Spectrum]
+    context: ContextAblation | None
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why something is not there, by what it is."""
+    beside: "Evidence | None" = None
+    """The second model, where two are compared."""
+
+    def of(self, *patterns: str) -> bool:
+        """Whether the model is one of these."""
+        return any(
+            re.search(pattern, name, re.IGNORECASE) for pattern in patterns for name in (self.model.id, self.model.name)
+        )
+
+    def metric(self, name: str) -> NDArray[np.float64]:
+        """A metric of all neurons, NaN where not measured."""
+        return np.array([np.nan if value is None else value for value in self.columns.columns[name]], dtype=np.float64)
+
+    def at(self, name: str, neurons: Sequence[str]) -> NDArray[np.float64]:
+        """A metric of some neurons."""
+        place = {neuron: row for row, neuron in enumerate(self.columns.neuron)}
+        return self.metric(name)[[place[neuron] for neuron in neurons]]
+
+    def percentile(self, name: str, neurons: Sequence[str]) -> NDArray[np.float64]:
+        """Where some neurons lie among all, 0..100."""
+        everyone = self.metric(name)
+        everyone = everyone[np.isfinite(everyone)]
+        return np.array([100 * np.mean(everyone <= value) for value in self.at(name, neurons)])
+
+
+async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> Evidence:
+    """Ask the service for all of it.
+
+    Raises:
+        ApiError: the run has not measured its neurons.
+    """
+    columns = await client.send(calls.columns(run.id, list(METRIC_COLUMNS)))
+    problems: dict[str, str] = {}
+
+    async def maybe(what: str, call: Any) -> Any:
+        try:
+            return await client.send(call)
+        except ApiError as error:
+            problems[what] = error.problem.detail
+            return None
+
+    entropy = _chosen(model, columns, "entropy", 0, "ln_mediated", MOST_ENTROPY)
+    frequency = _chosen(model, columns, "token_frequency", 1, "abs_delta_kl", MOST_FREQUENCY)
+    effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in [*entropy, *frequency]}
+    cosines = {name: await maybe(f"cosines of {name}", calls.spectrum(run.id, name)) for name in entropy}
+    return Evidence(
+        model,
+        run,
+        columns,
+        await client.send(calls.spectrum(run.id)),
+        await maybe("positions", calls.positions(run.id)),
+        await maybe("token frequencies", calls.frequencies(run.id)),
+        entropy,
+        frequency,
+        {name: found for name, found in effects.items() if found is not None},
+        {name: found for name, found in cosines.items() if found is not None},
+        await _context(client, run.id, entropy[0], maybe) if entropy else None,
+        problems,
+    )
+
+
+def _chosen(
+    model: ModelSummary, columns: NeuronColumns, kind: NeuronClass, place: int, strength: str, most: int
+) -> list[str]:
+    """The neurons that the paper names for this model, else those of a class that are strongest by a metric."""
+    for pattern, named in NAMED.items():
+        there = [name for name in named[place] if name in columns.neuron]
+        if there and re.search(pattern, model.name, re.IGNORECASE):
+            return there
+    found = [row for row, neuron_class in enumerate(columns.neuron_class) if neuron_class == kind]
+    found.sort(key=lambda row: -(columns.columns[strength][row] or 0.0))
+    return [columns.neuron[row] for row in found[:most]]
+
+
+async def _context(client: AsyncClient, run: int, neuron: str, maybe: Any) -> ContextAblation | None:
+    """Of the contexts where the neuron fires most, the one with the highest spike of loss that it holds down."""
+    found = await maybe("contexts", calls.contexts(run, neuron))
+    best: ContextAblation | None = None
+    for shown in (found.contexts if found is not None else [])[:6]:
+        request = ContextAblateRequest(kind="clip")
+        ablated = await maybe("a context without the neuron", calls.ablate_context(run, neuron, shown.id, request))
+        if ablated is None:
+            return None
+        if best is None or spike(ablated)[1] > spike(best)[1]:
+            best = ablated
+    return best
+
+
+def spike(ablated: ContextAblation) -> tuple[int, float]:
+    """The token whose loss the ablation raises most, and by how much."""
+    changes = [
+        -np.inf if before is None or after is None else after - before
+        for before, after in zip(ablated.loss_before, ablated.loss_after, strict=True)
+    ]
+    place = int(np.argmax(changes))
+    return place, float(changes[place])

@@ -1,0 +1,175 @@
+"""The page of a reproduction, as HTML and as Markdown, from one and the same report."""
+
+from datetime import UTC, datetime
+from html import escape
+
+from app.figures.theme import GRAPH_CONFIG
+from app.format import number
+from app.reproduce.evidence import Evidence
+from app.reproduce.write import PLOTLY, Checked, Report, Written
+
+PAPER = "https://arxiv.org/abs/2406.16254"
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; max-width: 1080px; margin: 24px auto; padding: 0 16px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; } th, td { text-align: left; vertical-align: top;
+padding: 6px 12px 6px 0; border-bottom: 1px solid #dfe3e8; } th { color: #5b636d; font-weight: 600; }
+section { margin: 32px 0; } .quiet { color: #5b636d; font-size: 13px; } .holds { color: #006b4e; }
+.fails { color: #a94400; } .open { color: #5b636d; } .frame { overflow-x: auto; }
+code { font-size: 13px; overflow-wrap: anywhere; }
+"""
+_HEAD = ("what the paper says", "of which models", "this model", "measured")
+
+
+def summary(report: Report) -> list[str]:
+    """What was reproduced and how, and what differs from the paper; plain sentences."""
+    first = report.models[0]
+    run, model = first.run, first.model
+    effects = (
+        f"{run.tokens_counted:,} tokens of {run.corpus} ({run.sequences} sequences of {run.seq_len}, seed {run.seed})"
+    )
+    said = [
+        f"Model: {model.name} ({model.family}, {model.n_layers} layers, d_model {model.d_model}, {model.d_mlp} neurons "
+        f"a layer, vocabulary {model.d_vocab:,}, {model.norm}); weights {run.weights_hash[:16]}…, layer {run.layer}.",
+        f"Effects: mean ablation over {effects}; mean loss {number(run.mean_loss, 'nats')}, mean entropy "
+        f"{number(run.mean_entropy, 'nats')}; null space of {run.null_dim} dimensions; {_mode(first)}.",
+        f"Token frequencies: {run.config.get('frequency_source') or 'not measured'}.",
+        f"Neurons looked at one by one: entropy neurons {_names(first.entropy)}; token-frequency neurons "
+        f"{_names(first.frequency)}. They are those the paper names, for the models it names some of, else the "
+        "strongest of their class, whose rule is a set of quantiles within the run.",
+    ]
+    if len(report.models) > 1:
+        others = ", ".join(f"{e.model.name} (run {e.run.id})" for e in report.models[1:])
+        said.append(f"Beside it, in figure 6: {others}.")
+    return said
+
+
+def differences(report: Report) -> list[str]:
+    """How the set-up differs from the paper's."""
+    run = report.models[0].run
+    said = [
+        f"The paper samples C4 (25,600 tokens for GPT-2 Small and Pythia 410M); here the text is {run.corpus}, "
+        f"{run.tokens_counted:,} counted tokens. Other text moves every mean.",
+        "A claim that the paper states for other models is no claim about this one: it is marked so, with what the "
+        "same check finds here.",
+        "The paper shows most of its statements as plots. What counts as holding is this project's reading: a "
+        "threshold that stands in each row.",
+    ]
+    if run.config.get("frequency") == "model":
+        said.append(
+            "The paper counts the training corpus, or one like it; here the token frequencies are the model's own mean "
+            "prediction over the sample. Figures 3 and 4c depend on which, so numbers compare in kind, not in size."
+        )
+    return said
+
+
+def html_page(report: Report) -> str:
+    """index.html, beside which plotly.min.js and figures/ lie."""
+    title = f"Confidence regulation neurons in {report.models[0].model.name}"
+    parts = "\n".join(_html_part(one) for one in report.written)
+    listed = "".join(f"<li>{escape(line)}</li>" for line in (*summary(report), *differences(report)))
+    stills = f'<p class="quiet">{escape(report.no_stills)}</p>' if report.no_stills else ""
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{_STYLE}</style><script src="{PLOTLY}"></script></head>
+<body><h1>{escape(title)}</h1>
+<p>The figures of <a href="{PAPER}">Confidence Regulation Neurons in Language Models</a>, redrawn from one run of
+Calibroscope, and its claims beside what was measured. {escape(_tally(report))}</p>
+<ul>{listed}</ul>{stills}
+{parts}
+<p class="quiet">{escape(_made(report))}</p></body></html>
+"""
+
+
+def _html_part(one: Written) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(c.claim.says)}{escape(_source(c))}</td><td>{escape(c.claim.stated_for)}</td>"
+        f'<td class="{_mark(c)}">{escape(c.verdict)}</td><td>{escape(c.finding.measured)}</td></tr>'
+        for c in one.claims
+    )
+    head = "".join(f"<th>{name}</th>" for name in _HEAD)
+    table = (
+        f'<div class="frame"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>' if rows else ""
+    )
+    return f"<section><h2>{escape(_heading(one))}</h2>{table}{_html_figure(one)}</section>"
+
+
+def _html_figure(one: Written) -> str:
+    if one.drawn is None:
+        return f'<p class="quiet">Not drawn: {escape(one.missing)}</p>'
+    figure = one.drawn.figure.to_html(full_html=False, include_plotlyjs=False, config=GRAPH_CONFIG, div_id=one.name)
+    links = " · ".join(f'<a href="figures/{one.name}.{kind}">{kind.upper()}</a>' for kind in ("html", "svg", "csv"))
+    return f'<div class="frame">{figure}</div><p class="quiet">{links}</p>'
+
+
+def markdown_page(report: Report) -> str:
+    """The same as Markdown, without the figures themselves."""
+    title = f"# Confidence regulation neurons in {report.models[0].model.name}\n"
+    intro = (
+        f"The claims of [Confidence Regulation Neurons in Language Models]({PAPER}) beside what one run of "
+        f"Calibroscope measured. {_tally(report)}\n"
+    )
+    facts = "".join(f"- {line}\n" for line in summary(report))
+    apart = "".join(f"- {line}\n" for line in differences(report))
+    parts = [_markdown_part(one) for one in report.written]
+    stills = f"\n{report.no_stills}\n" if report.no_stills else ""
+    return (
+        "\n".join([title, intro, facts, "What differs from the paper:\n", apart + stills, *parts, _made(report)]) + "\n"
+    )
+
+
+def _markdown_part(one: Written) -> str:
+    lines = [f"## {_heading(one)}\n"]
+    if one.claims:
+        lines += ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
+        for c in one.claims:
+            cells = (c.claim.says + _source(c), c.claim.stated_for, f"**{c.verdict}**", c.finding.measured)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if one.drawn is None:
+        lines.append(f"\nNot drawn: {one.missing}")
+    return "\n".join(lines) + "\n"
+
+
+def _heading(one: Written) -> str:
+    also = f" (also {one.part.also})" if one.part.also else ""
+    return f"Figure {one.part.figure}{also}: {one.part.title}"
+
+
+def _tally(report: Report) -> str:
+    found = [claim for one in report.written for claim in one.claims]
+    stated = [claim for claim in found if claim.is_stated]
+    holds = sum(claim.finding.holds is True for claim in stated)
+    fails = sum(claim.finding.holds is False for claim in stated)
+    others = [claim for claim in found if not claim.is_stated]
+    would = sum(claim.finding.holds is True for claim in others)
+    return (
+        f"Of {len(stated)} claims that are about this model or about all models, {holds} hold and {fails} do not; of "
+        f"{len(others)} that the paper states for other models, {would} would hold here."
+    )
+
+
+def _source(checked: Checked) -> str:
+    return "" if checked.claim.source == "paper" else f" (Not the paper's: {checked.claim.source}.)"
+
+
+def _mark(checked: Checked) -> str:
+    if checked.finding.holds is None or not checked.is_stated:
+        return "open"
+    return "holds" if checked.finding.holds else "fails"
+
+
+def _names(neurons: list[str]) -> str:
+    return ", ".join(neurons) or "none"
+
+
+def _mode(evidence: Evidence) -> str:
+    bound = f"{evidence.run.tolerance_nats:g} nats a token"
+    return f"a survey, within {bound}" if evidence.run.mode == "survey" else f"exact within {bound}"
+
+
+def _made(report: Report) -> str:
+    version = report.models[0].run.versions.get("calibroscope", "")
+    return (
+        f"Made by calibroscope {version} on {datetime.now(UTC):%Y-%m-%d} from run {report.models[0].run.id}.".replace(
+            "  ", " "
+        )
+    )

@@ -1,0 +1,119 @@
+"""Write a reproduction into a folder: figures, their numbers, and a page that sets claims beside what was measured."""
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import plotly
+import plotly.graph_objects as go
+
+from app.figures.still import kept
+from app.figures.theme import GRAPH_CONFIG
+from app.reproduce.checks import Finding
+from app.reproduce.claims import CLAIMS, Claim
+from app.reproduce.evidence import Evidence, gather
+from app.reproduce.parts import Drawn, Part, Table
+from app.reproduce.stills import NoStills, draw_stills
+from backend.client import AsyncClient
+from backend.schemas import ModelSummary, RunSummary
+
+PLOTLY = "plotly.min.js"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A claim and what this model shows of it."""
+
+    claim: Claim
+    finding: Finding
+    is_stated: bool
+
+    @property
+    def verdict(self) -> str:
+        """In the words of the page."""
+        if self.finding.holds is None:
+            return "not measured" if self.is_stated else "not stated for this model; not measured"
+        if not self.is_stated:
+            would = "would hold" if self.finding.holds else "would not hold"
+            return f"not stated for this model ({would} here)"
+        return "holds" if self.finding.holds else "does not hold"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A figure of the paper as it was reproduced."""
+
+    part: Part
+    name: str
+    """Of its files."""
+    drawn: Drawn | None
+    missing: str
+    """Why there is none."""
+    claims: list[Checked]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page says."""
+
+    models: list[Evidence]
+    written: list[Written]
+    no_stills: str
+    """Why there are no SVGs, or empty."""
+
+
+async def reproduce(
+    client: AsyncClient, chosen: Sequence[tuple[ModelSummary, RunSummary]], parts: Sequence[Part], out: Path, say: Say
+) -> Report:
+    """Draw and check the parts for the first model, beside the second where there is one; write all into `out`.
+
+    Raises:
+        ApiError: a run has not measured its neurons.
+        OSError: the folder cannot be written.
+    """
+    models = []
+    for model, run in chosen:
+        say(f"Reading run {run.id} of {model.name} …")
+        models.append(await gather(client, model, run))
+    first = replace(models[0], beside=models[1] if len(models) > 1 else None)
+    models[0] = first
+    written = [_written(part, models) for part in parts]
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / PLOTLY, out / PLOTLY)
+    stills: dict[Path, go.Figure] = {}
+    for one in written:
+        if one.drawn is not None:
+            write_table(figures / f"{one.name}.csv", one.drawn.table)
+            _write_html(figures / f"{one.name}.html", one.drawn.figure)
+            stills[figures / f"{one.name}.svg"] = one.drawn.figure
+    no_stills = ""
+    try:
+        say(f"Drawing {len(stills)} figures …")
+        await draw_stills(stills)
+    except NoStills as error:
+        no_stills = str(error)
+        say(no_stills)
+    return Report(models, written, no_stills)
+
+
+def _written(part: Part, models: Sequence[Evidence]) -> Written:
+    found = part.draw(models)
+    claims = [Checked(c, c.check(models[0]), c.is_stated_for(models[0])) for c in CLAIMS if c.figure == part.figure]
+    drawn = None if isinstance(found, str) else Drawn(kept(found.figure), found.table)
+    return Written(part, f"figure-{part.figure}", drawn, found if isinstance(found, str) else "", claims)
+
+
+def _write_html(path: Path, figure: go.Figure) -> None:
+    figure.write_html(path, include_plotlyjs=f"../{PLOTLY}", config=GRAPH_CONFIG)
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Columns as CSV; what is not there is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*table.values(), strict=True))

@@ -1,0 +1,307 @@
+"""`calibroscope reproduce` on the tiny atlas: figures, their numbers, and claims beside what was measured."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+from app import cli
+from app.figures import still
+from app.figures.presets import PRESETS
+from app.reproduce import stills, write
+from app.reproduce.checks import Finding
+from app.reproduce.claims import CLAIMS, Claim
+from app.reproduce.evidence import GPT2_SMALL, NAMED, PYTHIA_1B, Evidence, gather, spike
+from app.reproduce.page import html_page, markdown_page
+from app.reproduce.parts import PARTS, chosen_parts
+from app.reproduce.report import write_report
+from app.reproduce.stills import NoStills, draw_stills
+from app.reproduce.write import Checked, Report
+from backend.atlas.store import Atlas
+from backend.client import ApiError, AsyncClient, calls
+from backend.core.errors import BadConfig, CalibroscopeError
+from backend.settings import Settings
+from tests.app import sample
+from tests.conftest import TinyAtlas
+
+pytestmark = pytest.mark.anyio
+NUMBERS = ["1", "2a", "2c", "2d", "2e", "3a", "3b", "3c", "4a", "4b", "4c", "6"]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: object) -> None:
+        raise NoStills("No SVGs were drawn: there is nothing to draw them with.")
+
+    monkeypatch.setattr(write, "draw_stills", refuse)
+
+
+async def evidence(service: FastAPI, atlas: TinyAtlas, *, right: bool = True, **classes: list[int]) -> Evidence:
+    """Of the tiny run; classes: neurons that are given one, since chance makes few; right: let the model, which never
+    is, be right at every third token."""
+    client = AsyncClient(service=service)
+    model = (await client.send(calls.models())).models[0]
+    run = await client.send(calls.run(atlas.run))
+    send = client.send
+
+    async def with_classes(call: Any) -> Any:
+        answer = await send(call)
+        if call.path.endswith("/columns"):
+            for name, rows in classes.items():
+                for row in rows:
+                    answer.neuron_class[row] = name
+        if call.path.endswith("/effects") and right:
+            answer.rank_before[::3] = [1] * len(answer.rank_before[::3])
+        return answer
+
+    client.send = with_classes  # type: ignore[method-assign]
+    return await gather(client, model, run)
+
+
+async def test_every_figure_is_drawn_with_its_numbers_and_its_claims(
+    tiny_service: FastAPI, tiny_atlas: TinyAtlas, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    client = AsyncClient(service=tiny_service)
+    page = await write_report(client, [tiny_atlas.run], list(PARTS), tmp_path / "report", said.append)
+    html, markdown = page.read_text(), (tmp_path / "report/report.md").read_text()
+    assert (tmp_path / "report/plotly.min.js").stat().st_size > 1_000_000
+    for number in NUMBERS:
+        assert f"Figure {number}" in html
+        assert f"Figure {number}" in markdown
+    assert not re.search(r'(src|href)="https?://(?!arxiv\.org)', html), "nothing comes from elsewhere"
+    assert "cdn" not in html
+    assert "nothing to draw them with" in html
+    assert any("nothing to draw them with" in line for line in said)
+    assert "no such thing" not in markdown
+    for name in ("figure-1", "figure-2d", "figure-3a", "figure-6"):
+        figure = (tmp_path / f"report/figures/{name}.html").read_text()
+        assert '<script charset="utf-8" src="../plotly.min.js"></script>' in figure or "../plotly.min.js" in figure
+        assert len(figure) < 2_000_000, "the script is beside it, not in it"
+    with (tmp_path / "report/figures/figure-1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    columns = await client.send(calls.columns(tiny_atlas.run, ["abs_delta_entropy"]))
+    assert [row["neuron"] for row in rows] == columns.neuron
+    assert [float(row["abs_delta_entropy"]) for row in rows] == columns.columns["abs_delta_entropy"]
+
+
+async def test_with_both_classes_nothing_is_left_out(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    found = await evidence(tiny_service, tiny_atlas, entropy=[2, 5], token_frequency=[7, 8, 9])
+    assert len(found.entropy) >= 2
+    shares = found.at("ln_mediated", found.entropy)
+    assert list(shares) == sorted(shares, reverse=True), "the strongest first"
+    for part in PARTS:
+        drawn = part.draw([found])
+        assert not isinstance(drawn, str), drawn
+        assert len({len(column) for column in drawn.table.values()}) == 1
+        assert drawn.figure.data
+    for claim in CLAIMS:
+        finding = claim.check(found)
+        assert finding.measured.endswith((".", ")")), claim.says
+        assert "nan" not in finding.measured
+        about_a_neuron = claim.says.startswith("29.")
+        assert (finding.holds is None) == (claim.figure == "6" or about_a_neuron), claim.says
+
+
+async def test_boxes_and_claims_have_the_tokens_own_numbers(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    found = await evidence(tiny_service, tiny_atlas, entropy=[2], token_frequency=[7])
+    name = found.frequency[0]
+    drawn = next(part for part in PARTS if part.figure == "3c").draw([found])
+    assert not isinstance(drawn, str)
+    held = drawn.figure.data[1]
+    place = list(held.x).index(name)
+    assert held.median[place] == pytest.approx(np.median(np.abs(found.effects[name].delta_loss_freq)))
+    assert list(held.x)[-1] == "100 random"
+    hedges = next(claim for claim in CLAIMS if claim.check.__name__ == "hedges").check(found)
+    effects = found.effects[found.entropy[0]]
+    right = [-c for c, rank in zip(effects.clip_delta_loss or [], effects.rank_before, strict=True) if rank == 1]
+    assert f"{np.mean(right):+.4f} nats where the model is right ({len(right)} tokens)" in hedges.measured
+
+
+async def test_a_model_that_is_never_right_is_not_averaged_over_nothing(
+    tiny_service: FastAPI, tiny_atlas: TinyAtlas
+) -> None:
+    found = await evidence(tiny_service, tiny_atlas, right=False, entropy=[2], token_frequency=[7])
+    for name in ("hedges", "opposite_changes"):
+        finding = next(claim for claim in CLAIMS if claim.check.__name__ == name).check(found)
+        assert finding.holds is None
+        assert "too few" in finding.measured
+
+
+async def test_without_such_neurons_it_says_so(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    found = await evidence(tiny_service, tiny_atlas, plain=list(range(tiny_atlas.neurons)))
+    assert found.entropy == found.frequency == []
+    for number in ("2c", "3c", "4a", "4b", "4c"):
+        said = next(part for part in PARTS if part.figure == number).draw([found])
+        assert isinstance(said, str)
+        assert "The run has no" in said
+    assert all(claim.check(found).holds is None for claim in CLAIMS if claim.figure in ("2c", "3c", "4a", "4b", "4c"))
+
+
+async def test_an_older_run_has_no_frequency_figures(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    whole = await evidence(tiny_service, tiny_atlas, token_frequency=[7])
+    unknown = [None] * tiny_atlas.neurons
+    columns = whole.columns.columns | {"freq_mediated": unknown, "abs_delta_kl": unknown}
+    assert whole.positions is not None
+    positions = whole.positions.model_copy(update={"kl": None, "correlation": None})
+    older = replace(whole, columns=whole.columns.model_copy(update={"columns": columns}), positions=positions)
+    assert isinstance(next(part for part in PARTS if part.figure == "3a").draw([older]), str)
+    assert "has not measured freq_mediated" in str(next(part for part in PARTS if part.figure == "3b").draw([older]))
+    assert next(claim for claim in CLAIMS if claim.figure == "3a").check(older).holds is None
+
+
+async def test_two_models_are_set_side_by_side_in_figure_6(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    one = await evidence(tiny_service, tiny_atlas)
+    lower = [value * (0.5 if place < 20 else 0.1) for place, value in enumerate(one.spectrum.singular_values)]
+    weaker = replace(one, spectrum=one.spectrum.model_copy(update={"singular_values": lower}))
+    drawn = next(part for part in PARTS if part.figure == "6").draw([one, weaker])
+    assert not isinstance(drawn, str)
+    assert len(still.spectra({"a": one.spectrum, "b": weaker.spectrum}).data) == 2
+    claim = next(claim for claim in CLAIMS if claim.figure == "6")
+    assert claim.check(one).holds is None
+    assert claim.check(replace(weaker, beside=one)).holds is True
+    assert claim.check(replace(one, beside=weaker)).holds is False
+
+
+def _checked(holds: bool | None, *, stated: bool) -> Checked:
+    claim = Claim("1", "Something is so.", (), "somewhere", lambda _: Finding(holds, "It was 1."))
+    return Checked(claim, claim.check(None), stated)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("holds", "stated", "verdict"),
+    [
+        (True, True, "holds"), (False, True, "does not hold"), (None, True, "not measured"),
+        (True, False, "not stated for this model (would hold here)"),
+        (False, False, "not stated for this model (would not hold here)"),
+        (None, False, "not stated for this model; not measured"),
+    ],
+)  # fmt: skip
+async def test_a_verdict_tells_what_the_paper_states_from_what_it_does_not(
+    holds: bool | None, stated: bool, verdict: str
+) -> None:
+    assert _checked(holds, stated=stated).verdict == verdict
+
+
+async def test_the_pages_count_and_escape(tiny_service: FastAPI, tiny_atlas: TinyAtlas) -> None:
+    found = await evidence(tiny_service, tiny_atlas)
+    hostile = replace(found, model=found.model.model_copy(update={"name": "<script>alert(1)</script>"}))
+    claims = [_checked(True, stated=True), _checked(False, stated=True), _checked(True, stated=False)]
+    report = Report([hostile], [write.Written(PARTS[0], "figure-1", None, "A | reason <b>.", claims)], "")
+    html, markdown = html_page(report), markdown_page(report)
+    assert "<script>alert" not in html
+    assert "&lt;b&gt;" in html
+    assert "1 hold and 1 do not; of 1 that the paper states for other models, 1 would hold here" in html
+    assert "**does not hold**" in markdown
+
+
+async def test_claims_name_their_models_and_figures() -> None:
+    assert {claim.figure for claim in CLAIMS} == set(NUMBERS)
+    assert [part.figure for part in PARTS] == NUMBERS
+    gpt2, gpt2_medium = ("openai-community/gpt2", "openai-community/gpt2-medium")
+    assert re.search(GPT2_SMALL, gpt2)
+    assert not re.search(GPT2_SMALL, gpt2_medium)
+    assert re.search(PYTHIA_1B, "EleutherAI/pythia-1b")
+    assert not re.search(PYTHIA_1B, "EleutherAI/pythia-1.4b")
+    assert "11.2378" in NAMED[GPT2_SMALL][0]
+
+
+async def test_the_spike_is_the_largest_rise() -> None:
+    shown = sample.context_ablation(loss_before=[1.0, 2.0, None], loss_after=[1.5, 4.0, None])
+    assert spike(shown) == (1, 2.0)
+
+
+async def test_scatters_leave_out_what_a_log_axis_cannot_show() -> None:
+    for preset in PRESETS[:4]:
+        view = preset.view
+        names = view.metrics()
+        figure = still.neuron_scatter(sample.columns(names), view)
+        shown = [name for trace in figure.data for name in trace.text]
+        assert "29.9" not in shown, "it has no value"
+        assert ("29.11" in shown) == (not view.x_log and not view.y_log), "it has a zero"
+        assert figure.layout.yaxis.type == ("log" if view.y_log else "linear")
+
+
+async def test_a_text_is_drawn_with_its_losses_at_the_predicted_tokens() -> None:
+    data = sample.context_ablation()
+    bars, before, after = still.context_lines(data).data
+    assert list(bars.y) == data.activations_before
+    assert (before.y[0], before.y[1], after.y[1]) == (None, data.loss_before[0], data.loss_after[0])
+    assert all("<script" not in text for text in still.context_lines(data).layout.xaxis.ticktext)
+
+
+@pytest.mark.parametrize(("asked", "found"), [("all", NUMBERS), ("3b, 1,1", ["3b", "1"])])
+async def test_figures_are_chosen_by_number(asked: str, found: list[str]) -> None:
+    assert [part.figure for part in chosen_parts(asked)] == found
+
+
+@pytest.mark.parametrize("asked", ["", "3b,99", "fig 1", ","])
+async def test_an_unknown_figure_is_refused_with_those_there_are(asked: str) -> None:
+    with pytest.raises(ValueError, match="There are: all, or 1, 2a"):
+        chosen_parts(asked)
+
+
+async def test_stills_need_a_drawer_and_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "kaleido", None)
+    with pytest.raises(NoStills, match=r"calibroscope\[report\]"):
+        await draw_stills({})
+    monkeypatch.setitem(__import__("sys").modules, "kaleido", __import__("types"))
+    monkeypatch.setattr(stills, "find_browser", lambda: None)
+    with pytest.raises(NoStills, match="set CHROMIUM"):
+        await draw_stills({})
+
+
+async def test_a_run_that_is_not_there_is_a_problem(tiny_service: FastAPI, tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="no run 77"):
+        await write_report(AsyncClient(service=tiny_service), [77], list(PARTS), tmp_path, print)
+
+
+def test_the_command_writes_a_report(tiny_atlas: TinyAtlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report"
+    cli.reproduce(model=[tiny_atlas.slug], figures="1,6", out=out, atlas=str(tiny_atlas.path), device="cpu")
+    assert f"The report is {out / 'index.html'}" in capsys.readouterr().out
+    assert sorted(path.name for path in (out / "figures").glob("*.csv")) == ["figure-1.csv", "figure-6.csv"]
+
+
+@pytest.mark.parametrize(
+    ("model", "figures", "words"), [(["a", "b", "c"], "all", "given twice"), (["a"], "99", "no figure 99")]
+)
+def test_what_the_command_cannot_do_is_said(model: list[str], figures: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=words):
+        cli.reproduce(model=model, figures=figures, out=tmp_path, atlas=str(tmp_path / "a.db"), device="cpu")
+
+
+def test_a_model_without_a_run_is_measured_first(
+    tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def measured(**given: Any) -> None:
+        asked.append(given["model"])
+        (tmp_path / "new.db").write_bytes(tiny_atlas.path.read_bytes())
+
+    monkeypatch.setattr(cli, "precompute", measured)
+    settings = Settings(atlas=str(tmp_path / "new.db"))
+    assert cli._measured(tiny_atlas.slug, settings) == tiny_atlas.run
+    assert cli._measured(tiny_atlas.slug, settings) == tiny_atlas.run
+    assert asked == [tiny_atlas.slug]
+    with pytest.raises(CalibroscopeError, match="under that name"):
+        cli._measured("other", settings)
+
+
+def test_a_finished_run_of_the_last_layer_is_found_by_any_name(tiny_atlas: TinyAtlas) -> None:
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
+        record = atlas.model(tiny_atlas.slug)
+        for name in (record.slug, record.name, record.source):
+            assert atlas.finished_run(name) == tiny_atlas.run
+        assert atlas.finished_run("other") is None
