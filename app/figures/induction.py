@@ -107,9 +107,7 @@ def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list
 
 
 def _shifted(curve: Curve, sign: int) -> list[float | None]:
-    return [
-        None if mean is None else mean + sign * (se or 0.0) for mean, se in zip(curve.mean, curve.se, strict=True)
-    ]
+    return [None if mean is None else mean + sign * (se or 0.0) for mean, se in zip(curve.mean, curve.se, strict=True)]
 
 
 def _band(x: Sequence[float], low: Values, high: Values) -> tuple[list[float | None], list[float | None]]:

@@ -116,9 +116,7 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
 
     Heads, coloured by their prefix-matching score, stand left of the dotted line; MLPs and the rest right of it.
     """
-    change = [
-        own - other for own, other in zip(event.induction[neuron], event.corrupted[neuron], strict=True)
-    ]
+    change = [own - other for own, other in zip(event.induction[neuron], event.corrupted[neuron], strict=True)]
     heads = [place for place, name in enumerate(event.components) if _HEAD.fullmatch(name)]
     others = [place for place in range(len(change)) if place not in set(heads)]
     figure = compact(height=320, showlegend=False, hovermode="closest")
