@@ -272,7 +272,7 @@ def checked(names: list[str], kind: str, example: str) -> tuple[Any, str | None]
     """What reads as a neuron or a head, and what is wrong with the rest."""
     wrong = [name for name in names if not is_name(name, kind)]
     if not wrong:
-        return no_update, no_update if not names else None
+        return no_update, None
     return [name for name in names if name not in wrong], f"“{wrong[0][:24]}” is not a {kind}: write it as {example}."
 
 

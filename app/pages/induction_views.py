@@ -55,7 +55,7 @@ PANELS: tuple[Panel, ...] = (
           "Loss and entropy (solid) should fall where the second occurrence begins: the model copies. Look for neurons "
           "(dotted, axis at the right) whose activation steps up or down there and stays so."),
     Panel("samples", "curves", "Some of the text",
-          "Tokens are coloured by their own loss; the first occurrence is underlined with dots, the second with a line. "
+          "Tokens are coloured by their own loss; the first occurrence is underlined by dots, the second by a line. "
           "Look how cheap the second one is."),
     Panel("clip", "clip", "The neurons clipped (Figures 5b, 9b, 10b)",
           "On the second occurrence a neuron is not let above its mean of the first one. Where the entropy drops "
