@@ -87,7 +87,7 @@ def add_curve(figure: go.Figure, positions: Positions, curve: Curve, **line: Any
     _, high = broken(positions.x, _shifted(curve, 1), positions)
     band_x, band_y = _band(x, low, high)
     axis = {name: line[name] for name in ("yaxis",) if name in line}
-    if band_x:
+    if band_x and any(error is not None for error in curve.se):
         figure.add_trace(
             go.Scatter(
                 x=band_x, y=band_y, fill="toself", fillcolor=_faint(colour), line={"width": 0}, mode="lines",
@@ -156,6 +156,7 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
         legend={"y": 1.1},
         yaxis2={
             "overlaying": "y", "side": "right", "showgrid": False, "zeroline": False, "automargin": True,
+            "tickmode": "auto",
             "title": {"text": "activation", "font": {"size": 13}},
         },
     )  # fmt: skip

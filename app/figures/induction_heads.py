@@ -12,6 +12,8 @@ from backend.schemas import Curve, InductionAttribution, InductionHeads, Inducti
 
 _HEAD = re.compile(r"L(\d+)H(\d+)")
 _LABELLED = 5
+_STANDS_OUT = 0.2
+"""Of the largest difference: less gets no label."""
 UNCHANGED_COLOUR = "#b98500"
 _BASELINE_DASHES = ("solid", "dash", "dot")
 
@@ -89,14 +91,17 @@ def knockout_curves(
     figure = compact(height=280, showlegend=False, hovermode="closest", margin={**MARGIN, "t": 28})
     known = [(one, style) for one, style in zip(knockouts, knockout_style(knockouts), strict=True)
              if neuron in one.activations]  # fmt: skip
-    positions = Positions(len(known[0][0].activations[neuron].mean) // 2 if known else 0, apart)
+    curves = [one.activations[neuron] for one, _ in known] + ([] if unchanged is None else [unchanged])
+    if not curves:
+        return figure
+    positions = Positions(len(curves[0].mean) // 2, apart)
     for one, style in sorted(known, key=lambda pair: pair[0].role):  # the grey ones first, under the others
         name = " + ".join(one.heads)
         add_curve(
             figure, positions, one.activations[neuron], name=name, line=style,
             hovertemplate=f"{name} out: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    if unchanged is not None and positions.span:
+    if unchanged is not None:
         add_curve(
             figure, positions, unchanged, name="all heads in place", hovertemplate="all heads: %{y:.3g}<extra></extra>",
             line={"color": UNCHANGED_COLOUR, "width": 3, "dash": "dot"},
@@ -140,7 +145,9 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
         )  # fmt: skip
     if others:
         figure.add_vline(x=min(others) - 0.5, line={"color": BEHIND, "width": 1.5, "dash": "dot"})
-    for place in sorted(range(len(change)), key=lambda one: -abs(change[one]))[:_LABELLED]:
+    most = max(map(abs, change), default=0)
+    standing_out = [place for place in range(len(change)) if abs(change[place]) > _STANDS_OUT * most]
+    for place in sorted(standing_out, key=lambda one: -abs(change[one]))[:_LABELLED]:
         figure.add_annotation(
             x=place, y=change[place], text=event.components[place], showarrow=False, font={"size": 11},
             yshift=12 if change[place] > 0 else -12,

@@ -9,9 +9,9 @@ from app.pages.induction_views import part_choices
 from backend.schemas import MAX_INDUCTION_NEURONS, MAX_INDUCTION_SEQUENCES, MAX_SPAN
 
 _SOURCES = {
-    "synthetic": "Text of the run's corpus, doubled",
+    "synthetic": "Corpus text, doubled",
     "random": "Random tokens, doubled",
-    "natural": "Natural repeats in the corpus",
+    "natural": "Repeats in the corpus",
     "text": "My own text",
 }
 
