@@ -94,10 +94,10 @@ def _register_controls(app: Dash, client: AsyncClient) -> None:
 
     @app.callback(
         Output(ids.NEURONS, "data"), Input(ids.DEFAULTS, "data"), Input(pins.STORE, "data", allow_optional=True),
-        State(ids.MODEL, "value"), prevent_initial_call=True,
+        State(ids.MODEL, "value"), State(ids.NEURONS, "value"), prevent_initial_call=True,
     )  # fmt: skip
-    async def suggest(known: Event | None, kept: Any, model: str | None) -> Any:
-        return suggested(known, kept, model)
+    async def suggest(known: Event | None, kept: Any, model: str | None, chosen: list[str] | None) -> Any:
+        return suggested(known, kept, model, chosen or [])
 
     for name, kind, example in ((ids.NEURONS, "neuron", "29.830"), (ids.HEADS, "head", "L5H1")):
         _register_names(app, name, kind, example)
@@ -256,15 +256,19 @@ def _own_or_default(neurons: list[str], found: Event, known: Event | None) -> An
     return found["entropy"][:MOST_DEFAULTS]
 
 
-def suggested(known: Event | None, kept: Any, model: str | None) -> list[Event]:
-    """The pinned neurons of the measured layer, and the run's entropy neurons."""
+def suggested(known: Event | None, kept: Any, model: str | None, chosen: list[str]) -> list[Event]:
+    """The pinned neurons of the measured layer, the run's entropy neurons, and those that are chosen already.
+
+    The control drops a chosen name that is not among its suggestions whenever these change.
+    """
     if known is None:
-        return []
+        return [{"group": "Chosen", "items": chosen}] if chosen else []
     pinned = kept.get(model) if isinstance(kept, dict) else None
     own = [name for name in pinned if is_name(name, "neuron")] if isinstance(pinned, list) else []
     own = [name for name in dict.fromkeys(own) if name.startswith(f"{known['layer']}.")]
     entropy = [name for name in known["entropy"] if name not in own]
-    groups = (("Pinned", own), ("Entropy neurons of the run", entropy))
+    others = [name for name in chosen if name not in own + entropy]
+    groups = (("Pinned", own), ("Entropy neurons of the run", entropy), ("Chosen", others))
     return [{"group": group, "items": names} for group, names in groups if names]
 
 

@@ -67,7 +67,7 @@ def _what_repeats(asked: Asked) -> list[object]:
 def _what_is_measured(asked: Asked) -> list[object]:
     return [
         dmc.TagsInput(
-            id=ids.NEURONS, label="Neurons", value=asked.neurons, data=[], maxTags=MAX_INDUCTION_NEURONS,
+            id=ids.NEURONS, label="Neurons", value=asked.neurons, data=asked.neurons, maxTags=MAX_INDUCTION_NEURONS,
             splitChars=[",", " "], placeholder="29.830", acceptValueOnBlur=True, clearable=True,
             clearButtonProps={"aria-label": "Clear the neurons"},
             description="Of the last layer; none: the run's entropy neurons.",
@@ -76,7 +76,7 @@ def _what_is_measured(asked: Asked) -> list[object]:
             html.Div(part_choices(), className="parts"), id=ids.PARTS, label="Parts", value=list(asked.parts),
         ),
         dmc.TagsInput(
-            id=ids.HEADS, label="Heads to knock out", value=asked.heads, data=[], maxTags=MOST_HEADS,
+            id=ids.HEADS, label="Heads to knock out", value=asked.heads, data=asked.heads, maxTags=MOST_HEADS,
             splitChars=[",", " "], placeholder="L5H1", acceptValueOnBlur=True, clearable=True,
             clearButtonProps={"aria-label": "Clear the heads"},
             description="None: those with the highest prefix-matching scores.",

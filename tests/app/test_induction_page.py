@@ -354,14 +354,16 @@ async def test_without_a_run_or_a_service_the_controls_say_so_and_ask_again() ->
 
 def test_pinned_neurons_of_the_layer_are_offered_once() -> None:
     known = {"layer": 29, "entropy": ["29.7", "29.8"]}
-    found = induction.suggested(known, {"tiny": ["29.7", "3.4", "<b>", 5, "29.7"]}, "tiny")
+    found = induction.suggested(known, {"tiny": ["29.7", "3.4", "<b>", 5, "29.7"]}, "tiny", ["29.9", "29.7"])
     assert found == [
         {"group": "Pinned", "items": ["29.7"]},
         {"group": "Entropy neurons of the run", "items": ["29.8"]},
+        {"group": "Chosen", "items": ["29.9"]},
     ]
-    assert induction.suggested(None, {}, "tiny") == []
+    assert induction.suggested(None, {}, "tiny", []) == []
+    assert induction.suggested(None, {}, "tiny", ["29.9"]) == [{"group": "Chosen", "items": ["29.9"]}]
     for kept in (None, [], {"tiny": "29.7"}):
-        assert [one["group"] for one in induction.suggested(known, kept, "tiny")] == ["Entropy neurons of the run"]
+        assert [one["group"] for one in induction.suggested(known, kept, "tiny", [])] == ["Entropy neurons of the run"]
 
 
 def test_what_is_not_a_neuron_or_a_head_goes_and_is_told() -> None:

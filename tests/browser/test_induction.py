@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -210,13 +209,13 @@ def test_names_that_are_none_are_refused_where_they_are_typed(visit: Visit, site
 
 
 @pytest.fixture
-def hanging(visit: Visit) -> Iterator[list[Request]]:
+def hanging(visit: Visit) -> list[Request]:
     """A service that never answers a run; the requests that the browser gave up."""
     given_up: list[Request] = []
     held: list[Route] = []
-    visit.page.route(SERVICE, held.append)
-    visit.page.on("requestfailed", given_up.append)
-    yield given_up
+    visit.page.route(SERVICE, lambda route: held.append(route))
+    visit.page.on("requestfailed", lambda one: given_up.append(one))
+    return given_up
 
 
 def test_cancelling_gives_the_request_up(visit: Visit, site: Site, hanging: list[Request]) -> None:
