@@ -168,6 +168,11 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         """Sample on from a text: for `Client.stream`, which yields the events as they come."""
         return Call("POST", f"/texts/{text_id}/generate", schemas.GenerationEvent, body=request)
 
+    @staticmethod
+    def induction(model: str, request: schemas.InductionRequest) -> Call[schemas.InductionEvent]:
+        """What a model does on text that repeats: for `Client.stream`, which yields the events as they come."""
+        return Call("POST", f"/models/{model}/induction", schemas.InductionEvent, body=request)
+
 
 def _given(params: Params) -> Params:
     return {name: value for name, value in params.items() if value is not None}

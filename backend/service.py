@@ -10,7 +10,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
-from backend.routes import about, docs, features, models, neurons, problems, texts, tokens
+from backend.routes import about, docs, features, induction, models, neurons, problems, texts, tokens
 from backend.routes.deps import AtlasReader
 from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
@@ -43,7 +43,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
         service.add_middleware(KnownHosts, allowed_hosts=hosts)
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
-    for room in (about, models, neurons, tokens, texts):
+    for room in (about, models, neurons, tokens, texts, induction):
         api.include_router(room.router)
     service.include_router(api)
     service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)

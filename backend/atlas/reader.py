@@ -127,6 +127,17 @@ class Reader:
         before, after = list(chain(*parts[:place])), list(chain(*parts[place + 1 :]))
         return before + parts[place], slice(len(before), len(before) + len(parts[place])), after
 
+    def sequences(self, run: int, windows: int) -> NDArray[np.int64]:
+        """The tokens of the run's sample, [sequences, seq_len]; none while its contexts are not stored.
+
+        Args:
+            windows: contexts of a sequence; they were stored in order.
+        """
+        parts = self._all(select(ContextRow.token_ids).where(ContextRow.run == run).order_by(ContextRow.id))
+        complete = len(parts) - len(parts) % windows
+        whole = [np.concatenate(parts[start : start + windows]) for start in range(0, complete, windows)]
+        return np.stack(whole).astype(np.int64) if whole else np.zeros((0, 0), dtype=np.int64)
+
     def _direction(self, run: int, index: int) -> DirectionRow | None:
         row: DirectionRow | None = self._one(
             select(DirectionRow).where(DirectionRow.run == run, DirectionRow.index == index)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
 from backend.core.errors import BadLayer, SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
+from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.metrics.effects import NormKind, Readout
 from backend.core.sources import ModelFiles, require_every_weight
 
@@ -101,6 +102,12 @@ class AnalysisModel:
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return frozenset(int(token) for token in ids if token is not None)
 
+    @cached_property
+    def ordinary(self) -> Tensor:
+        """Tokens that stand for text: neither special nor past the tokenizer's vocabulary, [at most d_vocab]."""
+        special = {*self.tokenizer.all_special_ids, *self.uncounted}
+        return torch.tensor([t for t in range(min(len(self.tokenizer), self.d_vocab)) if t not in special])
+
     def token_strings(self, ids: list[int]) -> list[str]:
         """What each token stands for, decoded alone: a token that is part of a character shows as �."""
         return [str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
@@ -126,6 +133,30 @@ class AnalysisModel:
             raise BadLayer(f"{self.name} has no layer {layer}: its layers are 0 to {self.last_layer}.")
         return self.readout if layer == self.last_layer else replace(self.readout, W_out=self._W_out(layer))
 
+    def input_directions(self, neurons: list[int]) -> list[InputDirection]:
+        """What last-layer neurons read of the normed residual stream: one direction each, of a gated MLP two."""
+        mlp = self.bridge.blocks[self.last_layer].mlp
+        gated = getattr(mlp, "W_gate", None) is not None
+        named: list[tuple[Reads, str]] = [("up", "in"), ("gate", "gate")] if gated else [("in", "in")]
+        found = []
+        for reads, name in named:
+            W, b = getattr(mlp, f"W_{name}").detach().float()[:, neurons], getattr(mlp, f"b_{name}", None)
+            if self.norm == "LayerNorm":
+                W = W - W.mean(dim=0, keepdim=True)
+            found.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
+        return found
+
+    def head_outputs(self, layer: int) -> tuple[Tensor, Tensor | None]:
+        """W_O [heads, d_head, d_model] and b_O [d_model] of a layer's attention."""
+        attention = self.bridge.blocks[layer].attn
+        b_O = getattr(attention, "b_O", None)
+        return attention.W_O.detach().float(), None if b_O is None else b_O.detach().float()
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a block's MLP reads what its attention reads, not what that has written (GPT-NeoX, Phi, Falcon)."""
+        return bool(getattr(self.bridge.cfg, "parallel_attn_mlp", False))
+
     @property
     def _residual(self) -> str:
         return f"blocks.{self.last_layer}.hook_resid_post"
@@ -147,14 +178,23 @@ class AnalysisModel:
         Args:
             hooks: hook points and what is done to the values that pass there.
         """
+        with refusing_memory_errors(f"Running {self.name} from layer {layer}"), self._without_blocks_before(layer):
+            return self._residual_after(residual, hooks, start_at_layer=layer)
+
+    @torch.no_grad()
+    def observed(self, tokens: Tensor, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block over tokens [batch, position], while hooks look on or intervene."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            return self._residual_after(tokens.to(self.device), hooks)
+
+    def _residual_after(self, given: Tensor, hooks: Hooks, **options: Any) -> Tensor:
         after: list[Tensor] = []
 
         def keep(value: Tensor, hook: Any) -> None:
             after.append(value.detach().float())
 
         every = [*hooks, (self._residual, keep)]
-        with refusing_memory_errors(f"Running {self.name} from layer {layer}"), self._without_blocks_before(layer):
-            self.bridge.run_with_hooks(residual, fwd_hooks=every, start_at_layer=layer, stop_at_layer=self.n_layers)
+        self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
         return after[-1]
 
     def new_memory(self) -> Any:
@@ -166,20 +206,8 @@ class AnalysisModel:
     @torch.no_grad()
     def extended(self, tokens: Tensor, memory: Any, hooks: Hooks) -> Tensor:
         """The residual stream after the last block over tokens [batch, position] that follow those in `memory`."""
-        after: list[Tensor] = []
-
-        def keep(value: Tensor, hook: Any) -> None:
-            after.append(value.detach().float())
-
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
-            self.bridge.run_with_hooks(
-                tokens.to(self.device),
-                fwd_hooks=[*hooks, (self._residual, keep)],
-                past_key_values=memory,
-                use_cache=True,
-                stop_at_layer=self.n_layers,
-            )
-        return after[-1]
+            return self._residual_after(tokens.to(self.device), hooks, past_key_values=memory, use_cache=True)
 
     @contextmanager
     def _without_blocks_before(self, layer: int) -> Iterator[None]:

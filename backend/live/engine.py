@@ -23,21 +23,25 @@ from backend.core.ablation import TextAblation, ablate_text
 from backend.core.errors import BadText, CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.generation import Generation, Sampling
+from backend.core.induction import Plan
 from backend.core.interventions import Intervention
 from backend.core.metrics.effects import Effects, EffectsEngine
 from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.tokens import token_weights
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
+from backend.core.repeating import Wanted
 from backend.core.sources import find_model
 from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
+from backend.live.inducing import LiveInduction
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 _MOST_GENERATIONS = 4
 """At the same time: each keeps keys and values in memory, and they share the model's time."""
+_MOST_EXPERIMENTS = 2
 
 
 class EngineBusy(CalibroscopeError):
@@ -54,6 +58,14 @@ class TooManyGenerations(EngineBusy):
     def __init__(self, running: int) -> None:
         super().__init__(running)
         self.args = (f"{running} texts are being continued already. Try again when one has ended.",)
+
+
+class TooManyExperiments(EngineBusy):
+    """As many induction experiments run as may at once."""
+
+    def __init__(self, running: int) -> None:
+        super().__init__(running)
+        self.args = (f"{running} induction experiments run already. Try again when one has ended.",)
 
 
 class TextForgotten(CalibroscopeError):
@@ -137,7 +149,7 @@ class LiveEngine:
         self._most_models, self._most_bytes, self._queue_limit = models, texts_mb << 20, queue_limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._lock = threading.Lock()
-        self._waiting, self._generations, self._memory = 0, 0, memory
+        self._waiting, self._generations, self._experiments, self._memory = 0, 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
 
     @property
@@ -276,6 +288,31 @@ class LiveEngine:
     def _generation_ended(self) -> None:
         with self._lock:
             self._generations -= 1
+
+    def induce(self, model: LiveModel, wanted: Wanted, plan: Plan) -> LiveInduction:
+        """An induction experiment; the text has been found, but nothing measured yet when this returns.
+
+        Raises:
+            TooManyExperiments, EngineBusy: not now; BadNeuron, BadText: nothing repeats, or the plan does not fit.
+        """
+        with self._lock:
+            if self._experiments >= _MOST_EXPERIMENTS:
+                raise TooManyExperiments(self._experiments)
+            self._experiments += 1
+
+        def work() -> LiveInduction:
+            loaded = self._loaded(model)
+            return LiveInduction(loaded, wanted, plan, self._in_turn_admitted, self._holds, self._experiment_ended)
+
+        try:
+            return self._in_turn(work)
+        except BaseException:
+            self._experiment_ended()
+            raise
+
+    def _experiment_ended(self) -> None:
+        with self._lock:
+            self._experiments -= 1
 
     def _holds(self, model: AnalysisModel) -> bool:
         return any(held is model for held in self._models.values())

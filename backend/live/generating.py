@@ -12,10 +12,10 @@ from backend.core.model import AnalysisModel
 
 
 class ModelPutAway(CalibroscopeError):
-    """The model that was generating has made room for another one."""
+    """The model that was at work has made room for another one."""
 
-    def __init__(self) -> None:
-        super().__init__("Another model was asked for and took this one's place in memory. Generate again.")
+    def __init__(self, again: str) -> None:
+        super().__init__(f"Another model was asked for and took this one's place in memory. {again}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LiveGeneration:
 
     def _work(self) -> LiveStep:
         if not self._still_loaded(self._model):
-            raise ModelPutAway
+            raise ModelPutAway("Generate again.")
         step = self._generation.step()
         ids = sorted({chosen.token for chosen in (step.plain, step.changed) if chosen is not None})
         return LiveStep(step, dict(zip(ids, self._model.token_strings(ids), strict=True)))

@@ -59,10 +59,14 @@ def _reference(record: RunRecord, kind: Kind) -> str:
     return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
 
 
+def windows_of(record: RunRecord) -> int:
+    """How many contexts each sequence of a run was cut into."""
+    return -(-record.seq_len // int(record.config.get("window") or _WINDOW))
+
+
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
     """The tokens from the sequence's beginning to the context's end, and one more, which its last token predicts."""
-    windows = -(-record.seq_len // int(record.config.get("window") or _WINDOW))
-    found = atlas.sequence(record.id, context, windows)
+    found = atlas.sequence(record.id, context, windows_of(record))
     assert found is not None, "the context was read a moment ago"
     tokens, place, following = found
     return tokens + following[:1], place

@@ -87,7 +87,8 @@ class InductionCurves(Wire):
     entropy: Curve
     activations: dict[NeuronName, Curve]
     reference_means: dict[NeuronName, Number]
-    """Of each neuron over the first occurrence: what clipping brings it down to."""
+    """What clipping brings each neuron down to: its mean over the first occurrence, or for natural text and one's
+    own over the run's sample."""
     samples: list[RepeatedText]
     """A few of the sequences, to look at."""
 
@@ -159,11 +160,15 @@ class InductionKnockout(Wire):
 
 class InductionAttribution(Wire):
     """Figure 14: what each component writes onto a neuron's input direction, after its LayerNorm, over the second
-    occurrence; on the repeated sequences, and on the same with another first half."""
+    occurrence; on the repeated sequences, and on the same with another first half. A neuron's values add up to its
+    mean pre-activation. A gated MLP's neuron reads two directions, its activation being act(gate)·up: then an event
+    for `up` comes first, and one for `gate`."""
 
     kind: Literal["attribution"] = "attribution"
+    reads: Literal["in", "gate", "up"] = "in"
     components: list[str]
-    """Heads (`L5H1`), then MLPs (`MLP 5`), the embedding and the biases."""
+    """Heads (`L5H1`), then earlier MLPs with their biases (`MLP 5`), `Embedding` (with positions), and `Biases` (of
+    attention and of the neuron). Where MLPs run in parallel to attention, the last layer's heads are not among them."""
     prefix_matching: list[Number]
     """Of heads; null for the others."""
     induction: dict[NeuronName, list[FiniteFloat]]

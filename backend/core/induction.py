@@ -1,0 +1,353 @@
+"""The induction lab: repeated text through a model, what changes the second time, and which heads it takes (§6, H, I).
+
+An experiment is a generator: it does a little work, tells how far it is, and yields a part's result when it is ready.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core import knockouts
+from backend.core.attention import HeadScores, head_scores
+from backend.core.attribution import components, contributions
+from backend.core.errors import BadNeuron
+from backend.core.knockouts import Knockout
+from backend.core.metrics.attribution import Reads
+from backend.core.metrics.effects import EffectsEngine, TokenBatch
+from backend.core.metrics.induction import Mean, baseline_heads, change, induction_heads, mean_over
+from backend.core.model import AnalysisModel
+from backend.core.neurons import HeadId, NeuronId
+from backend.core.repeating import Readings, predicted, read_repeats
+from backend.core.repeats import Repeats, random_repeats
+
+Part = Literal["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"]
+TOKENS_AT_ONCE = 512
+"""Tokens through the model in one step: others wait that long."""
+_CLIPPED_AT_ONCE = 256
+_SAMPLES, _POINTS = 3, 1_000
+_SCORED_SEQUENCES, _SCORED_SPAN = 10, 50
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the experiment is, in steps, and what it is doing."""
+
+    done: int
+    of: int
+    doing: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sequence to look at."""
+
+    sequence: int
+    loss: Tensor
+    """At a token, of the next one; NaN at the last, [length]."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Figures 5a, 9a, 10a: [2·span] each."""
+
+    loss: Mean
+    entropy: Mean
+    activations: Mean
+    """[2·span, neurons]"""
+    references: Tensor
+    """What clipping brings each neuron down to, [neurons]."""
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Figures 5b, 9b, 10b, 10c: one neuron not let above its reference on the second occurrence; [span] each."""
+
+    neuron: int
+    """Its index in the layer."""
+    reference: float
+    loss: Mean
+    entropy: Mean
+    delta_loss: Mean
+    delta_entropy: Mean
+    points: "Points"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A sample of tokens of second occurrences that have a target; [points] each."""
+
+    loss: Tensor
+    delta_loss: Tensor
+    delta_entropy: Tensor
+    reciprocal_rank: Tensor
+    """Before."""
+    token: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Change:
+    """Figure 11: mean activation over the second occurrence less that over the first, [d_mlp]."""
+
+    change: Mean
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Scores of all heads, [layers, heads], on `sequences` doubled random sequences."""
+
+    prefix_matching: Tensor
+    bos_attention: Tensor
+    chosen: list[HeadId]
+    baselines: list[HeadId]
+    sequences: int
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Figure 14, for one of the directions that the neurons read: mean contributions over second occurrences."""
+
+    reads: Reads
+    components: list[HeadId | str]
+    induction: Tensor
+    """[components, neurons]; a neuron's add up to its mean pre-activation."""
+    corrupted: Tensor
+    scores: Tensor
+    """Prefix-matching scores, [layers, heads]."""
+
+
+Result = Curves | Clip | Change | Heads | Knockout | Attribution
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    neurons: tuple[NeuronId, ...]
+    """Of the last layer."""
+    parts: frozenset[Part]
+    top_heads: int = 3
+    heads: tuple[HeadId, ...] = ()
+    """Instead of those with the highest scores."""
+    seed: int = 0
+    references: Tensor | None = None
+    """What clipping brings every neuron of the layer down to, [d_mlp]; None for its mean over first occurrences."""
+    reference: str = "its mean over the first occurrences"
+
+    def clipped_to(self, means: NDArray[np.float64], reference: str) -> "Plan":
+        """The same with other references, and what to call them."""
+        return replace(self, references=torch.from_numpy(means), reference=reference)
+
+
+class Experiment:
+    """One run of the lab."""
+
+    def __init__(self, model: AnalysisModel, repeats: Repeats, plan: Plan) -> None:
+        """
+        Raises:
+            BadNeuron: a neuron that is not of the last layer, or a head that the model does not have.
+        """
+        for neuron in plan.neurons:
+            if neuron.within(model.n_layers, model.d_mlp).layer != model.last_layer:
+                raise BadNeuron(
+                    f"Neuron {neuron} is not of the last layer: the induction lab measures {model.last_layer}.0 to "
+                    f"{model.last_layer}.{model.d_mlp - 1}."
+                )
+        for head in plan.heads:
+            head.within(model.n_layers, model.n_heads)
+        self._model, self._repeats, self._plan = model, repeats, plan
+        self._indices = [neuron.index for neuron in plan.neurons]
+        self._batches = list(repeats.parts(TOKENS_AT_ONCE))
+        self._done = self._of = 0
+
+    def steps(self) -> Iterator[Progress | Result]:
+        """Work, a little between two values."""
+        parts = self._plan.parts
+        changing = knockouts.planned(self._plan.top_heads if not self._plan.heads else len(self._plan.heads), parts)
+        needs_heads = bool(parts & {"heads", "bos", "mean_output", "attribution"})
+        measures = bool(parts & {"curves", "clip", "change"})
+        clipped = -(-int(self._repeats.valid.sum()) // _CLIPPED_AT_ONCE) if "clip" in parts and self._indices else 0
+        scored = self._scored() if needs_heads else []
+        passes = measures + 2 * ("attribution" in parts) + changing
+        self._of = passes * len(self._batches) + clipped + len(scored)
+        if measures:
+            yield from self._measured()
+        if not needs_heads:
+            return
+        heads = yield from self._heads(scored)
+        if "attribution" in parts and self._indices:
+            yield from self._attribution(heads)
+        if parts & {"bos", "mean_output"}:
+            jobs = knockouts.jobs(heads.chosen, heads.baselines, parts)
+            own = knockouts.Knockouts(self._model, self._batches, self._indices)
+            self._of += (own.passes(jobs) - changing) * len(self._batches)
+            for told in own.steps(jobs):
+                yield self._step(told) if isinstance(told, str) else told
+
+    def _step(self, doing: str) -> Progress:
+        self._done += 1
+        return Progress(self._done, max(self._of, self._done), doing)
+
+    def _measured(self) -> Iterator[Progress | Result]:
+        found = _Measured(self._model, self._repeats, self._indices, keep_stream="clip" in self._plan.parts)
+        for part in self._batches:
+            found.add(part)
+            yield self._step("running the model on the repeated text")
+        readings, parts = found.readings(), self._plan.parts
+        references = self._references(readings)
+        if "curves" in parts:
+            yield Curves(
+                mean_over(readings.loss),
+                mean_over(readings.entropy),
+                mean_over(readings.activations),
+                references,
+                found.samples,
+            )
+        if "change" in parts:
+            yield Change(change(torch.cat(found.first), torch.cat(found.second)))
+        if "clip" in parts and self._indices:
+            yield from self._clipped(found, references)
+
+    def _references(self, readings: Readings) -> Tensor:
+        if self._plan.references is not None:
+            return self._plan.references[self._indices].float()
+        span = self._repeats.span
+        return readings.activations[:, :span].flatten(0, 1).nanmean(dim=0)
+
+    def _clipped(self, found: "_Measured", references: Tensor) -> Iterator[Progress | Result]:
+        model, repeats = self._model, self._repeats
+        readout = replace(model.readout, W_out=model.readout.W_out[self._indices])
+        engine = EffectsEngine(readout)
+        stream, activations, targets = found.stream()
+        columns = (stream, activations, targets)
+        own = references.to(stream.device)
+        effects = []
+        for x, n, target in zip(*(column.split(_CLIPPED_AT_ONCE) for column in columns), strict=True):
+            # δ = min(reference − n, 0): what setting the activation's excess to 0 does.
+            batch = TokenBatch(x, (n - own).clamp_min(0), target.clamp_min(0))
+            effects.append(engine.effects(batch, torch.zeros_like(own)))
+            yield self._step("clipping the neurons")
+        known = targets.cpu() >= 0
+        before = [torch.cat([getattr(e, f"before_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
+        after = [torch.cat([getattr(e, f"delta_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
+        rank = torch.cat([e.before_rank.cpu() for e in effects])
+        tokens = repeats.tokens[repeats.sequence[:, None], repeats.second][repeats.valid]
+        chance = torch.Generator().manual_seed(self._plan.seed)
+        order = torch.randperm(int(known.sum()), generator=chance)[:_POINTS]
+        chosen = known.nonzero().squeeze(1)[order.sort().values]
+        loss, entropy = before[0].where(known, torch.nan), before[1]
+        for place, index in enumerate(self._indices):
+            delta_loss, delta_entropy = after[0][:, place].where(known, torch.nan), after[1][:, place]
+            rows = [loss[chosen], delta_loss[chosen], delta_entropy[chosen], 1 / rank[chosen]]
+            points = Points(*rows, tokens[chosen], targets.cpu()[chosen])
+            means = [
+                mean_over(_by_repeat(values, repeats.valid))
+                for values in (loss + delta_loss, entropy + delta_entropy, delta_loss, delta_entropy)
+            ]
+            yield Clip(index, float(references[place]), *means, points)
+
+    def _scored(self) -> list[Repeats]:
+        """Doubled random tokens, whatever the source: scores on text with a meaning would mix in what it means."""
+        model = self._model
+        span = min(_SCORED_SPAN, (model.max_tokens - 1) // 2)
+        repeats = random_repeats(model.ordinary, model.bos, _SCORED_SEQUENCES, span, self._plan.seed)
+        return list(repeats.parts(TOKENS_AT_ONCE))
+
+    def _heads(self, scored: Sequence[Repeats]) -> "Iterator[Progress | Result]":
+        found: list[HeadScores] = []
+        for part in scored:
+            found.append(head_scores(self._model, part))
+            yield self._step("scoring the attention heads")
+        matching = torch.cat([scores.prefix_matching for scores in found]).double().mean(dim=0)
+        bos = torch.cat([scores.bos_attention for scores in found]).double().mean(dim=0)
+        chosen = [(head.layer, head.index) for head in self._plan.heads]
+        chosen = chosen or induction_heads(matching, self._plan.top_heads)
+        baselines = baseline_heads(matching, bos, chosen, len(chosen), self._plan.seed)
+        heads = Heads(
+            matching,
+            bos,
+            [HeadId(*head) for head in chosen],
+            [HeadId(*head) for head in baselines],
+            sum(len(part.tokens) for part in scored),
+        )
+        yield heads
+        return heads
+
+    def _attribution(self, heads: Heads) -> Iterator[Progress | Result]:
+        corrupted = self._repeats.corrupted(self._model.ordinary, self._plan.seed)
+        sums: dict[Reads, list[Tensor]] = {}
+        for place, repeats in enumerate((self._repeats, corrupted)):
+            for part in repeats.parts(TOKENS_AT_ONCE):
+                rows = part.sequence[:, None].expand_as(part.second)[part.valid], part.second[part.valid]
+                for found in contributions(self._model, part.tokens, self._indices):
+                    total = found.values.cpu()[rows].double().sum(dim=0)
+                    sums.setdefault(found.direction.reads, [torch.zeros_like(total) for _ in range(2)])[place] += total
+                yield self._step("attributing the neurons' input")
+        count = int(self._repeats.valid.sum())
+        for reads, (own, other) in sums.items():
+            yield Attribution(reads, components(self._model), own / count, other / count, heads.prefix_matching)
+
+
+@dataclass
+class _Measured:
+    """What the plain model does, gathered batch by batch."""
+
+    model: AnalysisModel
+    repeats: Repeats
+    indices: list[int]
+    keep_stream: bool
+    first: list[Tensor] = field(default_factory=list)
+    """Mean activation of every neuron over a first occurrence, [repeats, d_mlp]."""
+    second: list[Tensor] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    _readings: list[Readings] = field(default_factory=list)
+    _stream: list[Tensor] = field(default_factory=list)
+    _seen: int = 0
+
+    def add(self, part: Repeats) -> None:
+        trace, readout = self.model.trace(part.tokens), self.model.readout
+        self._readings.append(read_repeats(readout, part, trace.residual, trace.activations[..., self.indices]))
+        for places, means in ((part.first, self.first), (part.second, self.second)):
+            means.append(_mean_there(trace.activations, part, places))
+        if self.keep_stream:
+            rows = part.sequence[:, None].expand_as(part.second)[part.valid]
+            self._stream.append(trace.residual[rows, part.second[part.valid]])
+        for own in range(min(len(part.tokens), _SAMPLES - len(self.samples))):
+            targets = torch.cat([part.tokens[own, 1:], torch.tensor([-1])]).to(trace.residual.device)
+            loss, _ = predicted(readout, trace.residual[own], targets)
+            self.samples.append(Sample(self._seen + own, loss.cpu()))
+        self._seen += len(part.tokens)
+
+    def readings(self) -> Readings:
+        columns = ("loss", "entropy", "activations")
+        return Readings(*(torch.cat([getattr(part, name) for part in self._readings]) for name in columns))
+
+    def stream(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Residual, activations and next tokens (−1 for none) at all tokens of second occurrences."""
+        span, valid = self.repeats.span, self.repeats.valid
+        residual = torch.cat(self._stream)
+        activations = self.readings().activations[:, span:][valid]
+        targets = self.repeats.targets[:, span:][valid]
+        return residual, activations.to(residual), targets.to(residual.device)
+
+
+def _mean_there(activations: Tensor, part: Repeats, places: Tensor) -> Tensor:
+    """Over the tokens at places [repeats, span], [repeats, d_mlp]."""
+    means = [
+        activations[sequence, own[valid].to(activations.device)].mean(dim=0)
+        for sequence, own, valid in zip(part.sequence.tolist(), places, part.valid, strict=True)
+    ]
+    return torch.stack(means).cpu() if means else torch.zeros(0, activations.shape[-1])
+
+
+def _by_repeat(values: Tensor, valid: Tensor) -> Tensor:
+    """Values at the valid tokens of second occurrences, put at their places, [repeats, span]."""
+    placed = torch.full(valid.shape, torch.nan, dtype=torch.float64)
+    placed[valid] = values.double()
+    return placed

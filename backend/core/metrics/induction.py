@@ -1,0 +1,88 @@
+"""What repetition does, in numbers: means by position, prefix-matching scores, which heads are induction heads (§6).
+
+A value that is not there (past the end of a short repeat, or a loss without a target) is NaN and counts nowhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BASELINE_BOS_ATTENTION = 0.6
+BASELINE_SCORE = 0.1
+_MOST_TOGETHER = 3
+
+Head = tuple[int, int]
+"""Layer and number."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the first axis and its standard error, NaN where there are too few values."""
+
+    mean: Tensor
+    se: Tensor
+
+
+def mean_over(values: Tensor) -> Mean:
+    """Over repeats, [repeats, ...], leaving out NaN; float64."""
+    values = values.double()
+    there = ~values.isnan()
+    count = there.sum(dim=0).double()
+    mean = values.nansum(dim=0) / count
+    squares = (values - mean).square().nansum(dim=0)
+    variance = squares / (count - 1).where(count > 1, torch.nan)
+    return Mean(mean, (variance / count).sqrt())
+
+
+def change(first: Tensor, second: Tensor) -> Mean:
+    """How much more the second occurrences have than the first, paired by repeat; both [repeats, ...]."""
+    return mean_over(second.double() - first.double())
+
+
+def prefix_matching(pattern: Tensor, sequence: Tensor, first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """How much each head attends from a token of the second occurrence to the one after its earlier occurrence.
+
+    Args:
+        pattern: [sequences, heads, query, key]; the rest as in `Repeats`.
+
+    Returns:
+        The mean over a repeat's tokens, [repeats, heads].
+    """
+    found = pattern[sequence[:, None], :, second, (first + 1).clamp_max(pattern.shape[-1] - 1)]
+    weight = valid.to(found)[..., None]
+    return (found * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def first_token_attention(pattern: Tensor) -> Tensor:
+    """Each head's mean attention to the first token, from all later ones, [sequences, heads]."""
+    return pattern[:, :, 1:, 0].mean(dim=2)
+
+
+def induction_heads(scores: Tensor, count: int) -> list[Head]:
+    """The heads with the highest prefix-matching scores, [layers, heads], best first."""
+    heads = scores.shape[1]
+    best = scores.flatten().topk(min(count, scores.numel())).indices.tolist()
+    return [(place // heads, place % heads) for place in best]
+
+
+def baseline_heads(scores: Tensor, bos: Tensor, chosen: Sequence[Head], count: int, seed: int) -> list[Head]:
+    """Heads that look at the first token (> 0.6) and match no prefixes (< 0.1), drawn at random from the layers of the
+    chosen heads; where these have too few, from the nearest layers that have some.
+
+    Args:
+        scores, bos: [layers, heads].
+    """
+    fits = (bos > BASELINE_BOS_ATTENTION) & (scores < BASELINE_SCORE)
+    able = [(int(layer), int(head)) for layer, head in fits.nonzero().tolist() if (layer, head) not in chosen]
+    order = torch.randperm(len(able), generator=torch.Generator().manual_seed(seed)).tolist()
+    layers = {layer for layer, _ in chosen} or {0}
+    shuffled = [able[place] for place in order]
+    return sorted(shuffled, key=lambda head: min(abs(head[0] - layer) for layer in layers))[:count]
+
+
+def knocked_out(heads: Sequence[Head]) -> list[list[Head]]:
+    """Which heads are changed together: each alone, the first two, the first three."""
+    together = [list(heads[:n]) for n in range(2, min(_MOST_TOGETHER, len(heads)) + 1)]
+    return [*([head] for head in heads), *together]

@@ -1,0 +1,146 @@
+"""Finding repeated text for a model, from each source; and what the model computes where it repeats."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from backend.core.errors import BadText
+from backend.core.metrics.distributions import distribution
+from backend.core.metrics.effects import Readout
+from backend.core.model import AnalysisModel
+from backend.core.repeats import (
+    Repeats,
+    Sequences,
+    natural_repeats,
+    own_repeats,
+    random_repeats,
+    synthetic_repeats,
+)
+
+Source = Literal["random", "synthetic", "natural", "text"]
+_ROWS_AT_ONCE = 128
+"""Rows of logits in memory together."""
+_MOST_TEXT_TOKENS = 1_024
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token sequences of a run, and what to call them."""
+
+    tokens: Sequences
+    name: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which repeated text. `sequences`: at most; `span`: as in the request."""
+
+    source: Source
+    sequences: int
+    span: int
+    seed: int
+    text: str | None = None
+    corpus: Corpus | None = None
+
+
+def find_repeats(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
+    """The repeats, and a sentence that tells what they are.
+
+    Raises:
+        BadText: the model does not read that many tokens, or there is no text.
+        NoRepeats: nothing repeats.
+    """
+    match wanted.source:
+        case "text":
+            return _of_text(model, wanted)
+        case "random":
+            _require_room(model, wanted.span)
+            found = random_repeats(model.ordinary, model.bos, wanted.sequences, wanted.span, wanted.seed)
+            return found, f"{_count(found)} of {wanted.span} uniformly random tokens, each twice in a row."
+        case "synthetic":
+            _require_room(model, wanted.span)
+            corpus = _corpus(wanted)
+            found = synthetic_repeats(
+                corpus.tokens, model.uncounted, model.bos, wanted.sequences, wanted.span, wanted.seed
+            )
+            return found, f"{_count(found)} of {wanted.span} tokens of {corpus.name}, each twice in a row."
+        case "natural":
+            corpus = _corpus(wanted)
+            found = natural_repeats(corpus.tokens, model.uncounted, wanted.sequences, wanted.span)
+            return found, (
+                f"{_count(found)} of {corpus.name} ({len(corpus.tokens)} were searched) in which {wanted.span} tokens "
+                "in a row come again of themselves."
+            )
+
+
+def _of_text(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
+    head = [] if model.bos is None else [model.bos]
+    ids = model.encode(wanted.text or "")
+    if not ids:
+        raise BadText("There is no text to look for repeats in: write some, or take another source.")
+    tokens = (head + ids)[: min(_MOST_TEXT_TOKENS, model.max_tokens)]
+    found = own_repeats(tokens, model.uncounted, wanted.span)
+    count, cut = len(found.first), len(head) + len(ids) - len(tokens)
+    repeats = f"1 repeat of {found.span} tokens" if count == 1 else f"{count} repeats of up to {found.span} tokens"
+    return found, f"{repeats} in a text of {len(tokens)} tokens{f' (the last {cut} were cut off)' if cut else ''}."
+
+
+def _count(found: Repeats) -> str:
+    return "1 sequence" if len(found.tokens) == 1 else f"{len(found.tokens)} sequences"
+
+
+def _corpus(wanted: Wanted) -> Corpus:
+    assert wanted.corpus is not None, "the caller has a corpus for these sources"
+    return wanted.corpus
+
+
+def _require_room(model: AnalysisModel, span: int) -> None:
+    most = (model.max_tokens - (model.bos is not None)) // 2
+    if span > most:
+        raise BadText(f"{model.name} reads {model.max_tokens} tokens at most: take a span of {most} or less.")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Where text repeats: first the first occurrence's positions, then the second's; NaN where there is nothing."""
+
+    loss: Tensor
+    """[repeats, 2·span]"""
+    entropy: Tensor
+    activations: Tensor
+    """[repeats, 2·span, neurons]"""
+
+
+def read_repeats(readout: Readout, part: Repeats, residual: Tensor, activations: Tensor) -> Readings:
+    """What the model predicts and its neurons do there.
+
+    Args:
+        residual: after the last block, [sequences, length, d_model]; activations: [sequences, length, neurons].
+    """
+    present, targets = part.present, part.targets
+    rows = part.sequence[:, None].expand_as(part.places)[present].to(residual.device)
+    places = part.places[present].to(residual.device)
+    loss, entropy = predicted(readout, residual[rows, places], targets[present].to(residual.device))
+    everywhere = torch.full(present.shape, torch.nan)
+    found = torch.full((*present.shape, activations.shape[-1]), torch.nan)
+    found[present] = activations[rows, places].cpu()
+    return Readings(_placed(everywhere, present, loss), _placed(everywhere, present, entropy), found)
+
+
+def _placed(everywhere: Tensor, present: Tensor, values: Tensor) -> Tensor:
+    filled = everywhere.clone()
+    filled[present] = values.cpu()
+    return filled
+
+
+def predicted(readout: Readout, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and entropy after residuals x [rows, d_model]; the loss is NaN where a target is −1."""
+    loss, entropy = [], []
+    for rows, own in zip(x.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
+        centred = readout.centred(rows)
+        found = distribution(readout.logits(centred, readout.scale(centred)), own.clamp_min(0))
+        loss.append(found.loss.where(own >= 0, torch.nan))
+        entropy.append(found.entropy)
+    return torch.cat(loss), torch.cat(entropy)

@@ -1,0 +1,221 @@
+"""Repeated text, as data: which tokens, and where what was there before comes again (§6, H.1)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core.errors import BadText
+
+Sequences = NDArray[np.int64]
+"""[sequences, length]"""
+
+
+class NoRepeats(BadText):
+    """Nothing repeats in what was given."""
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Token sequences and the repeats in them: pairs of a first and a second occurrence of the same tokens."""
+
+    tokens: Tensor
+    """[sequences, length], on the CPU."""
+    sequence: Tensor
+    """Which sequence each repeat is in, ascending, [repeats]."""
+    first: Tensor
+    """Positions of the first occurrence, [repeats, span]."""
+    second: Tensor
+    valid: Tensor
+    """False past the end of a repeat that is shorter than the longest, [repeats, span]; positions there are 0."""
+
+    @property
+    def span(self) -> int:
+        """Tokens of the longest repeat."""
+        return self.first.shape[1]
+
+    @property
+    def places(self) -> Tensor:
+        """Positions of the first occurrence, then of the second, [repeats, 2·span]."""
+        return torch.cat([self.first, self.second], dim=1)
+
+    @property
+    def present(self) -> Tensor:
+        """Which of `places` are meant, [repeats, 2·span]."""
+        return torch.cat([self.valid, self.valid], dim=1)
+
+    @property
+    def targets(self) -> Tensor:
+        """The tokens that follow those at `places`, [repeats, 2·span]; −1 where none does or none is meant."""
+        after, last = self.places + 1, self.tokens.shape[1]
+        found = self.tokens[self.sequence[:, None], after.clamp_max(last - 1)]
+        return found.where(self.present & (after < last), -1)
+
+    def part(self, sequences: slice) -> "Repeats":
+        """Some of the sequences with their repeats."""
+        start, stop, _ = sequences.indices(len(self.tokens))
+        own = (self.sequence >= start) & (self.sequence < stop)
+        places = (self.first[own], self.second[own], self.valid[own])
+        return Repeats(self.tokens[start:stop], self.sequence[own] - start, *places)
+
+    def parts(self, tokens: int) -> Iterator["Repeats"]:
+        """All sequences, about so many tokens at a time."""
+        step = max(1, tokens // self.tokens.shape[1])
+        for start in range(0, len(self.tokens), step):
+            yield self.part(slice(start, start + step))
+
+    def corrupted(self, ordinary: Tensor, seed: int) -> "Repeats":
+        """The same with something else where the first occurrences are, so that nothing repeats (I.3).
+
+        Each repeat is given the tokens of the next one; where repeats differ in length, or there is only one, random
+        tokens out of `ordinary`.
+        """
+        if len(self.first) > 1 and bool(self.valid.all()):
+            others = self.tokens[self.sequence[:, None], self.first].roll(1, dims=0)
+        else:
+            others = _drawn(ordinary, self.first.shape, seed)
+        tokens = self.tokens.clone()
+        tokens[self.sequence[:, None].expand_as(self.first)[self.valid], self.first[self.valid]] = others[self.valid]
+        return replace(self, tokens=tokens)
+
+
+def random_repeats(ordinary: Tensor, bos: int | None, sequences: int, span: int, seed: int) -> Repeats:
+    """Uniformly random tokens out of `ordinary`, doubled; BOS first where there is one."""
+    return doubled(_drawn(ordinary, (sequences, span), seed), bos)
+
+
+def doubled(stretches: Tensor, bos: int | None) -> Repeats:
+    """Every stretch, [sequences, span], written twice; BOS first where there is one."""
+    count, span = stretches.shape
+    head = stretches.new_full((count, 0 if bos is None else 1), bos or 0)
+    first = (torch.arange(span) + head.shape[1]).expand(count, span)
+    valid = torch.ones(count, span, dtype=torch.bool)
+    return Repeats(torch.cat([head, stretches, stretches], dim=1), torch.arange(count), first, first + span, valid)
+
+
+def synthetic_repeats(
+    corpus: Sequences, avoid: frozenset[int], bos: int | None, sequences: int, span: int, seed: int
+) -> Repeats:
+    """Stretches of a corpus, doubled: from as many of its sequences as there are, none overlapping another.
+
+    Args:
+        corpus: token sequences; avoid: tokens that no stretch may hold.
+
+    Raises:
+        NoRepeats: no stretch is that long.
+    """
+    chosen: list[NDArray[np.int64]] = []
+    chance = np.random.default_rng(seed)
+    free = np.stack([_free(row, avoid, span) for row in corpus]) if len(corpus) else np.zeros((0, 0), bool)
+    while len(chosen) < sequences and free.any():
+        for row in chance.permutation(np.flatnonzero(free.any(axis=1)))[: sequences - len(chosen)]:
+            start = int(chance.choice(np.flatnonzero(free[row])))
+            chosen.append(corpus[row, start : start + span])
+            free[row, max(0, start - span + 1) : start + span] = False
+    if not chosen:
+        raise NoRepeats(
+            f"The run's corpus has no stretch of {span} tokens inside one document: its sequences have "
+            f"{corpus.shape[-1]} tokens. Take a shorter span, or random tokens."
+        )
+    return doubled(torch.from_numpy(np.stack(chosen)), bos)
+
+
+def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, span: int) -> Repeats:
+    """Sequences of a corpus in which an n-gram, n = span, comes a second time of itself: one n-gram a sequence.
+
+    It comes exactly twice in its sequence, without overlap; no token in it comes twice, none is of `avoid`; and what
+    precedes it differs, so that it is the beginning of a repetition (H.1).
+
+    Raises:
+        NoRepeats: there is none.
+    """
+    found: list[tuple[int, int, int]] = []
+    for row, tokens in enumerate(corpus):
+        pair = _natural_pair(tokens.tolist(), avoid, span)
+        if pair is not None:
+            found.append((row, *pair))
+    if not found:
+        raise NoRepeats(
+            f"None of the {len(corpus)} sequences of the run's corpus repeats {span} tokens in a row of itself. Take a "
+            "smaller span, or a run over more text."
+        )
+    rows, first, second = (torch.tensor(column) for column in zip(*found[:sequences], strict=True))
+    steps = torch.arange(span)
+    last = int(second.max()) + span + 1  # what follows the last repeat and its target is not needed
+    tokens = torch.from_numpy(corpus[rows.numpy()])[:, :last]
+    places = (first[:, None] + steps, second[:, None] + steps)
+    return Repeats(tokens, torch.arange(len(rows)), *places, torch.ones(len(rows), span, dtype=torch.bool))
+
+
+def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repeats:
+    """The repeats of at least `span` tokens in one text: each second occurrence as long as it goes, with the longest
+    earlier occurrence of the same tokens (the nearest of equals); none overlap, in themselves or with another.
+
+    Raises:
+        NoRepeats: there is none.
+    """
+    found: list[tuple[int, int, int]] = []
+    common = _common(tokens, avoid)
+    at = 1
+    while at < len(tokens):
+        earlier = np.arange(at)
+        lengths = np.minimum(common[:at, at], at - earlier)
+        longest = int(lengths.max())
+        if longest < span:
+            at += 1
+            continue
+        found.append((int(earlier[lengths == longest][-1]), at, longest))
+        at += longest
+    if not found:
+        raise NoRepeats(
+            f"No {span} tokens in a row come twice in this text of {len(tokens)} tokens. Repeat a passage in it, or "
+            "take a smaller span."
+        )
+    width = max(length for *_, length in found)
+    first, second = torch.zeros(2, len(found), width, dtype=torch.long)
+    valid = torch.zeros(len(found), width, dtype=torch.bool)
+    for row, (one, other, length) in enumerate(found):
+        first[row, :length], second[row, :length] = torch.arange(length) + one, torch.arange(length) + other
+        valid[row, :length] = True
+    return Repeats(torch.tensor([list(tokens)]), torch.zeros(len(found), dtype=torch.long), first, second, valid)
+
+
+def _drawn(ordinary: Tensor, shape: Sequence[int], seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return ordinary.cpu()[torch.randint(0, len(ordinary), tuple(shape), generator=generator)]
+
+
+def _free(tokens: NDArray[np.int64], avoid: frozenset[int], span: int) -> NDArray[np.bool_]:
+    """Where a stretch of `span` tokens may start, [length]."""
+    wrong = np.concatenate([[0], np.cumsum(np.isin(tokens, list(avoid)))])
+    starts = np.zeros(len(tokens), dtype=bool)
+    if span <= len(tokens):
+        starts[: len(tokens) - span + 1] = wrong[span:] == wrong[:-span]
+    return starts
+
+
+def _natural_pair(tokens: list[int], avoid: frozenset[int], span: int) -> tuple[int, int] | None:
+    """Where the first n-gram that passes the filters stands, and where again."""
+    seen: dict[tuple[int, ...], list[int]] = {}
+    for start in range(len(tokens) - span + 1):
+        seen.setdefault(tuple(tokens[start : start + span]), []).append(start)
+    for gram, starts in seen.items():
+        if len(starts) != 2 or len(set(gram)) < span or avoid.intersection(gram):
+            continue
+        one, other = starts
+        if other - one >= span and (one == 0 or tokens[one - 1] != tokens[other - 1]):
+            return one, other
+    return None
+
+
+def _common(tokens: Sequence[int], avoid: frozenset[int]) -> NDArray[np.int64]:
+    """How many tokens from i on are those from j on, [length, length]; a token to avoid is like no other."""
+    ids = np.asarray(tokens)
+    same = (ids[:, None] == ids) & ~np.isin(ids, list(avoid))
+    common = np.zeros((len(ids) + 1, len(ids) + 1), dtype=np.int64)
+    for i in range(len(ids) - 1, -1, -1):
+        common[i, :-1] = np.where(same[i], common[i + 1, 1:] + 1, 0)
+    return common[:-1, :-1]

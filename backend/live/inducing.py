@@ -1,0 +1,79 @@
+"""An induction experiment in progress: each step waits its turn at the model, so that others are served in between."""
+
+import time
+import weakref
+from collections.abc import Callable, Iterator
+
+from backend import schemas
+from backend.core.induction import Experiment, Plan, Progress
+from backend.core.model import AnalysisModel
+from backend.core.repeating import Wanted, find_repeats
+from backend.live.generating import ModelPutAway
+from backend.live.induction_answers import Told
+
+Event = (
+    schemas.InductionProgress
+    | schemas.InductionCurves
+    | schemas.InductionClip
+    | schemas.InductionChange
+    | schemas.InductionHeads
+    | schemas.InductionKnockout
+    | schemas.InductionAttribution
+)
+
+
+class LiveInduction:
+    """An experiment, an event at a time. Close it when nobody listens any more."""
+
+    def __init__(
+        self,
+        model: AnalysisModel,
+        wanted: Wanted,
+        plan: Plan,
+        in_turn: Callable[[Callable[[], Event | None]], Event | None],
+        still_loaded: Callable[[AnalysisModel], bool],
+        release: Callable[[], None],
+    ) -> None:
+        """in_turn: runs work in the queue to the model; release: gives back the place among the experiments.
+
+        Raises:
+            BadText, BadNeuron: nothing repeats, or the plan does not fit the model.
+        """
+        self._model, self._in_turn, self._still_loaded = model, in_turn, still_loaded
+        self._began = time.monotonic()
+        repeats, told = find_repeats(model, wanted)
+        if "clip" in plan.parts:
+            told += f" Clipping brings a neuron down to {plan.reference}."
+        experiment = Experiment(model, repeats, plan)
+        self._steps: Iterator[object] = experiment.steps()
+        self._told = Told(model, repeats, plan.neurons)
+        self.start = self._told.start(wanted.source, told)
+        # Also when the answer is never read and this object is only forgotten.
+        self._release = weakref.finalize(self, release)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def step(self) -> Event | None:
+        """The next event, or None at the end.
+
+        Raises:
+            ModelPutAway: the model is no longer in memory.
+        """
+        return self._in_turn(self._work)
+
+    def _work(self) -> Event | None:
+        if not self._still_loaded(self._model):
+            raise ModelPutAway("Measure again.")
+        found = next(self._steps, None)
+        if found is None:
+            return None
+        if isinstance(found, Progress):
+            return schemas.InductionProgress(done=found.done, of=found.of, doing=found.doing)
+        return self._told.event(found)
+
+    def close(self) -> None:
+        """Make room for another experiment. Closing twice is harmless."""
+        self._release()
