@@ -9,8 +9,8 @@
     const say = (name, words) => { const place = byId(name); if (place) place.textContent = words; };
     const STORES = ["start", "curves", "clips", "change", "found-heads", "knockouts", "attribution"];
     // Of single events; those that come in numbers are gathered.
-    const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads", attribution: "attribution" };
-    const LISTS = { clip: "clips", knockout: "knockouts" };
+    const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads" };
+    const LISTS = { clip: "clips", knockout: "knockouts", attribution: "attribution" };
 
     // ---- a request, from the controls in the order of _REQUEST (app/pages/induction.py)
     const whole = (value, otherwise) => (Number.isInteger(value) ? value : otherwise);
@@ -57,7 +57,8 @@
 
     // Puts events into the stores. A page's panels are drawn anew with each change of theirs: lists wait a little.
     const sink = (root, request) => {
-        const lists = { clips: [], knockouts: [] }, arrived = new Set();
+        const lists = Object.fromEntries(Object.values(LISTS).map((name) => [name, []]));
+        const arrived = new Set();
         let phase = "running", waiting = 0;
         const here = () => root.isConnected;
         const tell = () => {

@@ -106,6 +106,21 @@ def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list
     return [*x[:half], positions.boundary, *x[half:]], [*values[:half], None, *values[half:]]
 
 
+def running_mean(curve: Curve, window: int) -> Curve:
+    """Each position's mean with its neighbours of the same occurrence; without standard errors.
+
+    Args:
+        window: how many positions at most, the middle one among them.
+    """
+    half, reach = len(curve.mean) // 2, window // 2
+    means: list[float | None] = []
+    for place, value in enumerate(curve.mean):
+        first, last = (0, half) if place < half else (half, len(curve.mean))
+        near = curve.mean[max(first, place - reach) : min(last, place + reach + 1)]
+        means.append(None if value is None else _mean(near))
+    return Curve(mean=means, se=[None] * len(means))
+
+
 def _shifted(curve: Curve, sign: int) -> list[float | None]:
     return [None if mean is None else mean + sign * (se or 0.0) for mean, se in zip(curve.mean, curve.se, strict=True)]
 
@@ -229,7 +244,7 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
 
 def clip_curves(clip: InductionClip) -> go.Figure:
     """Figure 5b for one neuron: entropy and loss on the second occurrence, before (dashed) and after (solid)."""
-    figure = compact(height=240, hovermode="x unified")
+    figure = compact(height=220, hovermode="x unified", showlegend=False)
     positions = Positions(len(clip.entropy.mean))
     pairs = (
         ("loss", clip.loss, clip.delta_loss, LOSS_COLOUR),

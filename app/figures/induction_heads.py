@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.induction import BEHIND, MARGIN, Positions, add_curve, compact, over_both
+from app.figures.induction import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
 from backend.schemas import Curve, InductionAttribution, InductionHeads, InductionKnockout
 
@@ -63,6 +63,11 @@ def head_map(event: InductionHeads, picked: Sequence[str] = ()) -> go.Figure:
     return figure
 
 
+def smoothing(span: int) -> int:
+    """Over how many positions the curves of knockouts are averaged: one token's chance hides what many lines say."""
+    return 1 if span <= FEW_POSITIONS else max(3, span // 10 | 1)
+
+
 def knockout_style(knockouts: Sequence[InductionKnockout]) -> list[dict[str, str | float]]:
     """The line of every knockout: induction heads in colours, baselines grey."""
     styles: list[dict[str, str | float]] = []
@@ -84,6 +89,8 @@ def knockout_curves(
 ) -> go.Figure:
     """Figures 5c, 12, 13 for one neuron: its activation with heads knocked out, alone or together.
 
+    Curves are running means over `smoothing(span)` positions.
+
     Args:
         unchanged: its activation with every head in place.
         apart: whether text lies between the two occurrences.
@@ -95,15 +102,17 @@ def knockout_curves(
     if not curves:
         return figure
     positions = Positions(len(curves[0].mean) // 2, apart)
+    window = smoothing(positions.span)
     for one, style in sorted(known, key=lambda pair: pair[0].role):  # the grey ones first, under the others
         name = " + ".join(one.heads)
         add_curve(
-            figure, positions, one.activations[neuron], name=name, line=style,
+            figure, positions, running_mean(one.activations[neuron], window), name=name, line=style,
             hovertemplate=f"{name} out: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     if unchanged is not None:
         add_curve(
-            figure, positions, unchanged, name="all heads in place", hovertemplate="all heads: %{y:.3g}<extra></extra>",
+            figure, positions, running_mean(unchanged, window), name="all heads in place",
+            hovertemplate="all heads: %{y:.3g}<extra></extra>",
             line={"color": UNCHANGED_COLOUR, "width": 3, "dash": "dot"},
         )  # fmt: skip
     figure.update_yaxes(title_text="activation")
@@ -150,7 +159,7 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
     for place in sorted(standing_out, key=lambda one: -abs(change[one]))[:_LABELLED]:
         figure.add_annotation(
             x=place, y=change[place], text=event.components[place], showarrow=False, font={"size": 11},
-            yshift=12 if change[place] > 0 else -12,
+            xanchor="right", xshift=-7,
         )  # fmt: skip
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     middles = [(heads, "heads by layer"), (others, "MLPs, rest")]

@@ -194,8 +194,8 @@ def _register_heads(app: Dash) -> None:
         return knocked_out(found, plain, apart=is_apart(start))
 
     @app.callback(_body("attribution"), Input(ids.ATTRIBUTION, "data"), prevent_initial_call=True)
-    async def draw_attribution(found: Event | None) -> Any:
-        return None if found is None else views.attributions(InductionAttribution.model_validate(found))
+    async def draw_attribution(found: list[Event] | None) -> Any:
+        return views.attributions([InductionAttribution.model_validate(one) for one in found or []])
 
 
 def _register_browser() -> None:

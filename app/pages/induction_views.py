@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 from app.components import Strip, empty, graph, token_strip
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
+from app.figures.theme import ENTROPY_COLOUR, LOSS_COLOUR
 from app.format import number, signed
 from app.pages import induction_ids as ids
 from app.pages.induction_state import PARTS
@@ -36,6 +37,8 @@ PART_LABELS: dict[InductionPart, str] = {
     "attribution": "What components write (14)",
 }
 MOST_SAMPLES = 3
+_PREDICTED = ("loss", "entropy")
+_READS = {"in": "", "gate": ": into its gate", "up": ": into what is gated (up)"}
 _MOST_SUGGESTED_HEADS = 12
 
 
@@ -58,8 +61,8 @@ PANELS: tuple[Panel, ...] = (
           "Tokens are coloured by their own loss; the first occurrence is underlined by dots, the second by a line. "
           "Look how cheap the second one is."),
     Panel("clip", "clip", "The neurons clipped (Figures 5b, 9b, 10b)",
-          "On the second occurrence a neuron is not let above its mean of the first one. Where the entropy drops "
-          "without it, the neuron was holding the model's confidence down."),
+          "On the second occurrence a neuron is not let above a mean (the text at the top says which). Where the "
+          "entropy then drops, the neuron was holding the model's confidence down."),
     Panel("tokens", "clip", "Token by token (Figures 9c, 10c)",
           "Each point is a token of a second occurrence. A hedging neuron, once clipped, helps tokens with a low loss "
           "a little (below 0) and makes those with a high loss worse (above 0)."),
@@ -130,9 +133,9 @@ def not_asked(parts: Sequence[str]) -> str | None:
 
 
 def curves(event: InductionCurves, *, apart: bool) -> list[Component]:
-    """The curves, and each neuron's mean of the first occurrence."""
+    """The curves, and the means that clipping brings the neurons down to."""
     means = ", ".join(f"{neuron} {number(mean)}" for neuron, mean in event.reference_means.items())
-    note = [html.P(f"Mean activation on the first occurrence: {means}.", className="quiet")] if means else []
+    note = [html.P(f"Clipping would bring them down to: {means}.", className="quiet")] if means else []
     return [graph(figures.curves(event, apart=apart)), *note]
 
 
@@ -167,11 +170,16 @@ def clips(found: Sequence[InductionClip]) -> list[Component]:
         html.Div([html.H3(f"{clip.neuron} clipped at {number(clip.reference)}"), graph(figures.clip_curves(clip))])
         for clip in found
     ]
+    means = "Means over the second occurrence in nats; “largest” is the position where the entropy changes most."
     return [
         graph(figures.clip_overview(found)),
         _scrolled(table, "Clipped neurons"),
-        html.P("Means over the second occurrence in nats; “largest” is the position where the entropy changes most.",
-               className="quiet"),
+        html.P(means, className="quiet"),
+        _lines(
+            [(f"{name} {when}", {"color": colour, "dash": dash, "width": 2})
+             for name, colour in (("loss", LOSS_COLOUR), ("entropy", ENTROPY_COLOUR))
+             for when, dash in (("before", "dash"), ("clipped", "solid"))]
+        ),
         html.Div(alone, className="panels"),
     ]  # fmt: skip
 
@@ -265,7 +273,9 @@ def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | N
         html.Div([html.H3(name), graph(head_figures.knockout_curves(name, found, known.get(name), apart=apart))])
         for name in neurons
     ]
-    note = "Mean activation over the second occurrence."
+    window = head_figures.smoothing(_span(found))
+    note = f"Lines are running means over {window} positions. " if window > 1 else ""
+    note += "In the table: mean activation, loss and entropy over the second occurrence."
     if unchanged is None:
         note += " Run the curves too to see the activations with all heads in place."
     table = _knockout_table(found, neurons, unchanged)
@@ -277,6 +287,10 @@ def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | N
     ]
 
 
+def _span(found: Sequence[InductionKnockout]) -> int:
+    return len(found[0].entropy.mean) // 2 if found else 0
+
+
 def _legend(found: Sequence[InductionKnockout], *, with_unchanged: bool) -> html.Ul:
     styles = head_figures.knockout_style(found)
     entries = [
@@ -286,11 +300,15 @@ def _legend(found: Sequence[InductionKnockout], *, with_unchanged: bool) -> html
         entries.insert(0, ("all heads in place", {"color": head_figures.UNCHANGED_COLOUR, "dash": "dot", "width": 3}))
     if any(one.role == "baseline" for one in found):
         entries.append(("baseline heads", {"color": figures.BEHIND, "dash": "solid", "width": 1}))
+    return _lines(entries)
+
+
+def _lines(entries: Sequence[tuple[str, dict[str, Any]]]) -> html.Ul:
     css = {"solid": "solid", "dot": "dotted", "dash": "dashed"}
     return html.Ul(
         [
             html.Li([html.Span(className="line", style={
-                "borderTop": f"{max(2, style['width'])}px {css[str(style['dash'])]} {style['color']}"}), words])
+                "borderTop": f"{max(2, style['width'])}px {css[style['dash']]} {style['color']}"}), words])
             for words, style in entries
         ],
         className="lines", **{"aria-label": "Which line is which"},
@@ -300,34 +318,45 @@ def _legend(found: Sequence[InductionKnockout], *, with_unchanged: bool) -> html
 def _knockout_table(
     found: Sequence[InductionKnockout], neurons: Sequence[str], unchanged: InductionCurves | None
 ) -> html.Table:
-    before = {} if unchanged is None else {
-        name: head_figures.second_mean(curve) for name, curve in unchanged.activations.items()
-    }  # fmt: skip
+    before: dict[str, float | None] = {}
     rows = []
     if unchanged is not None:
-        rows.append(html.Tr([html.Th("all heads in place", scope="row"),
-                             *(html.Td(number(before.get(name))) for name in neurons)]))  # fmt: skip
+        before = _second_means(unchanged)
+        cells = [html.Td(number(before.get(name))) for name in (*neurons, *_PREDICTED)]
+        rows.append(html.Tr([html.Th("all heads in place", scope="row"), *cells]))
     for one in found:
-        cells = [_knockout_cell(one, name, before.get(name)) for name in neurons]
+        after = _second_means(one)
+        cells = [_knockout_cell(after.get(name), before.get(name)) for name in (*neurons, *_PREDICTED)]
         words = " + ".join(one.heads) + (" (baseline)" if one.role == "baseline" else "")
         rows.append(html.Tr([html.Th(words, scope="row"), *cells]))
-    head = html.Tr([html.Th("heads out"), *(html.Th(name) for name in neurons)])
+    head = html.Tr([html.Th("heads out"), *(html.Th(name) for name in (*neurons, *_PREDICTED))])
     return html.Table([html.Thead(head), html.Tbody(rows)], className="totals")
 
 
-def _knockout_cell(one: InductionKnockout, neuron: str, before: float | None) -> html.Td:
-    after = head_figures.second_mean(one.activations[neuron]) if neuron in one.activations else None
+def _second_means(event: InductionCurves | InductionKnockout) -> dict[str, float | None]:
+    curves = {**event.activations, "loss": event.loss, "entropy": event.entropy}
+    return {name: head_figures.second_mean(curve) for name, curve in curves.items()}
+
+
+def _knockout_cell(after: float | None, before: float | None) -> html.Td:
     if before is None or after is None:
         return html.Td(number(after))
     return html.Td([number(after), html.Span(f" ({signed(after - before)})", className="quiet")])
 
 
-def attributions(event: InductionAttribution) -> list[Component]:
-    """A figure a neuron."""
-    if not event.induction:
+def attributions(events: Sequence[InductionAttribution]) -> list[Component]:
+    """A figure a neuron, and for a gated one's two input directions one each."""
+    if events and not events[0].induction:
         return [html.P("No neuron was asked for.", className="quiet")]
-    alone = [html.Div([html.H3(name), graph(head_figures.attribution(event, name))]) for name in event.induction]
-    return [html.Div(alone, className="panels")]
+    alone = [
+        html.Div([html.H3(name + _READS[event.reads]), graph(head_figures.attribution(event, name))])
+        for name in (events[0].induction if events else ())
+        for event in events
+    ]
+    gated = any(event.reads != "in" for event in events)
+    note = [html.P("A gated neuron's activation is act(gate) · up: what is written to either counts.",
+                   className="quiet")] if gated else []  # fmt: skip
+    return [*note, html.Div(alone, className="panels")]
 
 
 def part_choices() -> list[Component]:

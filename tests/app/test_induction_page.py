@@ -307,9 +307,28 @@ def test_knockouts_have_a_legend_a_figure_a_neuron_and_a_table() -> None:
 
 
 def test_attributions_are_a_figure_a_neuron() -> None:
-    assert str(induction_views.attributions(events.attribution())).count("Graph(") == len(events.NEURONS)
+    shown = induction_views.attributions([events.attribution()])
+    assert str(shown).count("Graph(") == len(events.NEURONS)
+    assert "gate" not in _text(shown)
+    gated = [events.attribution().model_copy(update={"reads": reads}) for reads in ("up", "gate")]
+    words = _text(induction_views.attributions(gated))
+    assert words.index("29.7: into what is gated (up)") < words.index("29.7: into its gate") < words.index("29.3")
+    assert "act(gate) · up" in words
     none = events.attribution().model_copy(update={"induction": {}, "corrupted": {}})
-    assert "No neuron" in _text(induction_views.attributions(none))
+    assert "No neuron" in _text(induction_views.attributions([none]))
+    assert str(induction_views.attributions([])).count("Graph(") == 0
+
+
+def test_knockouts_of_long_occurrences_are_running_means_that_stop_at_the_boundary() -> None:
+    curve = schemas.Curve(mean=[0.0, 3.0, 0.0, 9.0, None, 9.0], se=[0.1] * 6)
+    assert figures.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
+    assert figures.running_mean(curve, 1).mean == curve.mean
+    assert [head_figures.smoothing(span) for span in (4, 12, 20, 100)] == [1, 1, 3, 11]
+    long = [events.knockout("L3H1", span=100)]
+    assert "running means over 11 positions" in _text(induction_views.knockouts(long, None, apart=False))
+    drawn = lines(head_figures.knockout_curves("29.7", long))["L3H1"].y
+    assert drawn[99] == pytest.approx(0.5)
+    assert drawn[100] == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize("kind", ["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"])
