@@ -43,7 +43,7 @@ def _open(page: Page, site: Site, path: str) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(
     "path",
-    ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", INDUCTION, "/glossary", "/no/such/page"],
+    ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", pytest.param(INDUCTION, id="/induction"), "/glossary", "/no/such/page"],
 )
 def test_axe_finds_nothing_serious(path: str, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, dark=dark)
