@@ -36,6 +36,8 @@ class Strip:
     """Colour by the logarithm of the values, which are positive: ranks."""
     scale_with: Sequence[float | None] = ()
     """Further values that share the scale, so that two strips can be compared."""
+    underlined: Sequence[tuple[int, int, str]] = ()
+    """Half-open ranges of tokens with a stylesheet class each."""
 
 
 def token_strip(strip: Strip) -> html.Div:
@@ -115,6 +117,7 @@ def _token(strip: Strip, place: int, low: float, high: float, shades: list[tuple
     if shade is not None:
         style = {"backgroundColor": "rgb({},{},{})".format(*shades[shade]), "color": _ink(shades[shade])}
     name = "tok marked" if place == strip.marked else "tok"
+    name = " ".join([name, *(style for start, end, style in strip.underlined if start <= place < end)])
     piece = html.Span(visible(token), className=name, style=style, title="\n".join(lines))
     return html.Span([piece, html.Br()]) if token.endswith("\n") else piece
 

@@ -152,5 +152,11 @@ TERMS: dict[str, str] = {
     "of counts (1 is added to each count), so that no probability is 0; its facts say from which. The logarithm of "
     "P_freq, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
     "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
+    "induction": "Going on with a stretch of text that has occurred before; the page Induction measures it.",
+    "prefix-matching score": "An attention head's mean attention, from a token that occurred before, to the token "
+    "that followed it then: high for induction heads.",
+    "BOS ablation": "Making an attention head look at the first token only, as idle heads do.",
+    "clipping": "Letting a neuron's activation not rise above a mean: mean ablation where it is above it, nothing "
+    "where it is below.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }

@@ -3,7 +3,6 @@
     const set = (id, props) => window.dash_clientside.set_props(id, props);
     const nothing = () => window.dash_clientside.no_update;
     const box = () => document.getElementById("lab-generated");
-    const API = "/api/v1";
     let running = null;
 
     const made = (tag, className, text) => {
@@ -15,12 +14,7 @@
     const MARKS = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
     const visible = (token) => token.replace(/[ \n\t\r]/g, (letter) => MARKS[letter]) || "∅";
 
-    const post = (path, body, signal) => fetch(API + path, {
-        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
-    });
-    const refused = async (answer) => {
-        try { return (await answer.json()).detail; } catch { return "The service answered " + answer.status + "."; }
-    };
+    const { post, refused, events, failed } = window.calibroscopeStream;
     // The service may have restarted or made room: the text is still here, so it is sent again.
     const begin = async (held, body, signal) => {
         const answer = await post("/texts/" + held.trace.id + "/generate", body, signal);
@@ -29,17 +23,6 @@
         if (!again.ok) return again;
         return post("/texts/" + (await again.json()).id + "/generate", body, signal);
     };
-    async function* events(answer) {
-        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-        let rest = "";
-        for (;;) {
-            const { done, value } = await reader.read();
-            if (done) return;
-            const parts = (rest + value).split("\n\n");
-            rest = parts.pop();
-            for (const part of parts) yield JSON.parse(part.replace(/^data: /, ""));
-        }
-    }
 
     // The two columns; `add` appends a step, marking tokens that are not the same in both.
     const columns = (held, both) => {
@@ -80,12 +63,6 @@
     };
     const REASONS = {
         length: "", end_of_text: " The model ended the text.", context_full: " The model's context is full.",
-    };
-    const failed = (place, sentence) => {
-        const error = made("div", "state error");
-        error.setAttribute("role", "alert");
-        error.append(made("strong", "", "This did not work. "), sentence);
-        place.append(error);
     };
 
     const stop = () => { if (running) running.abort(); };

@@ -104,16 +104,23 @@ def _token_scatter(effects: TokenEffects, x: list[float], y: list[float], hover:
             effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
         )
     ]
+    return token_scatter(x, y, texts, [1 / rank for rank in effects.rank_before], hover)
+
+
+def token_scatter(
+    x: Sequence[float], y: Sequence[float], texts: Sequence[str], reciprocal_rank: Sequence[float], hover: str
+) -> go.Figure:
+    """Tokens as points, coloured by the reciprocal rank of the correct token before."""
     figure = _small(margin=_SMALL, height=300, showlegend=False)
     figure.add_trace(
         go.Scatter(
-            x=x,
-            y=y,
+            x=list(x),
+            y=list(y),
             mode="markers",
-            text=texts,
+            text=list(texts),
             hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
             marker={
-                "color": [1 / rank for rank in effects.rank_before],
+                "color": list(reciprocal_rank),
                 "colorscale": MAGNITUDE_SCALE,
                 "cmin": 0,
                 "cmax": 1,

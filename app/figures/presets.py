@@ -70,7 +70,7 @@ PRESETS: tuple[Preset, ...] = (
         "How much more a neuron fires on the second half of a repeated text than on the first. Look for entropy "
         "neurons far from 0: they answer to repetition, and tell the model how sure it may be of its copy.",
         "Induction has not run for this model: no repeated text was measured, so there is no change of activation "
-        "from its first half to its second.",
+        "from its first half to its second. The page Induction measures it now, on any repeated text.",
     ),
 )
 

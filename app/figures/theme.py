@@ -17,6 +17,9 @@ CLASS_COLOURS: dict[NeuronClass, str] = {
     "plain": "#9aa0a6",
 }
 TOTAL_COLOUR, DIRECT_COLOUR = "#D55E00", "#6f7f95"
+LOSS_COLOUR, ENTROPY_COLOUR = "#7d8794", "#b98500"
+SERIES_COLOURS = ("#aa4499", "#2f9585", "#cc6677", "#6e6bd0", "#8f8a2b", "#3f9bc7", "#9a6a3f", "#5f9e6e")
+"""For neurons or heads beside each other in one figure: none is the colour of a class."""
 MAGNITUDE_SCALE = "Cividis"
 CHANGE_SCALE = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f7f7f7"], [0.75, "#fdb863"], [1.0, "#b35806"]]
 

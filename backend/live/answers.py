@@ -15,8 +15,8 @@ from backend.core.metrics.effects import EffectSums
 from backend.core.metrics.tokens import extremes
 from backend.core.neurons import NeuronId
 from backend.core.text import State, TracedText
-from backend.live.engine import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
 from backend.live.generating import LiveStep
+from backend.live.texts import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
 
 
 def text_trace(text: LiveText, kl: Tensor | None = None, frequencies: str | None = None) -> schemas.TextTrace:

@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.ablation import TextAblation, ablate_text
+from backend.core.ablation import ablate_text
 from backend.core.distance import TextFrequencies
 from backend.core.errors import BadText, CalibroscopeError
 from backend.core.forward import activations_of
 from backend.core.generation import Generation, Sampling
 from backend.core.induction import Plan
 from backend.core.interventions import Intervention
-from backend.core.metrics.effects import Effects, EffectsEngine
+from backend.core.metrics.effects import EffectsEngine
 from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.tokens import token_weights
 from backend.core.model import AnalysisModel
@@ -37,6 +36,7 @@ from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
+from backend.live.texts import LiveAblation, LiveFrequencies, LiveModel, LiveSweep, LiveText, LiveTokenWeights
 
 _MOST_FREQUENCIES = 4
 """Runs whose token frequencies are kept: some hundred kilobytes each."""
@@ -76,70 +76,6 @@ class TextForgotten(CalibroscopeError):
 
     def __init__(self, text_id: str) -> None:
         super().__init__(f"There is no traced text {text_id[:40]!r} any more: send the text again.")
-
-
-@dataclass(frozen=True)
-class LiveModel:
-    """Which model a request is about: its slug in addresses, and the source it is loaded from."""
-
-    slug: str
-    source: str
-
-
-@dataclass(frozen=True)
-class LiveFrequencies:
-    """The token frequencies of a run, which are read only if the engine does not have them yet."""
-
-    run: int
-    described: str
-    """Where they come from."""
-    read: Callable[[], NDArray[np.float32]]
-    """P_freq by token id."""
-
-
-@dataclass(frozen=True)
-class LiveText:
-    """A traced text, with what is needed to show and to ablate it."""
-
-    id: str
-    model: LiveModel
-    layer: int
-    """Whose activations `traced` holds."""
-    traced: TracedText
-    strings: dict[int, str]
-    """By token id: of the text's tokens and of its predictions."""
-    eps: float
-    """Of the model's final norm."""
-
-    def residual_norm(self, scale: Tensor) -> Tensor:
-        """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""
-        d_model = self.traced.centred.shape[1]
-        return ((scale.double().square() - self.eps).clamp_min(0) * d_model).sqrt()
-
-
-@dataclass(frozen=True)
-class LiveAblation:
-    """A text under interventions, and the strings of the tokens it predicts."""
-
-    result: TextAblation
-    strings: dict[int, str]
-
-
-@dataclass(frozen=True)
-class LiveTokenWeights:
-    """What every neuron of a layer writes towards one token."""
-
-    token: str
-    weights: Tensor
-    """[n_neurons]"""
-
-
-@dataclass(frozen=True)
-class LiveSweep:
-    """Every last-layer neuron ablated alone on a text."""
-
-    effects: Effects
-    positions: list[int]
 
 
 class LiveEngine:

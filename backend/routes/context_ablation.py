@@ -11,7 +11,8 @@ from backend.core.errors import BadIntervention
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
 from backend.live import answers as live
-from backend.live.engine import LiveEngine, LiveModel
+from backend.live.engine import LiveEngine
+from backend.live.texts import LiveModel
 from backend.routes.answers import not_yet
 
 Kind = Literal["mean", "clip", "zero"]

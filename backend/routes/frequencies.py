@@ -10,7 +10,7 @@ from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlation, rank_correlation
-from backend.live.engine import LiveFrequencies
+from backend.live.texts import LiveFrequencies
 from backend.routes.answers import not_yet, require_tokens
 from backend.routes.deps import AtlasDep, RunDep
 

@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 
 from backend import schemas
 from backend.induction_request import plan, run_of, wanted
-from backend.live.engine import LiveModel
 from backend.live.inducing import LiveInduction
+from backend.live.texts import LiveModel
 from backend.routes import problems
 from backend.routes.deps import AtlasDep, EngineDep
 

@@ -13,8 +13,9 @@ from backend.core.generation import Sampling
 from backend.core.interventions import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live import answers
-from backend.live.engine import LiveEngine, LiveModel, LiveText
+from backend.live.engine import LiveEngine
 from backend.live.generating import LiveGeneration
+from backend.live.texts import LiveModel, LiveText
 from backend.routes import frequencies, problems
 from backend.routes.deps import AtlasDep, EngineDep
 

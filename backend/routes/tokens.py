@@ -8,7 +8,7 @@ from backend import schemas
 from backend.atlas.store import NotInAtlas
 from backend.core.vocabulary import matching_tokens
 from backend.live import answers
-from backend.live.engine import LiveModel
+from backend.live.texts import LiveModel
 from backend.routes.deps import AtlasDep, EngineDep, RunDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["tokens"])

@@ -5,17 +5,18 @@ states that a real run is rarely in.
 """
 
 import sys
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import anyio
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.dashboard import create_dashboard, warm_up
 from backend import schemas
 from backend.client import AsyncClient
-from tests.app import sample
+from tests.app import induction_sample, sample
 
 Mode = Literal["full", "growing", "failing", "empty"]
 """`growing`: a run whose effects are not measured yet; `failing`: every call is refused; `empty`: no model at all."""
@@ -150,6 +151,17 @@ def _add_texts(service: FastAPI) -> None:
     @service.post("/api/v1/texts/{text}/ablate")
     def ablate(text: str, body: schemas.AblateRequest) -> schemas.Ablation:
         return sample.ablation(text, repeat=100 if text == "long" else 1)
+
+    @service.post("/api/v1/models/{model}/induction")
+    def induction(model: str, body: schemas.InductionRequest) -> StreamingResponse:
+        async def told() -> AsyncIterator[str]:
+            events = induction_sample.events(body.parts)
+            for done, event in enumerate(events):
+                await anyio.sleep(0.3)
+                progress = schemas.InductionProgress(done=done, of=len(events), doing="Pretending")
+                yield f"data: {progress.model_dump_json()}\n\ndata: {event.model_dump_json()}\n\n"
+
+        return StreamingResponse(told(), media_type="text/event-stream")
 
 
 if __name__ == "__main__":

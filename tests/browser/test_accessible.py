@@ -9,6 +9,9 @@ from tests.browser.conftest import Site, open_context
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+INDUCTION = (
+    "/induction?go=1&span=8&sequences=3&neurons=1.3,1.5&parts=curves,clip,change,heads,bos,mean_output,attribution"
+)
 RUN = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
     .filter((found) => ['serious', 'critical'].includes(found.impact))
     .map((found) => found.id + ': ' + found.help + ' ' + found.nodes.slice(0, 5).map((n) => n.html).join(' | '))"""
@@ -30,12 +33,18 @@ def _open(page: Page, site: Site, path: str) -> None:
         expect(page.locator(".strip.clickable").first).to_be_visible(timeout=60_000)
         page.locator(".strip.clickable [data-token='2']").first.click()
         expect(page.locator("#lab-who tbody tr").first).to_be_visible()
+    elif path.startswith("/induction"):
+        expect(page.get_by_text("Measured in")).to_be_visible(timeout=120_000)
+        expect(page.locator(".page-main .js-plotly-plot").last).to_be_visible()
     elif path.startswith("/m/"):
         page.wait_for_selector(".panel .js-plotly-plot")
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", "/glossary", "/no/such/page"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", pytest.param(INDUCTION, id="/induction"), "/glossary", "/no/such/page"],
+)
 def test_axe_finds_nothing_serious(path: str, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, dark=dark)
     page = context.new_page()

@@ -12,8 +12,9 @@ from backend.core.generation import Sampling
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
 from backend.core.sources import ModelFiles
-from backend.live.engine import EngineBusy, LiveEngine, LiveModel, LiveText, TooManyGenerations
+from backend.live.engine import EngineBusy, LiveEngine, TooManyGenerations
 from backend.live.generating import LiveGeneration, ModelPutAway
+from backend.live.texts import LiveModel, LiveText
 
 SAMPLING = Sampling(0.7, 1, 20)
 

@@ -1,0 +1,18 @@
+"""The induction page's component ids: its callbacks live in several files, and static/induction.js knows them too."""
+
+ROOT, OFFER, AUTO = "induction-root", "induction-offer", "induction-auto"
+MODEL, RUN, SOURCE = "induction-model", "induction-run", "induction-source"
+TEXT, TEXT_BOX = "induction-text", "induction-text-box"
+SEQUENCES, SPAN, NEURONS, PARTS = "induction-sequences", "induction-span", "induction-neurons", "induction-parts"
+TOP_HEADS, HEADS, SEED = "induction-top-heads", "induction-heads", "induction-seed"
+GO, CANCEL, COPY, SAID = "induction-go", "induction-cancel", "induction-copy", "induction-said"
+PROGRESS, DOING, FAILED = "induction-progress", "induction-doing", "induction-failed"
+DEFAULTS, MESSAGE, INTRODUCTION, TOLD, REST = (
+    "induction-defaults", "induction-message", "induction-introduction", "induction-told", "induction-rest",
+)  # fmt: skip
+PHASE, START, CURVES, CLIPS = "induction-phase", "induction-start", "induction-curves", "induction-clips"
+CHANGE, FOUND_HEADS = "induction-change", "induction-found-heads"
+KNOCKOUTS, ATTRIBUTION = "induction-knockouts", "induction-attribution"
+PANEL, WAITING, BODY = "induction-panel", "induction-waiting", "induction-body"
+"""Types of pattern-matching ids; the other key is `panel`."""
+POINTS_OF, AGAINST, HEAD_GRAPH = "induction-points-of", "induction-against", "induction-head-graph"

@@ -1,0 +1,103 @@
+"""What an address of the induction page asks for, and what its state means for the panels."""
+
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from backend.schemas import (
+    MAX_INDUCTION_NEURONS,
+    MAX_INDUCTION_SEQUENCES,
+    MAX_SPAN,
+    HeadName,
+    InductionPart,
+    InductionRequest,
+    InductionSource,
+    NeuronName,
+)
+
+PARTS: tuple[InductionPart, ...] = get_args(InductionPart)
+SOURCES: tuple[InductionSource, ...] = get_args(InductionSource)
+SPANS: dict[InductionSource, int] = {"random": 100, "synthetic": 100, "natural": 6, "text": 4}
+"""What repeats is as long as this unless a person says otherwise."""
+MOST_HEADS = 6
+MOST_SEED = 2**31 - 1
+APART = ("natural", "text")
+"""Sources whose occurrences have other text between them."""
+_START = InductionRequest()
+_NAMES: dict[str, TypeAdapter[str]] = {"neuron": TypeAdapter(NeuronName), "head": TypeAdapter(HeadName)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The controls as an address sets them; what cannot be read falls back to the start."""
+
+    model: str | None = None
+    run: str | None = None
+    source: InductionSource = "synthetic"
+    sequences: int = _START.sequences
+    span: int = SPANS["synthetic"]
+    neurons: list[str] = field(default_factory=list)
+    parts: list[InductionPart] = field(default_factory=lambda: list(_START.parts))
+    heads: list[str] = field(default_factory=list)
+    top_heads: int = _START.top_heads
+    seed: int = 0
+    go: bool = False
+    """Whether the run starts by itself."""
+
+
+def read(**address: str | None) -> Asked:
+    """From an address's parameters; one's own text is not among them, it stays behind the `#`."""
+    source = next((one for one in SOURCES if one == address.get("source")), "synthetic")
+    parts = [part for part in PARTS if part in (address.get("parts") or "").split(",")]
+    return Asked(
+        model=address.get("model"),
+        run=address.get("run"),
+        source=source,
+        sequences=_whole(address.get("sequences"), 1, MAX_INDUCTION_SEQUENCES, _START.sequences),
+        span=_whole(address.get("span"), 2, MAX_SPAN, SPANS[source]),
+        neurons=names(address.get("neurons"), "neuron")[:MAX_INDUCTION_NEURONS],
+        parts=parts or list(_START.parts),
+        heads=names(address.get("heads"), "head")[:MOST_HEADS],
+        top_heads=_whole(address.get("top"), 1, MOST_HEADS, _START.top_heads),
+        seed=_whole(address.get("seed"), 0, MOST_SEED, 0),
+        go=address.get("go") == "1",
+    )
+
+
+def names(written: str | None, kind: str) -> list[str]:
+    """The neurons or heads in `29.830,29.1022`, each once; what does not read as one is left out."""
+    return list(dict.fromkeys(name for name in (written or "").split(",") if is_name(name, kind)))
+
+
+def is_name(name: object, kind: str) -> bool:
+    """Whether something reads as the name of a `neuron` or of a `head`."""
+    try:
+        _NAMES[kind].validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _whole(written: str | None, low: int, high: int, otherwise: int) -> int:
+    try:
+        return min(high, max(low, int(written or "")))
+    except ValueError:
+        return otherwise
+
+
+def awaited(phase: dict[str, Any] | None, part: str) -> tuple[bool, str | None]:
+    """Whether a part's panel is hidden, and what stands in it while its event is not there.
+
+    Args:
+        phase: what the browser says of the run: its `phase`, the `parts` asked for and those that `arrived`.
+    """
+    if not phase or part not in (*phase["parts"], *phase["arrived"]):
+        return True, None
+    if part in phase["arrived"]:
+        return False, None
+    return False, {
+        "running": "Being measured: it appears here as soon as it is ready.",
+        "done": "Nothing was measured: these sequences, neurons or heads gave nothing to measure it on.",
+        "stopped": "Not measured: the run was cancelled before it came to this. Run it again for this part.",
+    }.get(phase["phase"], "Not measured: the run failed before it came to this. The message above says why.")

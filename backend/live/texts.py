@@ -1,0 +1,76 @@
+"""What the live engine holds and answers with: models by name, traced texts, and what is done to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core.ablation import TextAblation
+from backend.core.metrics.effects import Effects
+from backend.core.text import TracedText
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """Which model a request is about: its slug in addresses, and the source it is loaded from."""
+
+    slug: str
+    source: str
+
+
+@dataclass(frozen=True)
+class LiveFrequencies:
+    """The token frequencies of a run, which are read only if the engine does not have them yet."""
+
+    run: int
+    described: str
+    """Where they come from."""
+    read: Callable[[], NDArray[np.float32]]
+    """P_freq by token id."""
+
+
+@dataclass(frozen=True)
+class LiveText:
+    """A traced text, with what is needed to show and to ablate it."""
+
+    id: str
+    model: LiveModel
+    layer: int
+    """Whose activations `traced` holds."""
+    traced: TracedText
+    strings: dict[int, str]
+    """By token id: of the text's tokens and of its predictions."""
+    eps: float
+    """Of the model's final norm."""
+
+    def residual_norm(self, scale: Tensor) -> Tensor:
+        """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""
+        d_model = self.traced.centred.shape[1]
+        return ((scale.double().square() - self.eps).clamp_min(0) * d_model).sqrt()
+
+
+@dataclass(frozen=True)
+class LiveAblation:
+    """A text under interventions, and the strings of the tokens it predicts."""
+
+    result: TextAblation
+    strings: dict[int, str]
+
+
+@dataclass(frozen=True)
+class LiveTokenWeights:
+    """What every neuron of a layer writes towards one token."""
+
+    token: str
+    weights: Tensor
+    """[n_neurons]"""
+
+
+@dataclass(frozen=True)
+class LiveSweep:
+    """Every last-layer neuron ablated alone on a text."""
+
+    effects: Effects
+    positions: list[int]

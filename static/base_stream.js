@@ -1,0 +1,31 @@
+// Asking the service for a stream of events, and telling what went wrong. Named so that Dash, which loads scripts in
+// the order of their names, has it before those that use it.
+window.calibroscopeStream = (() => {
+    const API = "/api/v1";
+    const post = (path, body, signal) => fetch(API + path, {
+        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
+    });
+    const refused = async (answer) => {
+        try { return (await answer.json()).detail; } catch { return "The service answered " + answer.status + "."; }
+    };
+    async function* events(answer) {
+        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        let rest = "";
+        for (;;) {
+            const { done, value } = await reader.read();
+            if (done) return;
+            const parts = (rest + value).split("\n\n");
+            rest = parts.pop();
+            for (const part of parts) yield JSON.parse(part.replace(/^data: /, ""));
+        }
+    }
+    const failed = (place, sentence) => {
+        const error = document.createElement("div"), what = document.createElement("strong");
+        error.className = "state error";
+        error.setAttribute("role", "alert");
+        what.textContent = "This did not work. ";
+        error.append(what, sentence);
+        place.append(error);
+    };
+    return { post, refused, events, failed };
+})();

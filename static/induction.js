@@ -1,0 +1,221 @@
+// The induction page in the browser: asks the service for a run, puts its events into the page's stores as they arrive,
+// cancels it, and keeps the whole request in the address; a person's own text after `#`, which no server is sent.
+(() => {
+    const LONGEST_LINK = 8000, ID = "induction-";
+    const { post, refused, events, failed } = window.calibroscopeStream;
+    const set = (name, props) => window.dash_clientside.set_props(ID + name, props);
+    const nothing = () => window.dash_clientside.no_update;
+    const byId = (name) => document.getElementById(ID + name);
+    const say = (name, words) => { const place = byId(name); if (place) place.textContent = words; };
+    const STORES = ["start", "curves", "clips", "change", "found-heads", "knockouts", "attribution"];
+    // Of single events; those that come in numbers are gathered.
+    const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads" };
+    const LISTS = { clip: "clips", knockout: "knockouts", attribution: "attribution" };
+
+    // ---- a request, from the controls in the order of _REQUEST (app/pages/induction.py)
+    const whole = (value, otherwise) => (Number.isInteger(value) ? value : otherwise);
+    const asked = ([model, run, source, text, sequences, span, neurons, parts, heads, top, seed]) => ({
+        model, run, source: source || "synthetic", text: text || "", sequences: whole(sequences, 20),
+        span: whole(span, 100), neurons: neurons || [], parts: parts || [], heads: heads || [], top: whole(top, 3),
+        seed: whole(seed, 0),
+    });
+    const bodyOf = (now) => ({
+        source: now.source, text: now.source === "text" ? now.text : null, sequences: now.sequences, span: now.span,
+        neurons: now.neurons, parts: now.parts, top_heads: now.top, heads: now.heads, seed: now.seed,
+        run: Number(now.run),
+    });
+    const refusal = (now) => {
+        if (!now.model || !now.run) return "There is no run to measure with yet.";
+        if (!now.parts.length) return "Tick at least one part.";
+        if (now.source === "text" && !now.text.trim()) return "Write or paste a text in which something repeats first.";
+        return null;
+    };
+
+    // ---- the address
+    const addressOf = (now) => {
+        const query = new URLSearchParams({
+            model: now.model, run: now.run, source: now.source, sequences: now.sequences, span: now.span,
+            seed: now.seed, neurons: now.neurons.join(","), parts: now.parts.join(","), top: now.top,
+        });
+        if (now.heads.length) query.set("heads", now.heads.join(","));
+        const path = "/induction?" + query.toString().replaceAll("%2C", ",");
+        const hash = now.source === "text" && now.text ? "#" + new URLSearchParams({ text: now.text }) : "";
+        return hash.length <= LONGEST_LINK ? { address: path + hash, cut: false } : { address: path, cut: true };
+    };
+    let current = null, writing = 0;
+    const write = (now) => {
+        if (!byId("root") || window.location.pathname !== "/induction") return;
+        const { address } = addressOf(now);
+        if (address === window.location.pathname + window.location.search + window.location.hash) return;
+        window.history.replaceState(window.history.state, "", address);
+    };
+
+    // ---- a run
+    let running = null;
+    const cancel = () => { if (running) running.abort(); };
+    const partOf = (event) => (event.kind === "knockout" ? event.how : event.kind);
+
+    // Puts events into the stores. A page's panels are drawn anew with each change of theirs: lists wait a little.
+    const sink = (root, request) => {
+        const lists = Object.fromEntries(Object.values(LISTS).map((name) => [name, []]));
+        const arrived = new Set();
+        let phase = "running", waiting = 0;
+        const here = () => root.isConnected;
+        const tell = () => {
+            if (here()) set("phase", { data: { phase, parts: request.parts, arrived: [...arrived], run: request.run } });
+        };
+        const flush = () => {
+            window.clearTimeout(waiting);
+            waiting = 0;
+            for (const [name, list] of Object.entries(lists))
+                if (here() && list.changed) { set(name, { data: [...list] }); list.changed = false; }
+        };
+        return {
+            begin() {
+                for (const name of STORES) set(name, { data: null });
+                tell();
+            },
+            take(event) {
+                if (event.kind in LISTS) {
+                    const list = lists[LISTS[event.kind]];
+                    list.push(event);
+                    list.changed = true;
+                    if (!waiting) waiting = window.setTimeout(flush, 700);
+                } else if (event.kind in STORE) set(STORE[event.kind], { data: event });
+                const before = arrived.size;
+                if (event.kind !== "start") arrived.add(partOf(event));
+                if (arrived.size !== before) tell();
+            },
+            end(how) {
+                flush();
+                phase = how;
+                tell();
+            },
+        };
+    };
+
+    const follow = async (answer, root, into) => {
+        for await (const event of events(answer)) {
+            if (!root.isConnected) return null;
+            if (event.kind === "progress") {
+                set("progress", { value: event.of ? (100 * event.done) / event.of : 0 });
+                say("doing", event.doing + " (" + event.done + " of " + event.of + ")");
+            } else if (event.kind === "end" || event.kind === "problem") return event;
+            else into.take(event);
+        }
+        return undefined;
+    };
+    const measure = async (root, now, control) => {
+        const request = bodyOf(now), into = sink(root, request), errors = byId("failed");
+        errors.replaceChildren();
+        into.begin();
+        set("progress", { value: 0 });
+        say("doing", "Beginning…");
+        say("said", "");
+        const fail = (sentence) => {
+            into.end("failed");
+            say("doing", "Stopped by an error.");
+            if (root.isConnected) failed(errors, sentence);
+        };
+        try {
+            const path = "/models/" + encodeURIComponent(now.model) + "/induction";
+            const answer = await post(path, request, control.signal);
+            if (!answer.ok) { fail(await refused(answer)); return; }
+            const last = await follow(answer, root, into);
+            if (last === undefined) fail("The connection was lost before the run had ended. Run it again.");
+            else if (last && last.kind === "problem") fail(last.problem.detail);
+            else if (last) {
+                into.end("done");
+                set("progress", { value: 100 });
+                say("doing", "");
+                say("said", "Measured in " + last.seconds.toFixed(1) + " s.");
+            }
+        } catch (error) {
+            if (!control.signal.aborted) fail("The service could not be reached. Is it running?");
+            else if (root.isConnected) {
+                into.end("stopped");
+                say("doing", "");
+                say("said", "Cancelled. What had arrived is kept.");
+            }
+        }
+    };
+    const begin = (now) => {
+        const root = byId("root"), no = refusal(now), errors = byId("failed");
+        if (!root) return;
+        if (no) {
+            errors.replaceChildren();
+            failed(errors, no);
+            return;
+        }
+        cancel();
+        const control = (running = new AbortController());
+        // Leaving the page takes its root away: the service must not go on for nobody.
+        const watch = window.setInterval(() => { if (!root.isConnected) control.abort(); }, 250);
+        set("go", { loading: true });
+        set("cancel", { disabled: false });
+        measure(root, now, control).finally(() => {
+            window.clearInterval(watch);
+            if (running !== control) return;
+            running = null;
+            if (!root.isConnected) return;
+            set("go", { loading: false });
+            set("cancel", { disabled: true });
+        });
+    };
+
+    const copied = async (link) => {
+        try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
+    };
+    const linkedText = () => new URLSearchParams(window.location.hash.slice(1)).get("text");
+
+    window.calibroscopeInduction = {
+        follow(...given) {
+            const root = byId("root"), auto = given.pop();
+            if (!root) return nothing();
+            let now = asked(given);
+            if (root.linked === undefined) {
+                root.linked = now.source === "text" ? linkedText() : null;
+                if (root.linked !== null) {  // what this sets calls again
+                    root.until = performance.now() + 2000;
+                    set("text", { value: root.linked });
+                }
+            }
+            if (root.linked !== null) {  // until the box has the link's text, what it holds is of another time
+                if (now.text === root.linked || performance.now() > root.until) root.linked = null;
+                else now = { ...now, text: root.linked };
+            }
+            current = now;
+            if (!now.model || !now.run) return nothing();
+            if (auto && !root.begun) {
+                root.begun = true;
+                begin(now);
+            }
+            window.clearTimeout(writing);
+            writing = window.setTimeout(() => write(now), 200);
+            return nothing();
+        },
+        run(_, ...given) {
+            const root = byId("root");
+            if (root) root.begun = true;
+            begin(asked(given));
+            return nothing();
+        },
+        cancel() {
+            cancel();
+            return nothing();
+        },
+        async copyLink() {
+            if (!current || !current.run) { say("said", "There is no run yet to link to."); return nothing(); }
+            const { address, cut } = addressOf(current);
+            const done = await copied(window.location.origin + address);
+            say("said", (done ? "Copied." : "Copying is not allowed here: copy the address of this page.") +
+                (cut ? " The text is too long for a link: it is not in it." : ""));
+            return nothing();
+        },
+        // Another source: the usual length of its repeats, unless a person has chosen one.
+        sourced(source, span, usual) {
+            const chosen = Number.isInteger(span) && !Object.values(usual).includes(span);
+            return [source === "text" ? {} : { display: "none" }, chosen ? nothing() : usual[source]];
+        },
+    };
+})();

@@ -1,0 +1,439 @@
+"""The induction page: its figures as pure functions of events, its callbacks, and what they say when all fails."""
+
+import json
+from typing import Any, get_args
+
+import pytest
+from dash import no_update
+
+from app.figures import induction as figures
+from app.figures import induction_heads as head_figures
+from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
+from app.pages import induction, induction_state, induction_views
+from app.pages import induction_ids as ids
+from app.pages.induction_controls import controls
+from backend import schemas
+from tests.app import induction_sample as events
+from tests.app import sample
+from tests.app.test_pages import Service, _models, _text
+
+pytestmark = pytest.mark.anyio
+RUNNING = {"phase": "running", "parts": ["curves", "clip"], "arrived": ["curves"], "run": 1}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def lines(figure: Any, **wanted: Any) -> dict[str, Any]:
+    """The named lines of a figure; shades have no name."""
+    return {trace.name: trace for trace in figure.data if trace.name is not None}
+
+
+# ---- figures
+
+
+def test_curves_are_the_events_numbers_with_the_boundary_between_the_occurrences() -> None:
+    event = events.curves()
+    figure = figures.curves(event)
+    found = lines(figure)
+    assert list(found) == ["loss", "entropy", *events.NEURONS]
+    assert list(found["loss"].y) == event.loss.mean
+    assert list(found["29.7"].y) == event.activations["29.7"].mean
+    assert (found["loss"].line.color, found["entropy"].line.color) == (LOSS_COLOUR, ENTROPY_COLOUR)
+    assert (found["loss"].line.dash, found["29.7"].line.dash) == (None, "dot"), "solid and dotted, as in the paper"
+    assert (found["loss"].yaxis, found["29.7"].yaxis) == (None, "y2"), "activations have their own axis"
+    assert figure.layout.shapes[0].x0 == events.SPAN - 0.5
+    assert not {trace.line.color for trace in figure.data} & set(CLASS_COLOURS.values()), "classes keep their colours"
+
+
+def test_a_curves_shade_is_its_standard_error_and_stops_where_nothing_is_defined() -> None:
+    shades = [trace for trace in figures.curves(events.curves()).data if trace.fill == "toself"]
+    size = 2 * events.SPAN
+    assert len(shades) == 4
+    assert len(shades[0].x) == 2 * (size - 1), "the last loss does not exist"
+    assert shades[1].y[0] == pytest.approx(3.9)
+    assert shades[1].y[-1] == pytest.approx(4.1)
+    gap = schemas.Curve(mean=[1.0, 1.0, None, 2.0, 2.0, None], se=[0.5, None, None, 0.5, 0.5, None])
+    figure = figures.compact()
+    figures.add_curve(figure, figures.Positions(3), gap, name="loss", line={"color": "#000000"})
+    assert list(figure.data[0].x) == [0, 1, 1, 0, None, 3, 4, 4, 3]
+    assert list(figure.data[0].y) == [0.5, 1.0, 1.0, 1.5, None, 1.5, 1.5, 2.5, 2.5], "no error: no width"
+
+
+def test_occurrences_with_text_between_are_not_joined() -> None:
+    found = lines(figures.curves(events.curves(span=6), apart=True))
+    assert len(found["entropy"].y) == 13
+    assert found["entropy"].y[6] is None
+    assert found["entropy"].x[5] < found["entropy"].x[6] < found["entropy"].x[7]
+    axis = figures.curves(events.curves(span=6), apart=True).layout.xaxis
+    assert list(axis.ticktext) == [f"A{place}" for place in range(6)] * 2, "few positions are read one by one"
+    long = figures.curves(events.curves(span=100)).layout.xaxis
+    assert list(long.ticktext) == ["0", "20", "40", "60", "80"] * 2
+    assert list(long.tickvals)[5:] == [100, 120, 140, 160, 180]
+
+
+def test_sixteen_neurons_are_told_apart() -> None:
+    styles = [figures.series(place) for place in range(schemas.MAX_INDUCTION_NEURONS)]
+    assert len({(style["color"], style["dash"]) for style in styles}) == schemas.MAX_INDUCTION_NEURONS
+    assert not set(SERIES_COLOURS) & set(CLASS_COLOURS.values())
+
+
+def test_clipping_is_told_in_percent_of_what_was_there() -> None:
+    clip = events.clip()
+    shares, errors = figures.percent_of_entropy(clip)
+    assert shares == pytest.approx([-50.0] * events.SPAN)
+    assert errors[0] == pytest.approx(100 * 0.1 / 1.0)
+    totals = figures.clip_totals(clip)
+    assert totals.entropy_before == pytest.approx(2 * (totals.entropy_after or 0))
+    assert (totals.loss_before, totals.loss_after) == (pytest.approx(1.0), pytest.approx(0.9))
+    assert totals.largest == pytest.approx(-50)
+    figure = figures.clip_overview([clip, events.clip("29.3")])
+    assert list(lines(figure)) == events.NEURONS
+    assert list(lines(figure)["29.7"].y) == pytest.approx(shares)
+    before_after = lines(figures.clip_curves(clip))
+    assert before_after["entropy before"].y[0] == pytest.approx(1.0)
+    assert before_after["entropy clipped"].y[0] == pytest.approx(0.5)
+    assert {line.line.dash for name, line in before_after.items() if "before" in name} == {"dash"}
+
+
+def test_a_percentage_of_next_to_nothing_is_not_given() -> None:
+    assert figures.percent_change(0.0005, 0.5) is None
+    assert figures.percent_change(None, 0.5) is None
+    nothing = dict.fromkeys(("entropy", "delta_entropy", "loss", "delta_loss"), events.curve([None, None]))
+    gone = events.clip().model_copy(update=nothing)
+    assert figures.clip_totals(gone).largest is None
+    assert figures.clip_totals(gone).entropy_before is None
+    figures.clip_curves(gone)
+    assert not figures.clip_overview([]).data
+
+
+def test_tokens_are_points_of_initial_loss_and_its_change_and_hostile_ones_stay_text() -> None:
+    clip = events.clip()
+    points = figures.clip_scatter(clip).data[0]
+    assert list(points.x) == [point.loss for point in clip.points]
+    assert list(points.y) == [point.delta_loss for point in clip.points]
+    assert list(points.marker.color) == [point.reciprocal_rank for point in clip.points]
+    assert "<script>" not in "".join(points.text)
+
+
+def test_all_neurons_by_index_and_by_null_space_in_their_classes_colours() -> None:
+    event = events.change()
+    alone = figures.change_scatter(event)
+    assert len(alone.data[0].x) == sample.COUNT
+    columns = sample.columns(["null_fraction"])
+    groups = lines(figures.change_scatter(event, columns))
+    assert groups["Entropy neurons"].marker.color == CLASS_COLOURS["entropy"]
+    assert list(groups["Entropy neurons"].customdata) == ["29.7"]
+    assert (groups["Entropy neurons"].x[0], groups["Entropy neurons"].y[0]) == (7, 3.0)
+    figure = figures.change_scatter(event, columns, against="null_fraction")
+    assert lines(figure)["Entropy neurons"].x[0] == columns.columns["null_fraction"][7]
+    assert sum(len(trace.x) for trace in figure.data) == sample.COUNT - 1, "one has no null-space fraction"
+    named = {note.text for note in figure.layout.annotations}
+    assert {"29.7", "29.11"} <= named, "the largest, in both directions"
+    assert "29.39: " in "".join(alone.data[0].text)
+
+
+def test_the_map_of_heads_marks_who_is_knocked_out() -> None:
+    event = events.heads()
+    figure = head_figures.head_map(event, ["L0H3", "L99H0"])
+    assert figure.data[0].z[3][1] == 0.9
+    assert figure.data[0].customdata[3][1] == 0.7
+    marks = {name: list(zip(trace.x, trace.y, strict=True)) for name, trace in lines(figure).items()}
+    assert marks["knocked out"] == [(1, 3), (2, 4)]
+    assert marks["baseline"] == [(0, 3)]
+    assert marks["chosen for the next run"] == [(3, 0)], "a head that the model has not is left out"
+    assert all(trace.hoverinfo == "skip" for trace in lines(figure).values()), "a click meets the cell, not its mark"
+    json.loads(figure.to_json())
+    with pytest.raises(ValueError, match="not a head"):
+        head_figures.place_of("29.7")
+
+
+def test_knocked_out_heads_are_coloured_and_baselines_grey() -> None:
+    found = [one for one in events.knockouts() if one.how == "bos"]
+    figure = head_figures.knockout_curves("29.7", found, events.curves().activations["29.7"])
+    by_name = lines(figure)
+    assert list(by_name) == ["L3H0", "L3H1", "L4H2", "L3H1 + L4H2", "all heads in place"], "grey ones lie under"
+    assert by_name["L3H0"].line.color == figures.BEHIND
+    colours = [by_name[name].line.color for name in ("L3H1", "L4H2", "L3H1 + L4H2")]
+    assert len(set(colours)) == 3
+    assert by_name["L3H1 + L4H2"].y[-1] == pytest.approx(1.0)
+    assert head_figures.second_mean(found[0].activations["29.7"]) == pytest.approx(1.25)
+    assert not lines(head_figures.knockout_curves("29.9", found)), "a neuron that was not asked for"
+
+
+def test_attribution_is_the_difference_with_mlps_right_of_the_dotted_line() -> None:
+    event = events.attribution()
+    figure = head_figures.attribution(event, "29.7")
+    heads, others = figure.data
+    size = events.LAYERS * events.HEADS
+    assert list(heads.x) == list(range(size))
+    assert heads.y[13] == pytest.approx(-0.5)
+    assert heads.marker.color[13] == 0.9
+    assert min(others.x) == size
+    assert figure.layout.shapes[0].x0 == size - 0.5
+    assert figure.layout.shapes[0].line.dash == "dot"
+    named = [note.text for note in figure.layout.annotations]
+    assert named == ["MLP 4", "L3H1"], "only those that stand out"
+
+
+# ---- the address
+
+
+def test_an_address_sets_the_controls() -> None:
+    asked = induction_state.read(
+        model="tiny", run="1", source="natural", neurons="29.7,29.7,<b>,29.3", parts="bos,heads,magic",
+        heads="L3H1,29.7", sequences="7", top="2", seed="5", go="1",
+    )  # fmt: skip
+    assert (asked.source, asked.span, asked.sequences, asked.seed) == ("natural", 6, 7, 5)
+    assert (asked.neurons, asked.heads, asked.top_heads) == (["29.7", "29.3"], ["L3H1"], 2)
+    assert (asked.parts, asked.go) == (["heads", "bos"], True)
+    drawn = str(controls(asked))
+    assert "'29.7'" in drawn
+    assert f"max={schemas.MAX_SPAN}" in drawn
+    assert str(induction.layout(go="1")).count("data=True") == 1
+
+
+@pytest.mark.parametrize(
+    "address", [{}, {"source": "magic", "sequences": "many", "span": "", "parts": "none", "top": "x"}, {"go": "yes"}]
+)
+def test_what_cannot_be_read_falls_back_to_the_start(address: dict[str, str]) -> None:
+    asked, start = induction_state.read(**address), schemas.InductionRequest()
+    assert (asked.source, asked.sequences, asked.span) == (start.source, start.sequences, start.span)
+    assert (asked.parts, asked.top_heads, asked.go) == (start.parts, start.top_heads, False)
+
+
+def test_limits_of_an_address_are_the_services() -> None:
+    asked = induction_state.read(sequences="100000", span="100000", top="99", seed="-3", neurons=",".join(
+        f"29.{place}" for place in range(40)))  # fmt: skip
+    schemas.InductionRequest(
+        sequences=asked.sequences, span=asked.span, top_heads=asked.top_heads, seed=asked.seed, neurons=asked.neurons
+    )
+    assert get_args(schemas.InductionPart) == induction_state.PARTS
+    assert set(induction_state.SPANS) == set(get_args(schemas.InductionSource))
+
+
+# ---- panels
+
+
+def test_every_part_has_a_panel_that_says_in_two_sentences_what_to_look_for() -> None:
+    assert {panel.part for panel in induction_views.PANELS} == set(induction_state.PARTS)
+    for panel in induction_views.PANELS:
+        assert panel.note.endswith(".")
+        assert panel.note.rstrip(".").count(". ") == 1, panel.key
+        assert "Figure" in panel.title or panel.key in ("samples", "heads")
+
+
+@pytest.mark.parametrize(
+    ("phase", "part", "hidden", "words"),
+    [
+        (None, "curves", True, ""),
+        (RUNNING, "curves", False, ""),
+        (RUNNING, "clip", False, "Being measured"),
+        (RUNNING, "bos", True, ""),
+        (RUNNING | {"phase": "stopped"}, "clip", False, "cancelled"),
+        (RUNNING | {"phase": "failed"}, "clip", False, "failed"),
+        (RUNNING | {"phase": "done"}, "clip", False, "Nothing was measured"),
+        (RUNNING | {"arrived": ["heads"]}, "heads", False, ""),
+    ],
+)
+def test_a_panel_without_its_event_says_why(phase: Any, part: str, hidden: bool, words: str) -> None:
+    is_hidden, said = induction_state.awaited(phase, part)
+    assert is_hidden == hidden
+    assert words in (said or "")
+    assert bool(words) == bool(said)
+
+
+def test_what_was_found_and_what_was_left_out_is_told() -> None:
+    said = _text(induction_views.told(events.start(repeats=1, sequences=1)))
+    assert "corpus “words”" in said
+    assert "1 repeat of 10 tokens in 1 sequence; 29.7, 29.3" in said
+    left = induction_views.not_asked(["curves", "clip", "change", "heads", "bos", "mean_output"])
+    assert left == "Not asked for: What components write (14). Tick them and run again."
+    assert induction_views.not_asked(induction_state.PARTS) is None
+
+
+def test_samples_mark_both_occurrences_on_the_shared_strip() -> None:
+    shown = induction_views.samples(events.curves().samples)
+    assert "2 more" in _text(shown[1])
+    tokens = [piece for piece in str(shown[0]).split("Span(") if "className='tok" in piece]
+    size = len(sample.TOKENS)
+    assert sum("first-time" in piece for piece in tokens) == size
+    assert sum("second-time" in piece for piece in tokens) == size
+    assert "first-time" not in tokens[0], "the BOS belongs to neither"
+    assert "no sequence" in _text(induction_views.samples([]))
+
+
+def test_clips_are_drawn_and_tabled() -> None:
+    words = _text(induction_views.clips([events.clip()]))
+    assert "29.7 clipped at 0.500" in words
+    assert words.count("−50.0 %") == 2
+    assert "−10.0 %" in words
+    assert "10 tokens" in _text(induction_views.points([events.clip()], "29.7"))
+    assert induction_views.points([events.clip()], "29.99") == []
+    bare = events.clip().model_copy(update={"points": []})
+    assert "No token" in _text(induction_views.points([bare], "29.7"))
+
+
+def test_heads_are_told_with_their_scores_and_offered() -> None:
+    words = _text(induction_views.heads(events.heads(), []))
+    assert "L3H1 (0.90), L4H2 (0.60)" in words
+    assert "Baselines: L3H0" in words
+    assert "Press Run" in _text(induction_views.heads(events.heads(), ["L0H0"]))
+    none = induction_views.heads(events.heads(chosen=[], baselines=[]), [])
+    assert "No head was chosen" in _text(none)
+    assert "No head serves as a baseline" in _text(none)
+    offered = induction_views.suggested_heads(events.heads())
+    assert offered[:2] == ["L3H1", "L4H2"]
+    assert len(offered) == 12
+
+
+def test_knockouts_have_a_legend_a_figure_a_neuron_and_a_table() -> None:
+    bos, mean = induction.knocked_out(
+        [one.model_dump() for one in events.knockouts()], events.curves().model_dump(), apart=False
+    )
+    words = _text(bos)
+    assert "L3H1 + L4H2" in words
+    assert "L3H0 (baseline)" in words
+    assert "1.250" in words
+    assert "(−0.750)" in words, "against all heads in place"
+    assert str(bos).count("Graph(") == len(events.NEURONS)
+    assert "all heads in place" in _text(mean)
+    bos, mean = induction.knocked_out([events.knockout("L3H1").model_dump()], None, apart=False)
+    assert "Run the curves too" in _text(bos)
+    assert mean is None
+    assert induction.knocked_out(None, None, apart=False) == (None, None)
+
+
+def test_attributions_are_a_figure_a_neuron() -> None:
+    shown = induction_views.attributions([events.attribution()])
+    assert str(shown).count("Graph(") == len(events.NEURONS)
+    assert "gate" not in _text(shown)
+    gated = [events.attribution().model_copy(update={"reads": reads}) for reads in ("up", "gate")]
+    words = _text(induction_views.attributions(gated))
+    assert words.index("29.7: into what is gated (up)") < words.index("29.7: into its gate") < words.index("29.3")
+    assert "act(gate) · up" in words
+    none = events.attribution().model_copy(update={"induction": {}, "corrupted": {}})
+    assert "No neuron" in _text(induction_views.attributions([none]))
+    assert str(induction_views.attributions([])).count("Graph(") == 0
+
+
+def test_knockouts_of_long_occurrences_are_running_means_that_stop_at_the_boundary() -> None:
+    curve = schemas.Curve(mean=[0.0, 3.0, 0.0, 9.0, None, 9.0], se=[0.1] * 6)
+    assert figures.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
+    assert figures.running_mean(curve, 1).mean == curve.mean
+    assert [head_figures.smoothing(span) for span in (4, 12, 20, 100)] == [1, 1, 3, 11]
+    long = [events.knockout("L3H1", span=100)]
+    assert "running means over 11 positions" in _text(induction_views.knockouts(long, None, apart=False))
+    drawn = lines(head_figures.knockout_curves("29.7", long))["L3H1"].y
+    assert drawn[99] == pytest.approx(0.5)
+    assert drawn[100] == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("kind", ["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"])
+def test_every_sample_event_is_one_of_the_stream(kind: str) -> None:
+    for event in events.events([kind]):
+        assert schemas.InductionEvent.model_validate_json(event.model_dump_json()).root == event
+
+
+# ---- callbacks
+
+
+def entropy_page(call: Any) -> schemas.NeuronPage:
+    assert call.params["class"] == "entropy"
+    return schemas.NeuronPage(rows=[sample.detail().row], total=1, next_cursor=None)
+
+
+async def test_the_controls_offer_models_runs_and_entropy_neurons() -> None:
+    service = Service(**_models(sample.run()), neurons=entropy_page)
+    models, model, runs, run, found, neurons, final, message = await induction.offered(service, None, None, [], None)
+    assert (models[0]["value"], model, runs[0]["value"], run) == ("tiny", "tiny", "1", "1")
+    assert found == {"layer": 29, "entropy": ["29.7"]}
+    assert neurons == ["29.7"]
+    assert final
+    assert message is None
+    chosen = await induction.offered(service, "tiny", "1", ["29.3"], None)
+    assert chosen[5] is no_update, "a person's own neurons stay"
+    other = await induction.offered(service, "tiny", "1", ["11.584"], {"layer": 11, "entropy": ["11.584"]})
+    assert other[5] == ["29.7"], "the neurons of another layer go"
+
+
+async def test_without_a_run_or_a_service_the_controls_say_so_and_ask_again() -> None:
+    empty = await induction.offered(Service(models=lambda _: schemas.ModelList(models=[])), None, None, [], None)
+    assert "No run yet" in _text(empty[-1])
+    assert not empty[-2]
+    no_runs = await induction.offered(Service(**_models()), None, None, [], None)
+    assert no_runs[1] == "tiny"
+    assert "No run yet" in _text(no_runs[-1])
+    failed = await induction.offered(Service(), None, None, [], None)
+    assert "nothing at" in _text(failed[-1])
+    assert failed[0] is no_update, "what was chosen stays"
+
+
+def test_pinned_neurons_of_the_layer_are_offered_once() -> None:
+    known = {"layer": 29, "entropy": ["29.7", "29.8"]}
+    found = induction.suggested(known, {"tiny": ["29.7", "3.4", "<b>", 5, "29.7"]}, "tiny", ["29.9", "29.7"])
+    assert found == [
+        {"group": "Pinned", "items": ["29.7"]},
+        {"group": "Entropy neurons of the run", "items": ["29.8"]},
+        {"group": "Chosen", "items": ["29.9"]},
+    ]
+    assert induction.suggested(None, {}, "tiny", []) == []
+    assert induction.suggested(None, {}, "tiny", ["29.9"]) == [{"group": "Chosen", "items": ["29.9"]}]
+    for kept in (None, [], {"tiny": "29.7"}):
+        assert [one["group"] for one in induction.suggested(known, kept, "tiny", [])] == ["Entropy neurons of the run"]
+
+
+def test_what_is_not_a_neuron_or_a_head_goes_and_is_told() -> None:
+    assert induction.checked(["29.7"], "neuron", "29.830") == (no_update, None)
+    assert induction.checked([], "neuron", "29.830") == (no_update, None)
+    kept, error = induction.checked(["29.7", "lamp"], "neuron", "29.830")
+    assert kept == ["29.7"]
+    assert error == "“lamp” is not a neuron: write it as 29.830."
+    kept, error = induction.checked(["L3H1", "29.7"], "head", "L5H1")
+    assert kept == ["L3H1"]
+    assert "write it as L5H1" in (error or "")
+
+
+def test_a_clicked_head_is_chosen_and_clicked_again_left() -> None:
+    clicked = {"points": [{"x": 1, "y": 3, "z": 0.9}]}
+    assert induction_views.toggled_head(clicked, [], 6) == ["L3H1"]
+    assert induction_views.toggled_head(clicked, ["L3H1", "L0H0"], 6) == ["L0H0"]
+    assert induction_views.toggled_head(clicked, ["L0H0"], 1) is None, "no more than may be asked for"
+    for nothing in (None, {}, {"points": []}, {"points": [{"x": "a"}]}):
+        assert induction_views.toggled_head(nothing, [], 6) is None
+
+
+async def test_the_change_of_all_neurons_takes_their_classes_from_the_run() -> None:
+    service = Service(columns=lambda call: sample.columns(call.params["name"]))
+    found = events.change().model_dump()
+    shown = await induction.changed(service, found, "null_fraction", 1)
+    assert service.asked == ["/runs/1/columns"]
+    assert _text(shown) == ""
+    assert "Entropy neurons" in str(shown)
+    for broken in (Service(), Service(columns=lambda _: sample.columns(["null_fraction"]).model_copy(
+            update={"neuron": ["11.0"]}))):  # fmt: skip
+        shown = await induction.changed(broken, found, "null_fraction", 1)
+        assert "classes and null-space fractions are not shown" in _text(shown)
+        assert "Entropy neurons" not in str(shown)
+    growing = Service(columns=lambda call: sample.columns(call.params["name"], measured=False))
+    assert "no null-space fractions yet" in _text(await induction.changed(growing, found, "null_fraction", 1))
+    assert await induction.changed(Service(), None, "index", 1) is None
+
+
+def test_only_natural_and_own_text_have_text_between() -> None:
+    apart = {source: induction.is_apart(events.start(source=source).model_dump()) for source in induction_state.SOURCES}
+    assert apart == {"random": False, "synthetic": False, "natural": True, "text": True}
+    assert not induction.is_apart(None)
+
+
+def test_the_browsers_script_knows_the_pages_ids() -> None:
+    from app.dashboard import STATIC
+
+    script = (STATIC / "induction.js").read_text()
+    used = [ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION]
+    used += [ids.PROGRESS, ids.DOING, ids.SAID, ids.FAILED, ids.GO, ids.CANCEL, ids.ROOT, ids.TEXT]
+    missing = [name for name in used if f'"{name.removeprefix("induction-")}"' not in script
+               and f" {name.removeprefix('induction-')}:" not in script]  # fmt: skip
+    assert missing == []
