@@ -54,13 +54,11 @@ window.calibroscopeAtlas = (() => {
     };
 
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
-    const draw = (data, x, y, colour, size, logs, chosen, table, kit) => {
-        const preset = table.find((one) => one.name === chosen), log = logs || [], columns = data.columns;
+    const draw = (data, x, y, colour, size, logs, kit) => {
+        const log = logs || [], columns = data.columns;
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
             type: log.includes(which) ? "log" : "linear" });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
-        if (preset && !preset.drawable)
-            return { data: [], layout: { ...kit.layout, xaxis: { visible: false }, yaxis: { visible: false } } };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
         const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
@@ -142,11 +140,11 @@ window.calibroscopeAtlas = (() => {
     };
 
     // Points are placed anew only when the view changes; what is hidden, selected or marked is drawn over them.
-    const figure = (data, x, y, colour, size, logs, chosen, shown, picked, ticked, marks, pins, drag, model, table, kit) => {
+    const figure = (data, x, y, colour, size, logs, shown, picked, ticked, marks, pins, drag, model, kit) => {
         if (!data || !x || !y) return unchanged();
-        const view = JSON.stringify([x, y, colour, size, logs, chosen]);
+        const view = JSON.stringify([x, y, colour, size, logs]);
         if (state.base === null || state.data !== data || state.view !== view)
-            Object.assign(state, { data, view, base: draw(data, x, y, colour, size, logs, chosen, table, kit) });
+            Object.assign(state, { data, view, base: draw(data, x, y, colour, size, logs, kit) });
         const next = compose(state.base, shown, picked, ticked, marks, pins, drag, model), drawn = plot();
         if (!drawn || !drawn.data || !drawn.data.length) return next;
         // Through the component, each change would be copied and announced on its way: half of what a reader waits for.
@@ -191,7 +189,6 @@ window.calibroscopeAtlas = (() => {
         const keep = unchanged(), by = trigger();
         if (!by || !clicks.some(Boolean)) return [keep, keep, keep, keep, keep, keep];
         const preset = table.find((one) => one.name === by.name);
-        if (!preset.drawable) return [keep, keep, keep, keep, keep, preset.name];
         return [preset.x, preset.y, preset.colour, preset.size || null, preset.logs, preset.name];
     };
 

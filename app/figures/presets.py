@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from app.figures.scatter import View
-from backend.glossary import METRIC
 
 
 @dataclass(frozen=True)
@@ -16,12 +15,7 @@ class Preset:
     view: View
     sentences: str
     missing: str = ""
-    """Why it cannot be drawn, where its metrics are not measured by this version at all."""
-
-    @property
-    def is_drawable(self) -> bool:
-        """Whether all its metrics exist; whether a run has measured them is the run's affair."""
-        return all(name in METRIC for name in self.view.metrics())
+    """Why a run may have no values for it."""
 
 
 PRESETS: tuple[Preset, ...] = (

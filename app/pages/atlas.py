@@ -156,9 +156,9 @@ def _register_browser() -> None:
         here + "figure",
         Output(GRAPH, "figure"),
         Input(COLUMNS, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
-        Input(LOGS, "value"), Input(CHOSEN, "data"), Input(SHOWN, "value"), Input(PICKED, "data"),
+        Input(LOGS, "value"), Input(SHOWN, "value"), Input(PICKED, "data"),
         Input(TABLE, "selectedRows"), Input(atlas_search.MARKS, "data"), Input(pins.STORE, "data"),
-        Input(DRAG, "value"), State(MODEL, "value"), State(PRESET_TABLE, "data"), State(KIT, "data"),
+        Input(DRAG, "value"), State(MODEL, "value"), State(KIT, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
@@ -231,7 +231,7 @@ def layout(**address: str) -> Component:
     asked = read(**address)
     presets = [
         {"name": p.name, "x": p.view.x, "y": p.view.y, "colour": p.view.colour, "size": p.view.size,
-         "logs": logs(p.view), "drawable": p.is_drawable}
+         "logs": logs(p.view)}
         for p in PRESETS
     ]  # fmt: skip
     main = html.Div([*views.figure_area(asked), section(asked.sort, asked.columns)], id=MAIN, hidden=True)
@@ -259,8 +259,6 @@ def layout(**address: str) -> Component:
 async def _explained(client: AsyncClient, run: int, view: View, name: str | None) -> tuple[Any, Any]:
     """What to look for, and above the figure what keeps it from being drawn."""
     preset = PRESETS_BY_NAME.get(name or "")
-    if preset is not None and not preset.is_drawable:
-        return views.undrawable(preset), preset.sentences
     try:
         data = await client.send(calls.columns(run, view.metrics()))
         note = views.note(data, view, await client.send(calls.run(run)))

@@ -38,8 +38,8 @@ class Asked:
 def read(**address: str | None) -> Asked:
     """From an address's parameters."""
     named = PRESET.get(address.get("preset") or "")
-    view = _view(address) or (named.view if named is not None and named.is_drawable else START.view)
-    if named is not None and named.is_drawable and (named.view.x, named.view.y) != (view.x, view.y):
+    view = _view(address) or (named.view if named is not None else START.view)
+    if named is not None and (named.view.x, named.view.y) != (view.x, view.y):
         named = None
     hidden = (address.get("hide") or "").split(",")
     picked = [name for name in (address.get("pick") or "").split(",") if _NEURON.fullmatch(name)]

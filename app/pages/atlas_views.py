@@ -58,10 +58,8 @@ def controls(asked: Asked, search: Component) -> Component:
 def _preset_button(preset: Preset) -> Component:
     button = dmc.Button(
         preset.label, id={"type": PRESET, "name": preset.name}, variant="default", size="compact-sm",
-        className="" if preset.is_drawable else "undrawable",
     )  # fmt: skip
-    subject = preset.subject if preset.is_drawable else f"{preset.subject} (not measured)"
-    return dmc.Tooltip(button, label=subject, withArrow=True)
+    return dmc.Tooltip(button, label=preset.subject, withArrow=True)
 
 
 def figure_tools(asked: Asked) -> Component:
@@ -164,12 +162,13 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
         return empty("Being measured", f"{names}: not measured yet ({progress}). This view fills by itself.")
     if run.status == "finished" and FREQUENCY_METRICS.intersection(unmeasured):
         return empty("Not measured", f"{PRESETS_BY_NAME['figure-3b'].missing} A run with another --seed measures them.")
+    if run.status == "finished" and "induction_change" in unmeasured:
+        return empty(
+            "Not measured",
+            f"{PRESETS_BY_NAME['figure-11'].missing} To have it here, for every neuron of this run:",
+            f"calibroscope precompute … --induction 20, or on the page Induction “Run as a job” for run {run.id}",
+        )
     return empty("Not measured", f"This run is {run.status} and has no values for: {names}. Run it again to resume it.")
-
-
-def undrawable(preset: Preset) -> Component:
-    """Instead of a figure whose metrics do not exist here."""
-    return empty(f"{preset.label} cannot be shown", preset.missing)
 
 
 def sentences(view: View, preset: Preset | None = None) -> str:

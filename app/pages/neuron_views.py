@@ -41,7 +41,12 @@ _BUCKETS = {
     "median": "Median contexts",
     "random": "Random contexts",
 }
-_STAGES = {"effects": "Effects of ablating it", "weights": "Weights", "activations": "Activations"}
+_STAGES = {
+    "effects": "Effects of ablating it",
+    "weights": "Weights",
+    "activations": "Activations",
+    "induction": "On repeated text",
+}
 _ACROSS = 0.05
 """A cosine with the token-frequency direction below which its sign says nothing."""
 _CHANGED_WEIGHTS = 0.01

@@ -51,7 +51,7 @@ async def test_an_address_is_read_whole() -> None:
         ({}, atlas_state.START.view, None),
         ({"preset": "figure-1"}, PRESETS[0].view, "figure-1"),
         ({"preset": "figure-3b"}, PRESETS[3].view, "figure-3b"),
-        ({"preset": "figure-11"}, atlas_state.START.view, "figure-11"),
+        ({"preset": "figure-11"}, PRESETS[4].view, "figure-11"),
         ({"preset": "figure-1", "x": "weight_norm", "y": "logit_var"}, View("weight_norm", "logit_var", "class"), None),
         ({"preset": "nonsense", "x": "weight_norm"}, atlas_state.START.view, None),
         ({"hide": "everything", "sort": "'; drop table", "size": "class"}, atlas_state.START.view, None),
@@ -83,10 +83,10 @@ async def test_a_view_is_explained_and_one_that_cannot_be_drawn_says_why() -> No
     note, words = await atlas._explained(Service(**answers), 1, view, None)
     assert note is None
     assert METRIC["total_effect"].sentence in words
-    note, words = await atlas._explained(Service(), 1, view, "figure-11")
+    older = {**answers, "columns": lambda call: sample.columns(call.params["name"], measured=False)}
+    note, words = await atlas._explained(Service(**older), 1, PRESETS[4].view, "figure-11")
     assert "has not run" in _text(note)
     assert "Look" in words
-    older = {**answers, "columns": lambda call: sample.columns(call.params["name"], measured=False)}
     note, words = await atlas._explained(Service(**older), 1, PRESETS[3].view, "figure-3b")
     assert "no frequency metrics" in _text(note)
     assert "Look" in words
