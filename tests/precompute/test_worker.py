@@ -1,0 +1,214 @@
+"""The worker: jobs done, resumed, cancelled and failed; the results over HTTP."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.atlas.store import Atlas
+from backend.core import induction as science
+from backend.live.engine import LiveEngine
+from backend.schemas import InductionChange, InductionEvent
+from backend.service import create_service
+from backend.settings import Settings
+from precompute import induction
+from precompute.progress import Silent
+from precompute.worker import Worker, measure_induction
+from tests.conftest import TinyAtlas
+
+EVERY = [part for group in induction.GROUPS for part in group]
+
+
+@pytest.fixture
+def own(tiny_atlas: TinyAtlas, tmp_path: Path) -> Path:
+    """An atlas of one's own to write to."""
+    with Atlas.open(tiny_atlas.path) as _:
+        shutil.copy(tiny_atlas.path, tmp_path / "own.db")
+        for part in ("-wal", "-shm"):
+            if (wal := Path(f"{tiny_atlas.path}{part}")).exists():
+                shutil.copy(wal, tmp_path / f"own.db{part}")
+    return tmp_path / "own.db"
+
+
+@pytest.fixture
+def client(own: Path, tmp_path: Path) -> Iterator[TestClient]:
+    engine = LiveEngine(tmp_path / "cache", device="cpu")
+    with TestClient(create_service(Settings(atlas=str(own)), engine=engine)) as client:
+        yield client
+    engine.close()
+
+
+def worker(atlas: Atlas, cache: Path) -> Worker:
+    return Worker(atlas, cache, Silent(), "cpu")
+
+
+def asked(client: TestClient, model: str, **changes: Any) -> dict[str, Any]:
+    body = {"source": "synthetic", "sequences": 6, "span": 8, "parts": EVERY, "top_heads": 2} | changes
+    answer = client.post("/api/v1/jobs", json={"model": model, "induction": body})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def events(client: TestClient, job: int) -> list[Any]:
+    lines = client.get(f"/api/v1/jobs/{job}/events").text.split("\n\n")
+    return [InductionEvent.model_validate_json(line.removeprefix("data: ")).root for line in lines if line]
+
+
+def test_a_job_is_queued_done_and_read(client: TestClient, own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    job = asked(client, tiny_atlas.slug)
+    assert (job["status"], job["run"]) == ("queued", tiny_atlas.run)
+    assert asked(client, tiny_atlas.slug)["id"] == job["id"], "not twice"
+    with Atlas.open(own) as atlas:
+        assert worker(atlas, tmp_path / "cache").work(once=True) == 1
+    read = client.get(f"/api/v1/jobs/{job['id']}").json()
+    assert (read["status"], read["progress"], read["message"]) == ("finished", 1.0, None)
+    found = events(client, job["id"])
+    kinds = [event.kind for event in found]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "end"
+    assert kinds.count("heads") == 1
+    assert set(kinds) == {"start", "curves", "clip", "change", "heads", "knockout", "attribution", "end"}
+    assert {event.how for event in found if event.kind == "knockout"} == {"bos", "mean_output"}
+
+
+def test_the_change_of_activation_becomes_a_column_of_the_run(
+    client: TestClient, own: Path, tiny_atlas: TinyAtlas, tmp_path: Path
+) -> None:
+    address = f"/api/v1/runs/{tiny_atlas.run}/columns?name=induction_change&name=total_effect"
+    before = client.get(address).json()
+    assert set(before["columns"]["induction_change"]) == {None}
+    job = asked(client, tiny_atlas.slug, parts=["change"])
+    with Atlas.open(own) as atlas:
+        worker(atlas, tmp_path / "cache").work(once=True)
+    change = next(event for event in events(client, job["id"]) if isinstance(event, InductionChange))
+    after = client.get(address).json()
+    assert after["columns"]["induction_change"] == pytest.approx(change.change)
+    assert after["columns"]["total_effect"] == before["columns"]["total_effect"]
+    assert after["revision"] != before["revision"], "pages fetch it again"
+
+
+def test_an_interrupted_job_goes_on_where_it_stopped(
+    client: TestClient, own: Path, tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = asked(client, tiny_atlas.slug)
+    measured: list[frozenset[str]] = []
+
+    class Stopping(science.Experiment):
+        def __init__(self, model: Any, repeats: Any, plan: science.Plan) -> None:
+            measured.append(plan.parts)
+            if "bos" in plan.parts and len(measured) < 4:
+                raise KeyboardInterrupt
+            super().__init__(model, repeats, plan)
+
+    monkeypatch.setattr(induction, "Experiment", Stopping)
+    with Atlas.open(own) as atlas:
+        with pytest.raises(KeyboardInterrupt):
+            worker(atlas, tmp_path / "cache").work(once=True)
+        assert atlas.job(job["id"]).status == "queued"
+        assert atlas.job(job["id"]).parts_done == ["start", "curves", "heads"]
+        kept = atlas.job_events(job["id"])
+        worker(atlas, tmp_path / "cache").work(once=True)
+        assert atlas.job_events(job["id"])[: len(kept)] == kept
+        assert atlas.job(job["id"]).status == "finished"
+    assert [sorted(parts) for parts in measured[3:]] == [["bos"], ["mean_output"], ["attribution"]]
+
+
+def test_a_cancelled_job_stops_and_keeps_what_it_found(
+    client: TestClient, own: Path, tiny_atlas: TinyAtlas, tmp_path: Path
+) -> None:
+    job = asked(client, tiny_atlas.slug)["id"]
+    with Atlas.open(own) as atlas:
+        told = atlas.tell_job
+
+        def cancelling(number: int, progress: float, doing: str) -> bool:
+            if progress > 0.25:
+                client.post(f"/api/v1/jobs/{number}/cancel")
+            return told(number, progress, doing)
+
+        atlas.tell_job = cancelling  # type: ignore[method-assign]
+        worker(atlas, tmp_path / "cache").work(once=True)
+        assert atlas.job(job).status == "cancelled"
+        assert "curves" in atlas.job(job).parts_done
+        assert "attribution" not in atlas.job(job).parts_done
+    last = events(client, job)[-1]
+    assert (last.kind, last.problem.detail) == ("problem", "The job was cancelled.")
+
+
+def test_a_job_that_cannot_be_done_fails_with_its_sentence_and_the_worker_goes_on(
+    own: Path, tiny_atlas: TinyAtlas, tmp_path: Path
+) -> None:
+    with Atlas.open(own) as atlas:
+        bad = {"source": "synthetic", "span": 200, "parts": ["curves"], "run": tiny_atlas.run}
+        broken = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, bad).id
+        good = bad | {"span": 4, "sequences": 2}
+        other = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, good).id
+        assert worker(atlas, tmp_path / "cache").work(once=True) == 2
+        assert atlas.job(broken).status == "failed"
+        assert atlas.job(broken).message
+        assert atlas.job(other).status == "finished"
+
+
+def test_more_text_than_the_sample_comes_from_the_corpus(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    with Atlas.open(own) as atlas:
+        job = atlas.add_job(
+            "induction", tiny_atlas.slug, tiny_atlas.run,
+            {"source": "natural", "span": 2, "sequences": 30, "parts": ["change"], "run": tiny_atlas.run},
+        ).id  # fmt: skip
+        worker(atlas, tmp_path / "cache").work(once=True)
+        record = atlas.job(job)
+        assert record.status == "finished", record.message
+        start = json.loads(atlas.job_events(job)[0])
+        searched = int(start["told"].split("(")[1].split(" were")[0])
+        assert searched > len(atlas.sequences(tiny_atlas.run, 1)), "the whole corpus was searched"
+
+
+def test_precompute_measures_induction_once(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    with Atlas.open(own) as atlas:
+        for _ in range(2):
+            measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
+        assert [job.status for job in atlas.jobs(10)] == ["finished"]
+        assert np.isfinite(atlas.columns(tiny_atlas.run, ["induction_change"])["induction_change"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "status"),
+    [
+        ({}, {}, 201),
+        ({"host": "0.0.0.0"}, {}, 403),
+        ({"host": "0.0.0.0", "api_key": "s3cret"}, {}, 403),
+        ({"host": "0.0.0.0", "api_key": "s3cret"}, {"X-API-Key": "wrong"}, 403),
+        ({"host": "0.0.0.0", "api_key": "s3cret"}, {"X-API-Key": "s3cret"}, 201),
+        ({"api_key": "s3cret"}, {}, 403),
+    ],
+)
+def test_writing_needs_the_key(
+    settings: dict[str, Any], headers: dict[str, str], status: int, own: Path, tiny_atlas: TinyAtlas, tmp_path: Path
+) -> None:
+    engine = LiveEngine(tmp_path / "cache", device="cpu")
+    with TestClient(create_service(Settings(atlas=str(own), **settings), engine=engine)) as client:
+        body = {"model": tiny_atlas.slug, "induction": {"source": "random", "span": 4}}
+        answer = client.post("/api/v1/jobs", json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert client.get("/api/v1/jobs").status_code == 200, "reading is free"
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "nobody", "induction": {}}, 404),
+        ({"model": "llama", "induction": {"sequences": 2_001}}, 422),
+        ({"model": "llama", "induction": {"neurons": ["1.3", "x"]}}, 422),
+        ({"model": "llama", "induction": {"run": 99}}, 404),
+        ({"model": "llama", "kind": "theft", "induction": {}}, 422),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_it_waits(body: dict[str, Any], status: int, client: TestClient) -> None:
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == status, answer.text
+    assert client.get("/api/v1/jobs").json()["jobs"] == []
