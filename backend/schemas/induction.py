@@ -38,7 +38,7 @@ class InductionRequest(Wire):
     heads: Annotated[list[HeadName], Field(default_factory=list, max_length=6)]
     """Instead of the heads with the highest prefix-matching scores."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    run: int | None = None
+    run: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
     """Whose corpus, classes and reference means are used; null for the model's latest run."""
 
 

@@ -231,7 +231,7 @@ def test_an_error_on_the_way_ends_the_stream_with_a_problem(
         ({"span": 9, "neurons": ["0.1"]}, 422, "not of the last layer"),
         ({"span": 9, "heads": ["L0H99"]}, 422, "Head L0H99 does not exist"),
         ({"span": 9, "run": 999}, 404, "no run 999"),
-        ({"span": 9, "run": 2**40}, 404, "no run"),
+        ({"span": 9, "run": 2**70}, 422, "run"),
         ({"source": "text"}, 422, "no text to look for repeats in"),
         ({"source": "text", "text": "abc"}, 422, "come twice"),
         ({"source": "natural", "span": 15}, 422, "smaller span"),
