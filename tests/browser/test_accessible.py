@@ -35,7 +35,7 @@ def _open(page: Page, site: Site, path: str) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", "/glossary", "/no/such/page"])
+@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", "/frequency", "/glossary", "/no/such/page"])
 def test_axe_finds_nothing_serious(path: str, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, dark=dark)
     page = context.new_page()
