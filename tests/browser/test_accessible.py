@@ -30,6 +30,8 @@ def _open(page: Page, site: Site, path: str) -> None:
         expect(page.locator(".strip.clickable").first).to_be_visible(timeout=60_000)
         page.locator(".strip.clickable [data-token='2']").first.click()
         expect(page.locator("#lab-who tbody tr").first).to_be_visible()
+    elif path == "/frequency":
+        page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path.startswith("/m/"):
         page.wait_for_selector(".panel .js-plotly-plot")
 
