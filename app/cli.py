@@ -1,4 +1,4 @@
-"""The `calibroscope` command: demo, precompute, serve, export, models.
+"""The `calibroscope` command: demo, precompute, serve, export, reproduce, models.
 
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """

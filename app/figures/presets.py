@@ -52,7 +52,7 @@ PRESETS: tuple[Preset, ...] = (
         View("freq_mediated", "abs_delta_kl", "class", y_log=True),
         "How much of a neuron's effect goes through the direction of token frequency, against how far it moves the "
         "prediction from or to the frequencies. Look at the upper right for token-frequency neurons (green), which "
-        "move the prediction to common tokens or from them, and at how far up entropy neurons (red) get without it.",
+        "move the prediction to common tokens or from them, and at how far up entropy neurons (orange) get without it.",
         "This run has no frequency metrics: no token frequencies were counted for it, so neither the share mediated "
         "by them nor the divergence from them was measured.",
     ),

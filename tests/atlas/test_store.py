@@ -199,6 +199,36 @@ def test_migrations_make_exactly_the_schema(atlas: Atlas, tmp_path: Path) -> Non
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
+def test_token_frequencies_come_from_the_run_that_has_them(atlas: Atlas) -> None:
+    assert atlas.run_with_frequencies("tiny", None) is None
+    older = atlas.begin_run(PLAN).id
+    assert atlas.unigram(older) is None
+    with atlas.writing() as writer:
+        writer.put_unigram(older, np.array([0.5, 0.25, 0.25]))
+        writer.put_unigram(older, np.array([0.25, 0.25, 0.5]))
+    newer = atlas.begin_run(replace(PLAN, seed=1)).id
+    found = atlas.unigram(older)
+    assert found is not None
+    assert (found.tolist(), found.dtype) == ([0.25, 0.25, 0.5], np.float32)
+    chosen = atlas.run_with_frequencies("tiny", None)
+    assert chosen is not None
+    assert chosen.id == older, "the newer run has none"
+    assert atlas.run_with_frequencies("tiny", newer) is None, "another run's are not passed off as its own"
+    with pytest.raises(NotInAtlas, match="not of 'other'"):
+        atlas.run_with_frequencies("other", older)
+    with pytest.raises(NotInAtlas, match="no run 77"):
+        atlas.run_with_frequencies("tiny", 77)
+
+
+def test_the_newest_finished_run_of_the_last_layer_is_found(atlas: Atlas) -> None:
+    unfinished = atlas.begin_run(PLAN).id
+    assert atlas.finished_run("tiny") is None
+    atlas.finish_run(unfinished)
+    atlas.finish_run(atlas.begin_run(replace(PLAN, layer=0)).id)
+    for name in ("tiny", "Tiny", "/models/tiny"):
+        assert atlas.finished_run(name) == unfinished, "the newer one is of an earlier layer"
+
+
 def test_the_reference_mean_tells_where_it_comes_from(atlas: Atlas) -> None:
     means, where = atlas.reference_means("tiny", None)
     assert means is None

@@ -36,6 +36,8 @@ def _open(page: Page, site: Site, path: str) -> None:
     elif path.startswith("/induction"):
         expect(page.get_by_text("Measured in")).to_be_visible(timeout=120_000)
         expect(page.locator(".page-main .js-plotly-plot").last).to_be_visible()
+    elif path == "/frequency":
+        page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path.startswith("/m/"):
         page.wait_for_selector(".panel .js-plotly-plot")
 
@@ -43,7 +45,15 @@ def _open(page: Page, site: Site, path: str) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(
     "path",
-    ["/", "/m/llama/n/1/3", "/lab?neuron=1.3", pytest.param(INDUCTION, id="/induction"), "/glossary", "/no/such/page"],
+    [
+        "/",
+        "/m/llama/n/1/3",
+        "/lab?neuron=1.3",
+        pytest.param(INDUCTION, id="/induction"),
+        "/frequency",
+        "/glossary",
+        "/no/such/page",
+    ],
 )
 def test_axe_finds_nothing_serious(path: str, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, dark=dark)

@@ -52,6 +52,13 @@ def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Cal
     return columns | {"freq_alignment": alignment(readout.W_out, readout.W_U, unigram).numpy()}
 
 
+def _mean_prediction(model: AnalysisModel, config: RunConfig, folder: Path) -> np.ndarray:
+    tokens = torch.from_numpy(pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0))
+    readout, residual = model.readout, model.trace(tokens).residual.flatten(0, 1)
+    centred = readout.centred(residual)
+    return readout.logits(centred, readout.scale(centred)).double().softmax(dim=1).mean(dim=0).numpy()
+
+
 def _assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     for name in NAMES:
         np.testing.assert_allclose(found[name], expected[name], atol=5e-6, rtol=5e-4, err_msg=name)
@@ -63,6 +70,10 @@ def test_the_models_own_mean_prediction_is_the_default(
     found, told, kl = _run(config, tmp_path)
     expected = _expected(tiny_model("llama"), config, tmp_path, lambda p: Unigram.of_mean(p.sum(dim=0)))
     _assert_same(found, expected)
+    with Atlas.open(tmp_path / "a.db", read_only=True) as atlas:
+        kept = atlas.unigram(1)
+    mean = _mean_prediction(tiny_model("llama"), config, tmp_path)
+    np.testing.assert_allclose(kept, mean, rtol=1e-4, err_msg="P_freq itself is kept with the run")
     assert "the model's mean prediction over the sample" in str(told["frequency_source"])
     assert bool((kl >= 0).all())
     assert len(kl) > 60
