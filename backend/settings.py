@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
 
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _no_empty_key(cls, value: object) -> object:
+        """An empty variable sets no key: anybody could send an empty one."""
+        return None if value == "" else value
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

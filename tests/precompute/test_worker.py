@@ -180,6 +180,7 @@ def test_precompute_measures_induction_once(own: Path, tiny_atlas: TinyAtlas, tm
     [
         ({}, {}, 201),
         ({"host": "0.0.0.0"}, {}, 403),
+        ({"host": "0.0.0.0", "api_key": ""}, {"X-API-Key": ""}, 403),
         ({"host": "0.0.0.0", "api_key": "s3cret"}, {}, 403),
         ({"host": "0.0.0.0", "api_key": "s3cret"}, {"X-API-Key": "wrong"}, 403),
         ({"host": "0.0.0.0", "api_key": "s3cret"}, {"X-API-Key": "s3cret"}, 201),
