@@ -65,7 +65,7 @@ def differences(report: Report) -> list[str]:
 def html_page(report: Report) -> str:
     """index.html, beside which plotly.min.js and figures/ lie."""
     title = f"Confidence regulation neurons in {report.models[0].model.name}"
-    parts = "\n".join(_html_part(one) for one in report.written)
+    parts = "\n".join(_html_part(one, report) for one in report.written)
     listed = "".join(f"<li>{escape(line)}</li>" for line in (*summary(report), *differences(report)))
     stills = f'<p class="quiet">{escape(report.no_stills)}</p>' if report.no_stills else ""
     return f"""<!DOCTYPE html>
@@ -80,7 +80,7 @@ Calibroscope, and its claims beside what was measured. {escape(_tally(report))}<
 """
 
 
-def _html_part(one: Written) -> str:
+def _html_part(one: Written, report: Report) -> str:
     rows = "".join(
         f"<tr><td>{escape(c.claim.says)}{escape(_source(c))}</td><td>{escape(c.claim.stated_for)}</td>"
         f'<td class="{_mark(c)}">{escape(c.verdict)}</td><td>{escape(c.finding.measured)}</td></tr>'
@@ -90,14 +90,15 @@ def _html_part(one: Written) -> str:
     table = (
         f'<div class="frame"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>' if rows else ""
     )
-    return f"<section><h2>{escape(_heading(one))}</h2>{table}{_html_figure(one)}</section>"
+    return f"<section><h2>{escape(_heading(one))}</h2>{table}{_html_figure(one, report)}</section>"
 
 
-def _html_figure(one: Written) -> str:
+def _html_figure(one: Written, report: Report) -> str:
     if one.drawn is None:
         return f'<p class="quiet">Not drawn: {escape(one.missing)}</p>'
     figure = one.drawn.figure.to_html(full_html=False, include_plotlyjs=False, config=GRAPH_CONFIG, div_id=one.name)
-    links = " · ".join(f'<a href="figures/{one.name}.{kind}">{kind.upper()}</a>' for kind in ("html", "svg", "csv"))
+    kinds = ("html", "csv") if report.no_stills else ("html", "svg", "csv")
+    links = " · ".join(f'<a href="figures/{one.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
     return f'<div class="frame">{figure}</div><p class="quiet">{links}</p>'
 
 
