@@ -55,7 +55,8 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
     found = httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/neurons/{name}").json()["row"]["metrics"]
     shown = page.locator(".card", has_text="Total effect TE").locator(".card-value").inner_text()
     assert numbers_in(shown)[0] == pytest.approx(found["total_effect"], abs=2 * found["total_effect_se"] + 1e-6)
-    assert page.locator(".panel .js-plotly-plot").count() == 6, "figures 2c, 2d, 4a, 4c, the histogram and the tokens"
+    figures = "2c, 2d, 3c, 4a, 4c, the histogram and the tokens"
+    assert page.locator(".panel .js-plotly-plot").count() == 7, figures
     assert page.locator(".strip").count() > 5
 
     page.get_by_role("link", name="Try it in the Text lab").click()
