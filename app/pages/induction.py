@@ -76,6 +76,7 @@ def layout_of(found: Opened) -> Component:
             html.Div(id=ids.MESSAGE),
             html.Div([] if found.problem is None else failure(found.problem)),
             html.Div(id=ids.NOTICE, **{"aria-live": "polite"}),
+            html.Details([html.Summary("Results in the atlas"), html.Div(id=ids.JOBS)], open=found.job is None),
             *for_writing(),
             html.Div(id=ids.FAILED),
             html.Div(views.introduction(), id=ids.INTRODUCTION),

@@ -34,9 +34,8 @@ def controls(asked: Asked) -> html.Aside:
             html.P(id=ids.DOING, className="quiet"),
             dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),
             html.P(id=ids.SAID, className="quiet", role="status"),
-            html.Section([html.H2("Results in the atlas"), html.Div(id=ids.JOBS)], className="kept-results"),
         ],
-        className="controls", **{"aria-label": "What repeats and what is measured"},
+        className="controls induction-controls", **{"aria-label": "What repeats and what is measured"},
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def for_writing() -> list[Component]:
     """What a page that writes to the service has: a signal that jobs have changed, errors, and room for the key."""
     key = dmc.PasswordInput(
         id=KEY, label="Service key", description="Sent with what you write. Kept until this tab is closed.", w=320,
-        maxLength=200, visibilityToggleButtonProps={"aria-label": "Show the key"},
+        autoComplete="off", visibilityToggleButtonProps={"aria-label": "Show the key"},
     )  # fmt: skip
     return [dcc.Store(id=CHANGED), html.Div(id=FAILED), html.Div(key, id=KEY_BOX, hidden=True, className="key-box")]
 
@@ -159,6 +159,7 @@ def table(jobs: Sequence[Job]) -> Component:
 
 def _row(job: Job, jobs: Sequence[Job]) -> Component:
     waits, run = hint(job, jobs), "" if job.run is None else f", run {job.run}"
+    word = "Results" if job.status == "finished" else "What there is"
     doing = [html.P(job.doing, className="quiet")] if job.status == "running" else []
     cells: list[list[Component | str]] = [
         [what(job), html.P(f"{size(job)} · {job.model}{run}", className="quiet")],
@@ -168,8 +169,8 @@ def _row(job: Job, jobs: Sequence[Job]) -> Component:
             *([html.P(waits, className="quiet")] if waits else []),
             *([html.P(job.message, className="job-message")] if job.message else []),
         ],
-        [dcc.Link("Results" if job.status == "finished" else "Show", href=address(job),
-                  **{"aria-label": f"Results of job {job.id}"}), *canceller(job)],
+        [dcc.Link([word, html.Span(f" of job {job.id}", className="visually-hidden")], href=address(job)),
+         *canceller(job)],
     ]  # fmt: skip
     return html.Tr(
         [html.Th(job.id, scope="row", role="rowheader"), *(html.Td(cell, role="cell") for cell in cells)], role="row"
