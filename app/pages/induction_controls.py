@@ -29,7 +29,7 @@ def controls(asked: Asked) -> html.Aside:
                 ],
                 gap="xs", grow=True,
             ),
-            dmc.Button("Run as a job", id=ids.QUEUE, variant="light"),
+            dmc.Button("Run as a job", id=ids.QUEUE, variant="outline"),
             dmc.Progress(id=ids.PROGRESS, value=0, size="md", **{"aria-label": "Progress of the run"}),
             html.P(id=ids.DOING, className="quiet"),
             dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),

@@ -118,11 +118,11 @@ def notice(job: Job, jobs: Sequence[Job], *, by_itself: bool) -> Component:
     if by_itself:
         first = (
             f"These results were in the atlas already: job {job.id} measured them for run {job.run} on "
-            f"{when(job.finished_at or job.created_at)}. Change anything at the left and press Run for your own."
+            f"{when(job.finished_at or job.created_at)}. Change the controls and press Run for your own."
         )
     else:
         run = "" if job.run is None else f", with run {job.run}"
-        first = f"Job {job.id} ({status(job)}), asked for on {when(job.created_at)}{run}."
+        first = f"Job {job.id} ({job.status}), asked for on {when(job.created_at)}{run}."
     waits = hint(job, jobs)
     return html.Div(
         [

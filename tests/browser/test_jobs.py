@@ -232,6 +232,9 @@ def test_jobs_in_every_state_fit_and_can_be_read(
         over = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{path} scrolls sideways"
         assert _violations(seen.page) == [], path
+    box = seen.page.get_by_role("button", name="Run as a job").bounding_box()
+    assert box is not None
+    assert box["height"] > 24, "the column's buttons are not squeezed"
     context.close()
     assert seen.errors == []
     assert seen.elsewhere == []
