@@ -2,9 +2,10 @@
 // the order of their names, has it before those that use it.
 window.calibroscopeStream = (() => {
     const API = "/api/v1";
-    const post = (path, body, signal) => fetch(API + path, {
-        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
+    const post = (path, body, signal, headers = {}) => fetch(API + path, {
+        method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body), signal,
     });
+    const get = (path, signal) => fetch(API + path, { signal });
     const refused = async (answer) => {
         try { return (await answer.json()).detail; } catch { return "The service answered " + answer.status + "."; }
     };
@@ -27,5 +28,5 @@ window.calibroscopeStream = (() => {
         error.append(what, sentence);
         place.append(error);
     };
-    return { post, refused, events, failed };
+    return { get, post, refused, events, failed };
 })();

@@ -24,15 +24,20 @@
         neurons: now.neurons, parts: now.parts, top_heads: now.top, heads: now.heads, seed: now.seed,
         run: Number(now.run),
     });
-    const refusal = (now) => {
+    const refusal = (now, most = Infinity) => {
         if (!now.model || !now.run) return "There is no run to measure with yet.";
         if (!now.parts.length) return "Tick at least one part.";
         if (now.source === "text" && !now.text.trim()) return "Write or paste a text in which something repeats first.";
+        if (now.sequences > most)
+            return "At most " + most + " sequences are run while you wait. For more, press “Run as a job”.";
         return null;
     };
 
     // ---- the address
     const addressOf = (now) => {
+        const shown = byId("root") && byId("root").shown;
+        if (shown && window.calibroscopeInductionJobs.sameRequest(shown, now))
+            return { address: "/induction?job=" + shown.job, cut: false };
         const query = new URLSearchParams({
             model: now.model, run: now.run, source: now.source, sequences: now.sequences, span: now.span,
             seed: now.seed, neurons: now.neurons.join(","), parts: now.parts.join(","), top: now.top,
@@ -60,7 +65,8 @@
         const lists = Object.fromEntries(Object.values(LISTS).map((name) => [name, []]));
         const arrived = new Set();
         let phase = "running", waiting = 0;
-        const here = () => root.isConnected;
+        const own = (root.sink = {});  // another run may have taken the panels over
+        const here = () => root.isConnected && root.sink === own;
         const tell = () => {
             if (here()) set("phase", { data: { phase, parts: request.parts, arrived: [...arrived], run: request.run } });
         };
@@ -94,12 +100,13 @@
         };
     };
 
-    const follow = async (answer, root, into) => {
-        for await (const event of events(answer)) {
+    const counted = (event) => event.doing + " (" + event.done + " of " + event.of + ")";
+    const take = async (found, root, into, told) => {
+        for await (const event of found) {
             if (!root.isConnected) return null;
             if (event.kind === "progress") {
                 set("progress", { value: event.of ? (100 * event.done) / event.of : 0 });
-                say("doing", event.doing + " (" + event.done + " of " + event.of + ")");
+                say("doing", told(event));
             } else if (event.kind === "end" || event.kind === "problem") return event;
             else into.take(event);
         }
@@ -121,7 +128,7 @@
             const path = "/models/" + encodeURIComponent(now.model) + "/induction";
             const answer = await post(path, request, control.signal);
             if (!answer.ok) { fail(await refused(answer)); return; }
-            const last = await follow(answer, root, into);
+            const last = await take(events(answer), root, into, counted);
             if (last === undefined) fail("The connection was lost before the run had ended. Run it again.");
             else if (last && last.kind === "problem") fail(last.problem.detail);
             else if (last) {
@@ -132,28 +139,22 @@
             }
         } catch (error) {
             if (!control.signal.aborted) fail("The service could not be reached. Is it running?");
-            else if (root.isConnected) {
+            else if (root.isConnected && running === control) {
                 into.end("stopped");
                 say("doing", "");
                 say("said", "Cancelled. What had arrived is kept.");
             }
         }
     };
-    const begin = (now) => {
-        const root = byId("root"), no = refusal(now), errors = byId("failed");
-        if (!root) return;
-        if (no) {
-            errors.replaceChildren();
-            failed(errors, no);
-            return;
-        }
+    // One thing at a time fills the panels. One that is waited for can be cancelled here, and ends with the page.
+    const occupy = (root, waited, work) => {
         cancel();
         const control = (running = new AbortController());
         // Leaving the page takes its root away: the service must not go on for nobody.
         const watch = window.setInterval(() => { if (!root.isConnected) control.abort(); }, 250);
-        set("go", { loading: true });
-        set("cancel", { disabled: false });
-        measure(root, now, control).finally(() => {
+        set("go", { loading: waited });
+        set("cancel", { disabled: !waited });
+        work(control).finally(() => {
             window.clearInterval(watch);
             if (running !== control) return;
             running = null;
@@ -162,6 +163,20 @@
             set("cancel", { disabled: true });
         });
     };
+    const begin = (now) => {
+        const root = byId("root"), errors = byId("failed");
+        if (!root) return;
+        const no = refusal(now, Number(root.dataset.most));
+        if (no) {
+            errors.replaceChildren();
+            failed(errors, no);
+            return;
+        }
+        root.shown = null;
+        set("shown", { data: null });
+        occupy(root, true, (control) => measure(root, now, control));
+        write(now);
+    };
 
     const copied = async (link) => {
         try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
@@ -169,9 +184,19 @@
     const linkedText = () => new URLSearchParams(window.location.hash.slice(1)).get("text");
 
     window.calibroscopeInduction = {
+        // for induction_jobs.js
+        parts: {
+            set, byId, say, asked, bodyOf, refusal, sink, take, occupy, write: () => { if (current) write(current); },
+        },
         follow(...given) {
-            const root = byId("root"), auto = given.pop();
+            const root = byId("root"), job = given.pop(), auto = given.pop();
             if (!root) return nothing();
+            if (root.visit !== root.dataset.visit)  // drawn anew, perhaps in the same element
+                Object.assign(root, { visit: root.dataset.visit, begun: false, linked: undefined, shown: null });
+            if (job && !root.begun) {
+                root.begun = true;
+                window.calibroscopeInductionJobs.show(root, job.job);
+            }
             let now = asked(given);
             if (root.linked === undefined) {
                 root.linked = now.source === "text" ? linkedText() : null;

@@ -5,6 +5,7 @@ the callbacks here draw what is in the stores.
 """
 
 from typing import Any
+from uuid import uuid4
 
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
@@ -16,9 +17,13 @@ from app.pages import induction_ids as ids
 from app.pages import induction_views as views
 from app.pages.atlas_views import options, run_label
 from app.pages.induction_controls import controls
+from app.pages.induction_jobs import Opened, opened
+from app.pages.induction_jobs import register as register_jobs
 from app.pages.induction_state import APART, MOST_HEADS, SPANS, awaited, is_name, read
+from app.pages.jobs_views import for_writing
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import (
+    MAX_INDUCTION_SEQUENCES,
     InductionAttribution,
     InductionChange,
     InductionClip,
@@ -41,7 +46,12 @@ _REQUEST = (
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("induction", path="/induction", title="Induction · Calibroscope", layout=layout)
+
+    async def page(**address: str) -> Component:
+        return layout_of(await opened(client, **address))
+
+    register_page("induction", path="/induction", title="Induction · Calibroscope", layout=page)
+    register_jobs(app, client)
     _register_controls(app, client)
     _register_frame(app)
     _register_neurons(app, client)
@@ -50,8 +60,13 @@ def register(app: Dash, client: AsyncClient) -> None:
 
 
 def layout(**address: str) -> Component:
-    """The page, as the address asks for it."""
-    asked = read(**address)
+    """The page, as an address without a job asks for it."""
+    return layout_of(Opened(read(**address)))
+
+
+def layout_of(found: Opened) -> Component:
+    """The page, with the job that it shows first."""
+    asked = found.asked
     stores = (
         ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION,
         ids.DEFAULTS,
@@ -59,6 +74,10 @@ def layout(**address: str) -> Component:
     results = html.Div(
         [
             html.Div(id=ids.MESSAGE),
+            html.Div([] if found.problem is None else failure(found.problem)),
+            html.Div(id=ids.NOTICE, **{"aria-live": "polite"}),
+            html.Details([html.Summary("Results in the atlas"), html.Div(id=ids.JOBS)], open=found.job is None),
+            *for_writing(),
             html.Div(id=ids.FAILED),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
             html.Div(id=ids.TOLD, **{"aria-live": "polite"}),
@@ -71,11 +90,15 @@ def layout(**address: str) -> Component:
         [
             *(dcc.Store(id=name) for name in stores),
             dcc.Store(id=ids.AUTO, data=asked.go),
+            dcc.Store(id=ids.SHOWN, data=found.shown),
             dcc.Interval(id=ids.OFFER, interval=3_000),
+            dcc.Interval(id=ids.JOBS_POLL, interval=3_000, disabled=True),
             html.H1("Induction", className="visually-hidden"),
             html.Div([controls(asked), results], className="columns"),
         ],
         id=ids.ROOT,
+        # the browser may keep the element when the page is drawn anew: by this it knows
+        **{"data-visit": uuid4().hex, "data-most": str(MAX_INDUCTION_SEQUENCES)},
     )
 
 
@@ -203,10 +226,14 @@ def _register_browser() -> None:
     here = "window.calibroscopeInduction."
     clientside_callback(
         here + "follow", Output(ids.ROOT, "title"), *(Input(name, part) for name, part in _REQUEST),
-        State(ids.AUTO, "data"),
+        State(ids.AUTO, "data"), State(ids.SHOWN, "data"),
     )  # fmt: skip
     clientside_callback(
         here + "run", Output(ids.GO, "title"), Input(ids.GO, "n_clicks"),
+        *(State(name, part) for name, part in _REQUEST), prevent_initial_call=True,
+    )  # fmt: skip
+    clientside_callback(
+        "window.calibroscopeInductionJobs.queue", Output(ids.QUEUE, "title"), Input(ids.QUEUE, "n_clicks"),
         *(State(name, part) for name, part in _REQUEST), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(

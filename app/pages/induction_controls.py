@@ -6,9 +6,9 @@ from dash import html
 from app.pages import induction_ids as ids
 from app.pages.induction_state import MOST_HEADS, MOST_SEED, Asked
 from app.pages.induction_views import part_choices
-from backend.schemas import MAX_INDUCTION_NEURONS, MAX_INDUCTION_SEQUENCES, MAX_SPAN
+from backend.schemas import MAX_INDUCTION_NEURONS, MAX_INDUCTION_SEQUENCES, MAX_JOB_SEQUENCES, MAX_SPAN
 
-_SOURCES = {
+SOURCE_LABELS = {
     "synthetic": "Corpus text, doubled",
     "random": "Random tokens, doubled",
     "natural": "Repeats in the corpus",
@@ -29,12 +29,13 @@ def controls(asked: Asked) -> html.Aside:
                 ],
                 gap="xs", grow=True,
             ),
+            dmc.Button("Run as a job", id=ids.QUEUE, variant="outline"),
             dmc.Progress(id=ids.PROGRESS, value=0, size="md", **{"aria-label": "Progress of the run"}),
             html.P(id=ids.DOING, className="quiet"),
             dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),
             html.P(id=ids.SAID, className="quiet", role="status"),
         ],
-        className="controls", **{"aria-label": "What repeats and what is measured"},
+        className="controls induction-controls", **{"aria-label": "What repeats and what is measured"},
     )  # fmt: skip
 
 
@@ -46,21 +47,25 @@ def _what_repeats(asked: Asked) -> list[object]:
         dmc.Select(id=ids.RUN, label="Run", value=asked.run, data=[asked.run] if asked.run else [],
                    allowDeselect=False),
         dmc.Select(id=ids.SOURCE, label="What repeats", value=asked.source, allowDeselect=False,
-                   data=[{"value": value, "label": label} for value, label in _SOURCES.items()]),
+                   data=[{"value": value, "label": label} for value, label in SOURCE_LABELS.items()]),
         html.Div(
-            dmc.Textarea(id=ids.TEXT, label="Text", minRows=4, maxRows=12, autosize=True,
-                         persistence="induction-text", persistence_type="local",
+            dmc.Textarea(id=ids.TEXT, label="Text", minRows=4, maxRows=12, autosize=True, value=asked.text or "",
+                         # a job's text must not drive out the one that a person has written here
+                         persistence="induction-text" if asked.text is None else False, persistence_type="local",
                          placeholder="Mr. Smith met … and Mr. Smith …"),
             id=ids.TEXT_BOX, style=own,
         ),
         html.Div(
             [
-                _whole(ids.SEQUENCES, "Sequences", asked.sequences, 1, MAX_INDUCTION_SEQUENCES),
+                _whole(ids.SEQUENCES, "Sequences", asked.sequences, 1, MAX_JOB_SEQUENCES),
                 _whole(ids.SPAN, "Tokens a repeat", asked.span, 2, MAX_SPAN),
                 _whole(ids.SEED, "Seed", asked.seed, 0, MOST_SEED),
             ],
             className="numbers",
         ),
+        html.P(f"Run takes up to {MAX_INDUCTION_SEQUENCES} sequences while you wait. A job takes up to "
+               f"{MAX_JOB_SEQUENCES:,}: a worker does it, and its results stay in the atlas, with the text if it is "
+               "your own.", className="quiet"),
     ]  # fmt: skip
 
 

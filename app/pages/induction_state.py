@@ -7,12 +7,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from backend.schemas import (
     MAX_INDUCTION_NEURONS,
-    MAX_INDUCTION_SEQUENCES,
+    MAX_JOB_SEQUENCES,
     MAX_SPAN,
     HeadName,
+    InductionJobRequest,
     InductionPart,
     InductionRequest,
     InductionSource,
+    Job,
     NeuronName,
 )
 
@@ -44,6 +46,8 @@ class Asked:
     seed: int = 0
     go: bool = False
     """Whether the run starts by itself."""
+    text: str | None = None
+    """A job's own; a person's is kept by the browser."""
 
 
 def read(**address: str | None) -> Asked:
@@ -54,7 +58,7 @@ def read(**address: str | None) -> Asked:
         model=address.get("model"),
         run=address.get("run"),
         source=source,
-        sequences=_whole(address.get("sequences"), 1, MAX_INDUCTION_SEQUENCES, _START.sequences),
+        sequences=_whole(address.get("sequences"), 1, MAX_JOB_SEQUENCES, _START.sequences),
         span=_whole(address.get("span"), 2, MAX_SPAN, SPANS[source]),
         neurons=names(address.get("neurons"), "neuron")[:MAX_INDUCTION_NEURONS],
         parts=parts or list(_START.parts),
@@ -63,6 +67,20 @@ def read(**address: str | None) -> Asked:
         seed=_whole(address.get("seed"), 0, MOST_SEED, 0),
         go=address.get("go") == "1",
     )
+
+
+def read_job(job: Job) -> Asked:
+    """As a job asks for it; the start where its request is of another time and cannot be read."""
+    run = None if job.run is None else str(job.run)
+    try:
+        request = InductionJobRequest.model_validate(job.request)
+    except ValidationError:
+        return Asked(model=job.model, run=run)
+    return Asked(
+        model=job.model, run=run, source=request.source, sequences=request.sequences, span=request.span,
+        neurons=list(request.neurons), parts=[part for part in PARTS if part in request.parts],
+        heads=list(request.heads), top_heads=request.top_heads, seed=request.seed, text=request.text,
+    )  # fmt: skip
 
 
 def names(written: str | None, kind: str) -> list[str]:

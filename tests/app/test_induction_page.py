@@ -207,7 +207,7 @@ def test_what_cannot_be_read_falls_back_to_the_start(address: dict[str, str]) ->
 def test_limits_of_an_address_are_the_services() -> None:
     asked = induction_state.read(sequences="100000", span="100000", top="99", seed="-3", neurons=",".join(
         f"29.{place}" for place in range(40)))  # fmt: skip
-    schemas.InductionRequest(
+    schemas.InductionJobRequest(
         sequences=asked.sequences, span=asked.span, top_heads=asked.top_heads, seed=asked.seed, neurons=asked.neurons
     )
     assert get_args(schemas.InductionPart) == induction_state.PARTS

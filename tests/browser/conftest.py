@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -46,13 +48,14 @@ class Visit:
     elsewhere: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
-def site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextmanager
+def serving(atlas: TinyAtlas, cache: Path, **settings: Any) -> Iterator[Site]:
+    """A site over an atlas, on a port that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    engine = LiveEngine(tmp_path_factory.mktemp("cache"), device="cpu")
-    service = create_service(Settings(atlas=str(tiny_atlas.path), port=port), engine=engine)
+    engine = LiveEngine(cache, device="cpu")
+    service = create_service(Settings(atlas=str(atlas.path), port=port, **settings), engine=engine)
     create_dashboard(AsyncClient(service=service), service)
     server = uvicorn.Server(uvicorn.Config(service, host="127.0.0.1", port=port, log_level="warning"))
 
@@ -64,10 +67,16 @@ def site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Ite
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    yield Site(f"http://127.0.0.1:{port}", tiny_atlas)
+    yield Site(f"http://127.0.0.1:{port}", atlas)
     server.should_exit = True
     thread.join(timeout=10)
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving(tiny_atlas, tmp_path_factory.mktemp("cache")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

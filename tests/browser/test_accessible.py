@@ -36,6 +36,8 @@ def _open(page: Page, site: Site, path: str) -> None:
     elif path.startswith("/induction"):
         expect(page.get_by_text("Measured in")).to_be_visible(timeout=120_000)
         expect(page.locator(".page-main .js-plotly-plot").last).to_be_visible()
+    elif path == "/jobs":
+        expect(page.get_by_text("No job yet")).to_be_visible()
     elif path == "/frequency":
         page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path.startswith("/m/"):
@@ -50,6 +52,7 @@ def _open(page: Page, site: Site, path: str) -> None:
         "/m/llama/n/1/3",
         "/lab?neuron=1.3",
         pytest.param(INDUCTION, id="/induction"),
+        "/jobs",
         "/frequency",
         "/glossary",
         "/no/such/page",

@@ -147,7 +147,7 @@ def test_the_text_survives_leaving_and_an_error(visit: Visit, site: Site) -> Non
     expect(page.locator("#lab-text")).to_have_value(too_long)
 
 
-@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab", "/induction"])
+@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab", "/induction", "/jobs"])
 @pytest.mark.parametrize(("width", "dark"), [(380, False), (380, True), (1366, True)])
 def test_every_page_fits_narrow_and_dark(path: str, width: int, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, width=width, dark=dark)

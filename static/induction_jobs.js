@@ -1,0 +1,104 @@
+// Jobs on the induction page: queued from its controls, followed into its panels; leaving the page cancels none.
+window.calibroscopeInductionJobs = (() => {
+    const { get, refused, events, failed } = window.calibroscopeStream;
+    const page = () => window.calibroscopeInduction.parts;
+    const changed = () => window.dash_clientside.set_props("jobs-changed", { data: Date.now() });
+    const LOST = "The connection was lost. The job goes on without it: load this page again to see how far it is.";
+
+    const told = (event) => event.doing + (event.done ? " (" + Math.round((100 * event.done) / event.of) + " %)" : "");
+    const follow = async (root, number, control) => {
+        const { set, byId, say, sink, take } = page(), errors = byId("failed"), path = "/jobs/" + number;
+        const ours = () => root.isConnected && !control.signal.aborted;
+        errors.replaceChildren();
+        set("progress", { value: 0 });
+        say("said", "");
+        say("doing", "");
+        let into = null;
+        const fail = (sentence) => {
+            if (!ours()) return;
+            if (into) into.end("failed");
+            say("doing", "");
+            failed(errors, sentence);
+        };
+        try {
+            const found = await get(path, control.signal);
+            if (!found.ok) { fail(await refused(found)); return; }
+            const job = await found.json();
+            root.shown = { job: number, request: job.request };
+            into = sink(root, { parts: job.request.parts || ["curves", "clip", "change"], run: job.run });
+            into.begin();
+            const answer = await get(path + "/events", control.signal);
+            if (!answer.ok) { fail(await refused(answer)); return; }
+            const last = await take(events(answer), root, into, told);
+            if (last === undefined) fail(LOST);
+            if (!last || !ours()) return;
+            const ended = last.kind === "end" ? "finished" : (await (await get(path, control.signal)).json()).status;
+            if (ended === "failed") fail(last.problem.detail);
+            else {
+                into.end(ended === "finished" ? "done" : "stopped");
+                say("doing", "");
+                say("said", ended === "finished" ? "Job " + number + " is finished." : last.problem.detail +
+                    " What it had found is shown.");
+                if (ended === "finished") set("progress", { value: 100 });
+            }
+        } catch {
+            fail(LOST);
+        } finally {
+            if (ours()) changed();
+        }
+    };
+    const show = (root, number) => {
+        root.shown = { job: number, request: null };
+        page().occupy(root, false, (control) => follow(root, number, control));
+    };
+    const add = async (root, now) => {
+        const { set, byId, bodyOf } = page(), errors = byId("failed");
+        errors.replaceChildren();
+        set("queue", { loading: true });
+        try {
+            const body = { kind: "induction", model: now.model, induction: bodyOf(now) };
+            const answer = await window.calibroscopeWrite("/jobs", body);
+            if (!root.isConnected) return;
+            if (!answer.ok) { failed(errors, await refused(answer)); return; }
+            const job = await answer.json();
+            set("shown", { data: { job: job.id, by_itself: false } });
+            show(root, job.id);
+            page().write();
+        } catch {
+            if (root.isConnected) failed(errors, "The service could not be reached. Is it running?");
+        } finally {
+            if (root.isConnected) set("queue", { loading: false });
+        }
+    };
+
+    // Whether the controls still ask for what the job does. Lists in any order; no neurons: those that are offered.
+    const alike = (a, b) => JSON.stringify([...a].sort()) === JSON.stringify([...b].sort());
+    const sameRequest = (shown, now) => {
+        const { request } = shown;
+        if (!request) return true;
+        const body = page().bodyOf(now);
+        if (!shown.neurons && now.neurons.length)
+            shown.neurons = request.neurons && request.neurons.length ? request.neurons : now.neurons;
+        return Object.entries(request).every(([name, value]) => {
+            if (name === "neurons") return !shown.neurons || alike(shown.neurons, now.neurons);
+            if (name === "run" && value === null) return true;
+            return Array.isArray(value) ? alike(value, body[name] || []) : value === body[name];
+        });
+    };
+
+    return {
+        show,
+        sameRequest,
+        queue(_, ...given) {
+            const { byId, asked, refusal } = page(), root = byId("root");
+            if (!root) return window.dash_clientside.no_update;
+            root.begun = true;
+            const now = asked(given), no = refusal(now), errors = byId("failed");
+            if (no) {
+                errors.replaceChildren();
+                failed(errors, no);
+            } else add(root, now);
+            return window.dash_clientside.no_update;
+        },
+    };
+})();
