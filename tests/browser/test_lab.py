@@ -216,6 +216,26 @@ def test_a_slider_moves_the_result_and_its_number(visit: Visit, site: Site) -> N
     wait_for_state(page, do=f"{names[1]}:value:7")
 
 
+def test_a_late_number_does_not_pull_the_slider_back(visit: Visit, site: Site) -> None:
+    page, name = visit.page, f"{site.atlas.layer}.3"
+    open_lab(page, site)
+    analyse(page, TEXT)
+    choose_kind(page, name, "multiply by")
+    thumb, number = page.locator(".intervention-slider [role=slider]"), page.get_by_role("textbox", name="Number for")
+    thumb.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    late = f"window.dash_clientside.set_props({{neuron: '{name}', type: 'lab-value'}}, {{value: 2.2}})"
+    page.evaluate(late)  # as the number would write what it showed three steps ago
+    page.wait_for_timeout(1_500)
+    expect(thumb).to_have_attribute("aria-valuenow", "2.5")
+    expect(number).to_have_value("2.5")
+    wait_for_state(page, do=f"{name}:scale:2.5")
+    page.evaluate(late)  # and now somebody means it
+    expect(thumb).to_have_attribute("aria-valuenow", "2.2")
+    wait_for_state(page, do=f"{name}:scale:2.2")
+
+
 def test_undo_and_the_sessions_history(visit: Visit, site: Site) -> None:
     page, neuron = visit.page, f"{site.atlas.layer}.3"
     open_lab(page, site)
