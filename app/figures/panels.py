@@ -68,8 +68,8 @@ def _add_traces(whole: go.Figure, figure: go.Figure, number: str, seen: set[str]
         fields |= {"xaxis": f"x{number}", "yaxis": f"y{number}", "showlegend": shown, "legendgroup": name or None}
         if shown:
             seen.add(name)
-        if number and "colorbar" in fields.get("marker", {}):
-            fields["marker"] = fields["marker"] | {"showscale": False}  # the first panel's serves all
+        if "colorbar" in fields.get("marker", {}):
+            fields["marker"] = fields["marker"] | {"showscale": not any(one.marker.showscale for one in whole.data)}
         whole.add_trace(fields)
 
 
