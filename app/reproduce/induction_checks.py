@@ -92,9 +92,19 @@ natural_loss_and_entropy_fall = on("natural")(_both_fall(0.2))
 
 
 def _moved(found: Induction, names: list[str]) -> dict[str, tuple[float, float, float]]:
-    """By neuron: means over both occurrences, and the largest standard error of a position."""
+    """By neuron: means over both occurrences, and the mean of the positions' standard errors."""
     curves = {} if found.curves is None else found.curves.activations
     return {name: (*halves(curves[name]), float(np.nanmean(array(curves[name].se)))) for name in names}
+
+
+def _changes(first: float, second: float, error: float) -> bool:
+    return abs(second - first) > max(2 * error, 0.5 * abs(first))
+
+
+def changing(e: Evidence, found: Induction) -> list[str]:
+    """The entropy neurons whose activation changes, in the sense of Figure 5a; of the others, no share is left or
+    goes that would mean anything."""
+    return [name for name, values in _moved(found, measured(e, found)).items() if _changes(*values)]
 
 
 def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
@@ -102,10 +112,7 @@ def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
         if found.curves is None:
             return INCOMPLETE
         moved = _moved(found, measured(e, found, kind))
-        fits = 0
-        for first, second, error in moved.values():
-            by = second - first if rise else abs(second - first)
-            fits += by > max(2 * error, 0.5 * abs(first))
+        fits = sum(_changes(*values) and not (rise and values[1] < values[0]) for values in moved.values())
         listed = ", ".join(f"{name} {first:.2f} → {second:.2f}" for name, (first, second, _) in moved.items())
         verb = "rise" if rise else "change"
         words = (

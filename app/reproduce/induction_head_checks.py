@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 from app.reproduce.checks import Finding
 from app.reproduce.evidence import GPT2_SMALL, Evidence
 from app.reproduce.induction import Induction
-from app.reproduce.induction_checks import INCOMPLETE, halves, measured, numbers, on
+from app.reproduce.induction_checks import INCOMPLETE, changing, halves, measured, numbers, on
 from backend.schemas import InductionKnockout
 
+_NONE_CHANGES = Finding(None, "Too little changes on the second occurrence to tell what is left of it (see 5a).")
 _GPT2_HEADS = ("L5H1", "L5H5", "L6H9")
 
 
@@ -81,6 +82,8 @@ def together_close_to_the_first(e: Evidence, found: Induction) -> Finding:
     pair, own = _top_and_all(found, "bos"), measured(e, found)
     if pair is None or not own:
         return INCOMPLETE
+    if own[0] not in changing(e, found):
+        return _NONE_CHANGES
     alone, together = (_left(found, own[0], one) for one in pair)
     words = (
         f"Of the change of {own[0]} on the second occurrence, {alone:.0%} is left with {pair[0].heads[0]} at the first "
@@ -95,6 +98,8 @@ def baselines_do_little(e: Evidence, found: Induction) -> Finding:
     out, own = _out(found, "bos", "baseline"), measured(e, found)
     if not out or not own:
         return Finding(None, "No head serves as a baseline: none has the paper's scores.")
+    if own[0] not in changing(e, found):
+        return _NONE_CHANGES
     left = np.array([_left(found, own[0], one) for one in out])
     words = (
         f"With {len(out)} choices of baseline heads at the first token, {left.min():.0%} to {left.max():.0%} of the "
@@ -103,14 +108,20 @@ def baselines_do_little(e: Evidence, found: Induction) -> Finding:
     return Finding(bool((np.abs(left - 1) <= 0.2).all()), words)
 
 
+def _those(e: Evidence, own: list[str]) -> str:
+    return f"{', '.join(own)} ({len(own)} of {len(e.entropy)} entropy neurons change enough to tell, see 5a)"
+
+
 @on("doubled")
 def most_neurons_need_the_top_head(e: Evidence, found: Induction) -> Finding:
-    pair, own = _top_and_all(found, "bos"), measured(e, found)
-    if pair is None or not own:
+    pair, own = _top_and_all(found, "bos"), changing(e, found)
+    if pair is None:
         return INCOMPLETE
+    if not own:
+        return _NONE_CHANGES
     alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
     words = (
-        f"Left of the change of {', '.join(own)}: {_percents(alone)} with {pair[0].heads[0]} at the first token, "
+        f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} at the first token, "
         f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is below 75 % in most."
     )
     return Finding(float(np.mean(alone < 0.75)) > 0.5, words)
@@ -118,12 +129,14 @@ def most_neurons_need_the_top_head(e: Evidence, found: Induction) -> Finding:
 
 @on("doubled")
 def mean_output_keeps_it(e: Evidence, found: Induction) -> Finding:
-    pair, own = _top_and_all(found, "mean_output"), measured(e, found)
-    if pair is None or not own:
+    pair, own = _top_and_all(found, "mean_output"), changing(e, found)
+    if pair is None:
         return INCOMPLETE
+    if not own:
+        return _NONE_CHANGES
     alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
     words = (
-        f"Left of the change of {', '.join(own)}: {_percents(alone)} with {pair[0].heads[0]} writing its mean output, "
+        f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} writing its mean output, "
         f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is 75 to 125 % in most."
     )
     return Finding(float(np.mean(np.abs(alone - 1) <= 0.25)) > 0.5, words)
@@ -131,12 +144,14 @@ def mean_output_keeps_it(e: Evidence, found: Induction) -> Finding:
 
 @on("doubled")
 def mean_output_keeps_more(e: Evidence, found: Induction) -> Finding:
-    bos, mean, own = _top_and_all(found, "bos"), _top_and_all(found, "mean_output"), measured(e, found)
-    if bos is None or mean is None or not own:
+    bos, mean, own = _top_and_all(found, "bos"), _top_and_all(found, "mean_output"), changing(e, found)
+    if bos is None or mean is None:
         return INCOMPLETE
+    if not own:
+        return _NONE_CHANGES
     less, more = (np.array([_left(found, name, pair[0]) for name in own]) for pair in (bos, mean))
     words = (
-        f"{bos[0].heads[0]} changed, left of the change of {', '.join(own)}: {_percents(less)} when it looks at the "
+        f"{bos[0].heads[0]} changed, left of the change of {_those(e, own)}: {_percents(less)} when it looks at the "
         f"first token, {_percents(more)} when it writes its mean output. Holds where the latter is nearer to 100 % in "
         "most."
     )
@@ -145,16 +160,18 @@ def mean_output_keeps_more(e: Evidence, found: Induction) -> Finding:
 
 @on("doubled")
 def first_half_stays(e: Evidence, found: Induction) -> Finding:
-    pair, own = _top_and_all(found, "mean_output"), measured(e, found)
-    if pair is None or found.curves is None or not own:
+    pair, own = _top_and_all(found, "mean_output"), changing(e, found)
+    if pair is None or found.curves is None:
         return INCOMPLETE
+    if not own:
+        return _NONE_CHANGES
     moved = []
     for name in own:
         first, second = halves(found.curves.activations[name])
         moved.append((halves(pair[1].activations[name])[0] - first) / (second - first))
     words = (
         f"With the mean outputs of {', '.join(pair[1].heads)}, the first occurrence moves by "
-        f"{_percents(np.array(moved))} of the change of {', '.join(own)}. Holds where it is within 25 % in most."
+        f"{_percents(np.array(moved))} of the change of {_those(e, own)}. Holds where it is within 25 % in most."
     )
     return Finding(float(np.mean(np.abs(np.array(moved)) <= 0.25)) > 0.5, words)
 

@@ -359,6 +359,16 @@ async def test_the_reverse_of_a_claim_does_not_hold(worked: Own) -> None:
     assert claim_of("5b", "raises the entropy slightly").check(reverse).holds is True
 
 
+async def test_of_a_neuron_that_does_not_change_no_share_is_told(worked: Own) -> None:
+    same = dict.fromkeys(events.NEURONS, events.curve([0.5] * (2 * events.SPAN)))
+    dull = crafted(await evidence(worked), curves=events.curves().model_copy(update={"activations": same}))
+    assert claim_of("5a", "activations change").check(dull).holds is False
+    told = [claim_of("5c", words) for words in ("With all three", "Baseline heads")]
+    for claim in [*told, *(claim for claim in CLAIMS if claim.figure in ("12", "13"))]:
+        assert claim.check(dull).holds is None
+        assert "Too little changes" in claim.check(dull).measured
+
+
 async def test_numbers_beside_a_figure_are_those_drawn(worked: Own) -> None:
     found = await evidence(worked)
     doubled = found.induction["doubled"]
