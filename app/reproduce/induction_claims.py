@@ -45,8 +45,8 @@ INDUCTION_CLAIMS: tuple[Claim, ...] = (
           "twice.", (GPT2_SMALL, LLAMA2_7B), "GPT-2 Small, LLaMA-2 7B", checks.among_the_largest_changes),
     Claim("11", "So they are in text that repeats of itself.", (GPT2_SMALL, LLAMA2_7B), "GPT-2 Small, LLaMA-2 7B",
           checks.among_the_largest_natural_changes),
-    Claim("12", "Most entropy neurons' change comes from the best induction head.", _GPT2, f"{_NAME} (five of six)",
-          head_checks.most_neurons_need_the_top_head),
+    Claim("12", "In most entropy neurons' change the best induction head has a substantial part.", _GPT2,
+          f"{_NAME} (five of six)", head_checks.most_neurons_need_the_top_head),
     Claim("13", "With that head writing its mean output, activations stay close to what they were.", _GPT2, _NAME,
           head_checks.mean_output_keeps_it),
     Claim("13", "They stay closer than with the head looking at the first token only: what counts is a general signal, "

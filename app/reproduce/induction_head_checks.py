@@ -122,7 +122,7 @@ def most_neurons_need_the_top_head(e: Evidence, found: Induction) -> Finding:
     alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
     words = (
         f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} at the first token, "
-        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is below 75 % in most."
+        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is below 75 % in most of these."
     )
     return Finding(float(np.mean(alone < 0.75)) > 0.5, words)
 
@@ -137,7 +137,7 @@ def mean_output_keeps_it(e: Evidence, found: Induction) -> Finding:
     alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
     words = (
         f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} writing its mean output, "
-        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is 75 to 125 % in most."
+        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is 75 to 125 % in most of these."
     )
     return Finding(float(np.mean(np.abs(alone - 1) <= 0.25)) > 0.5, words)
 
@@ -153,7 +153,7 @@ def mean_output_keeps_more(e: Evidence, found: Induction) -> Finding:
     words = (
         f"{bos[0].heads[0]} changed, left of the change of {_those(e, own)}: {_percents(less)} when it looks at the "
         f"first token, {_percents(more)} when it writes its mean output. Holds where the latter is nearer to 100 % in "
-        "most."
+        "most of these."
     )
     return Finding(float(np.mean(np.abs(more - 1) < np.abs(less - 1))) > 0.5, words)
 
@@ -171,7 +171,8 @@ def first_half_stays(e: Evidence, found: Induction) -> Finding:
         moved.append((halves(pair[1].activations[name])[0] - first) / (second - first))
     words = (
         f"With the mean outputs of {', '.join(pair[1].heads)}, the first occurrence moves by "
-        f"{_percents(np.array(moved))} of the change of {_those(e, own)}. Holds where it is within 25 % in most."
+        f"{_percents(np.array(moved))} of the change of {_those(e, own)}. Holds where it is within 25 % in most "
+        "of these."
     )
     return Finding(float(np.mean(np.abs(np.array(moved)) <= 0.25)) > 0.5, words)
 

@@ -350,7 +350,7 @@ async def test_the_reverse_of_a_claim_does_not_hold(worked: Own) -> None:
     reverse = crafted(base, clips=clips, knockouts=knockouts, attributions=[attributed({"L3H1": 9.0, "MLP 4": 1.0})])
     wrong = [
         ("5b", "an entropy neuron lowers"), ("5b", "By up to 70"), ("5c", "strongest entropy neuron's activation"),
-        ("5c", "Baseline heads"), ("12", "Most entropy neurons"), ("13", "They stay closer"),
+        ("5c", "Baseline heads"), ("12", "the best induction head"), ("13", "They stay closer"),
         ("14", "is not what drives"), ("14", "often goes against"), ("14", "It is MLPs"),
     ]  # fmt: skip
     for figure, words in wrong:
