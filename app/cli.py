@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from backend.settings import Settings
 
 if TYPE_CHECKING:
     from backend.live.engine import LiveEngine
+    from backend.schemas import Job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -191,19 +194,24 @@ def reproduce(
         list[str],
         typer.Option(help="A model as `precompute` takes it, or as the atlas calls it; a second one for figure 6."),
     ],
-    figures: Annotated[str, typer.Option(help="all, or the paper's numbers with commas: 1,2a,3b.")] = "all",
+    figures: Annotated[str, typer.Option(help="all, or the paper's numbers with commas: 1,2a,5b,9.")] = "all",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("report"),
+    induction: Annotated[
+        int,
+        typer.Option(min=0, max=2_000, help="Sequences for what the induction figures lack; 0: measure nothing more."),
+    ] = 20,
     atlas: AtlasFile = None,
     device: Device = "auto",
 ) -> None:
     """Redraw the paper's figures for a model, and set its claims beside what was measured.
 
-    Takes the newest finished run of the model's last layer in the atlas; without one it is measured first.
+    Takes the newest finished run of the model's last layer in the atlas, and for the figures on induction its newest
+    finished jobs; what is missing is measured first.
     """
     import anyio
 
     from app.reproduce.parts import chosen_parts
-    from app.reproduce.report import write_report
+    from app.reproduce.report import queue_induction, write_report
     from backend.client import AsyncClient
     from backend.service import create_service
 
@@ -218,6 +226,8 @@ def reproduce(
     engine = _engine(settings)
     try:
         client = AsyncClient(service=create_service(settings, engine=engine), timeout=600)
+        if induction:
+            _carry_out(anyio.run(queue_induction, client, runs[0], parts, induction), settings)
         page = anyio.run(write_report, client, runs, parts, out, typer.echo)
     finally:
         engine.close()
@@ -239,11 +249,31 @@ def _measured(name: str, settings: Settings) -> int:
     found = known()
     if found is None:
         typer.echo(f"The atlas has no finished run of the last layer of {name}: it is measured now.")
-        precompute(model=name, out=str(settings.atlas), device=settings.device)
+        precompute(model=name, induction=0, out=str(settings.atlas), device=settings.device)
         found = known()
     if found is None:
         raise CalibroscopeError(f"{name} was measured, but the atlas does not have it under that name.")
     return found
+
+
+def _carry_out(queued: "list[Job]", settings: Settings) -> None:
+    """Do jobs here and now; one that another worker is at is waited for."""
+    from backend.atlas.store import Atlas
+    from precompute.progress import reporting
+    from precompute.worker import POLL_SECONDS, Worker
+
+    silent = timedelta(minutes=2)
+    if not queued:
+        return
+    with Atlas.open(settings.atlas) as atlas, reporting() as reporter:
+        worker = Worker(atlas, settings.cache_dir, reporter, settings.device)
+        for job in queued:
+            if job.worker_is_alive:
+                reporter.say(f"Another worker is at job {job.id}: waiting for it.")
+            while (now := atlas.job(job.id)).status == "running" and datetime.now(UTC) - now.heartbeat < silent:
+                time.sleep(POLL_SECONDS)
+            if now.status in ("queued", "running"):
+                worker.do(atlas.begin_job(job.id))
 
 
 @app.command()

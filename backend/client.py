@@ -6,7 +6,7 @@ A `Call` says what to ask and what comes back; `Client` (blocking) and `AsyncCli
         page = client.send(calls.neurons(1, sort="-total_effect", limit=10))
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -298,6 +298,23 @@ class AsyncClient:
         """
         try:
             return _read(call, await self._http.request(**_request(call)))
+        except httpx.HTTPError as error:
+            raise _unreachable(call, error) from error
+
+    async def stream(self, call: Call[Answer]) -> AsyncIterator[Answer]:
+        """The answers to a call that streams, one by one; from a service in this process all at once, at its end.
+
+        Raises:
+            ApiError: the service refused, failed, or could not be reached.
+        """
+        try:
+            async with self._http.stream(**_request(call)) as response:
+                if not response.is_success:
+                    await response.aread()
+                    _read(call, response)
+                async for line in response.aiter_lines():
+                    if line.startswith("data: "):
+                        yield call.answer.model_validate_json(line.removeprefix("data: "))
         except httpx.HTTPError as error:
             raise _unreachable(call, error) from error
 

@@ -14,11 +14,11 @@ _BEHIND = "#9aa0a6"
 _LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def kept(figure: go.Figure) -> go.Figure:
+def kept(figure: go.Figure, height: int = 460) -> go.Figure:
     """A figure on white with a visible grid: away from the dashboard no stylesheet colours it."""
     figure.update_layout(
         template="plotly_white", paper_bgcolor="#ffffff", plot_bgcolor="#ffffff", font_color="#1d2126", width=None,
-        height=460,
+        height=height,
     )  # fmt: skip
     axis = {"linecolor": "#5b636d", "tickcolor": "#5b636d", "gridcolor": "#dfe3e8"}
     figure.update_xaxes(**axis)

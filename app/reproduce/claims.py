@@ -1,9 +1,6 @@
 """What the paper says, figure by figure, in our words, of which models, and how it is checked."""
 
-from dataclasses import dataclass
-
 from app.reproduce.checks import (
-    Check,
     anticorrelated,
     as_measured_before,
     entropy_are_not_direct,
@@ -28,6 +25,7 @@ from app.reproduce.checks import (
     towards_frequencies,
     writes_into_null_space,
 )
+from app.reproduce.claim import Claim
 from app.reproduce.evidence import (
     GEMMA,
     GPT2_SMALL,
@@ -37,26 +35,8 @@ from app.reproduce.evidence import (
     PYTHIA_160M,
     PYTHIA_410M,
     SMOLLM2,
-    Evidence,
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the paper, and its check."""
-
-    figure: str
-    says: str
-    models: tuple[str, ...]
-    """Patterns of the models it is stated for; empty: the paper says it of all models it studies."""
-    stated_for: str
-    check: Check
-    source: str = "paper"
-
-    def is_stated_for(self, evidence: Evidence) -> bool:
-        """Whether the paper says it of this model, or of every model."""
-        return not self.models or evidence.of(*self.models)
-
+from app.reproduce.induction_claims import INDUCTION_CLAIMS
 
 EVERY = "the models studied"
 _BEFORE = "an earlier measurement of this project, 372 tokens of WikiText-2"
@@ -109,4 +89,5 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("4c", "It does so by suppressing common tokens.", (PYTHIA_410M,), "Pythia 410M (23.417)", suppresses_common),
     Claim("6", "With dropout in training the singular values are lower, the smallest ten most of all.", (PYTHIA_160M,),
           "Pythia 160M, with and without dropout", lower_with_dropout),
+    *INDUCTION_CLAIMS,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.reproduce.induction import Chosen, Induction, JobKind
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS, NeuronClass
 from backend.schemas import (
@@ -31,7 +32,7 @@ SMOLLM2 = r"smollm2-135m"
 NAMED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     GPT2_SMALL: (("11.2378", "11.584", "11.2870", "11.2123", "11.1611", "11.2910"), ()),
     LLAMA2_7B: (("31.3228",), ()),
-    PYTHIA_410M: ((), ("23.417",)),
+    PYTHIA_410M: ((), ("23.417", "23.3412", "23.2017", "23.87")),
 }
 """Entropy and token-frequency neurons that the paper names, by model."""
 
@@ -56,8 +57,17 @@ class Evidence:
     context: ContextAblation | None
     problems: dict[str, str] = field(default_factory=dict)
     """Why something is not there, by what it is."""
+    induction: Mapping[JobKind, Induction] = field(default_factory=dict)
+    """What the induction jobs found that the figures need."""
+    no_induction: Mapping[JobKind, str] = field(default_factory=dict)
+    """Why there is no such job."""
     beside: "Evidence | None" = None
     """The second model, where two are compared."""
+
+    @property
+    def chosen(self) -> Chosen:
+        """The neurons, and those that are looked at one by one."""
+        return Chosen(self.columns, self.entropy, self.frequency)
 
     def of(self, *patterns: str) -> bool:
         """Whether the model is one of these."""
@@ -81,13 +91,25 @@ class Evidence:
         return np.array([100 * np.mean(everyone <= value) for value in self.at(name, neurons)])
 
 
+async def choose(client: AsyncClient, model: ModelSummary, run: RunSummary) -> Chosen:
+    """The neurons of a run that are looked at one by one.
+
+    Raises:
+        ApiError: the run has not measured its neurons.
+    """
+    columns = await client.send(calls.columns(run.id, list(METRIC_COLUMNS)))
+    entropy = _strongest(model, columns, "entropy", 0, "ln_mediated", MOST_ENTROPY)
+    return Chosen(columns, entropy, _strongest(model, columns, "token_frequency", 1, "abs_delta_kl", MOST_FREQUENCY))
+
+
 async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> Evidence:
     """Ask the service for all of it.
 
     Raises:
         ApiError: the run has not measured its neurons.
     """
-    columns = await client.send(calls.columns(run.id, list(METRIC_COLUMNS)))
+    chosen = await choose(client, model, run)
+    entropy, frequency = chosen.entropy, chosen.frequency
     problems: dict[str, str] = {}
 
     async def maybe(what: str, call: Any) -> Any:
@@ -97,14 +119,12 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
             problems[what] = error.problem.detail
             return None
 
-    entropy = _chosen(model, columns, "entropy", 0, "ln_mediated", MOST_ENTROPY)
-    frequency = _chosen(model, columns, "token_frequency", 1, "abs_delta_kl", MOST_FREQUENCY)
     effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in [*entropy, *frequency]}
     cosines = {name: await maybe(f"cosines of {name}", calls.spectrum(run.id, name)) for name in entropy}
     return Evidence(
         model,
         run,
-        columns,
+        chosen.columns,
         await client.send(calls.spectrum(run.id)),
         await maybe("positions", calls.positions(run.id)),
         await maybe("token frequencies", calls.frequencies(run.id)),
@@ -117,7 +137,7 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
     )
 
 
-def _chosen(
+def _strongest(
     model: ModelSummary, columns: NeuronColumns, kind: NeuronClass, place: int, strength: str, most: int
 ) -> list[str]:
     """The neurons that the paper names for this model, else those of a class that are strongest by a metric."""

@@ -6,6 +6,7 @@ from html import escape
 from app.figures.theme import GRAPH_CONFIG
 from app.format import number
 from app.reproduce.evidence import Evidence
+from app.reproduce.induction import JobKind
 from app.reproduce.write import PLOTLY, Checked, Report, Written
 
 PAPER = "https://arxiv.org/abs/2406.16254"
@@ -17,6 +18,11 @@ section { margin: 32px 0; } .quiet { color: #5b636d; font-size: 13px; } .holds {
 .fails { color: #a94400; } .open { color: #5b636d; } .frame { overflow-x: auto; }
 code { font-size: 13px; overflow-wrap: anywhere; }
 """
+_JOBS: dict[JobKind, str] = {
+    "doubled": "text written twice (figures 5 and 11 to 14)",
+    "natural": "text that repeats of itself (9 and 11)",
+    "frequency": "text written twice, token-frequency neurons (10)",
+}
 _HEAD = ("what the paper says", "of which models", "this model", "measured")
 
 
@@ -37,6 +43,7 @@ def summary(report: Report) -> list[str]:
         f"{_names(first.frequency)}. They are those the paper names, for the models it names some of, else the "
         "strongest of their class, whose rule is a set of quantiles within the run.",
     ]
+    said += [f"Induction, {_JOBS[kind]}: {found.start.told}" for kind, found in first.induction.items()]
     if len(report.models) > 1:
         others = ", ".join(f"{e.model.name} (run {e.run.id})" for e in report.models[1:])
         said.append(f"Beside it, in figure 6: {others}.")
@@ -54,6 +61,14 @@ def differences(report: Report) -> list[str]:
         "The paper shows most of its statements as plots. What counts as holding is this project's reading: a "
         "threshold that stands in each row.",
     ]
+    if report.models[0].induction:
+        counts = {kind: found.start.sequences for kind, found in report.models[0].induction.items()}
+        listed = ", ".join(f"{count} for {_JOBS[kind]}" for kind, count in counts.items())
+        said.append(
+            "The paper measures induction on 100 doubled stretches of C4 and on 1,000 of its sequences that repeat of "
+            f"themselves; here the sequences are fewer: {listed}. A single position's values scatter accordingly, and "
+            "most so what changes by “up to” some percentage."
+        )
     if run.config.get("frequency") == "model":
         said.append(
             "The paper counts the training corpus, or one like it; here the token frequencies are the model's own mean "

@@ -3,8 +3,7 @@
 A later figure is added here as one more `Part` and, in claims.py, as its claims.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,33 +13,12 @@ from app.figures import still
 from app.figures.frequency import divergence_scatter
 from app.figures.presets import PRESET
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR
+from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence
+from app.reproduce.induction_parts import CASE_STUDY, MORE_INDUCTION
 from backend.schemas import NeuronColumns, TokenEffects
 
-Table = Mapping[str, Sequence[Any]]
-"""Columns of equal length by name."""
 RANDOM = "100 random"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure and the numbers in it."""
-
-    figure: go.Figure
-    table: Table
-
-
-@dataclass(frozen=True)
-class Part:
-    """One figure of the paper."""
-
-    figure: str
-    """Its number; files and claims are named after it."""
-    title: str
-    also: str
-    """Other figures of the paper that it stands for."""
-    draw: Callable[[Sequence[Evidence]], Drawn | str]
-    """From the models, the first of which is the one that is reproduced; a sentence where it cannot be drawn."""
 
 
 def _scatter(preset: str) -> Callable[[Sequence[Evidence]], Drawn | str]:
@@ -147,12 +125,14 @@ PARTS: tuple[Part, ...] = (
     Part("4c", "Change of entropy and of distance from token frequencies", "",
          _tokens("token_frequency", neuron_figures.frequency_scatter,
                  ("tokens", "targets", "activation", "rank_before", "delta_entropy", "delta_kl"))),
+    *CASE_STUDY,
     Part("6", "Singular values of the unembedding", "", _spectra),
+    *MORE_INDUCTION,
 )  # fmt: skip
 
 
 def chosen_parts(figures: str) -> list[Part]:
-    """The figures that are asked for: `all`, or numbers with commas.
+    """The figures that are asked for: `all`, or numbers with commas; 9 is 9a, 9b and 9c.
 
     Raises:
         ValueError: a figure that is not among them.
@@ -160,7 +140,9 @@ def chosen_parts(figures: str) -> list[Part]:
     if figures.strip() == "all":
         return list(PARTS)
     known = {part.figure: part for part in PARTS}
-    asked = [name.strip() for name in figures.split(",") if name.strip()]
+    given = [name.strip() for name in figures.split(",") if name.strip()]
+    panels = {name: [figure for figure in known if figure.rstrip("abcdef") == name] for name in given}
+    asked = [figure for name in given for figure in ([name] if name in known else panels[name] or [name])]
     if not asked or (unknown := [name for name in asked if name not in known]):
         wrong = ", ".join(unknown) if asked else "nothing"
         raise ValueError(f"There is no figure {wrong} to reproduce. There are: all, or {', '.join(known)}.")

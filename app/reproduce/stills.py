@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_SIZE = {"width": 900, "height": 540}
+_WIDTH, _LEAST_HEIGHT = 900, 540
 
 
 class NoStills(Exception):
@@ -34,7 +34,8 @@ async def draw_stills(figures: Mapping[Path, go.Figure]) -> None:
     try:
         async with kaleido.Kaleido(n=1, timeout=90, page_generator=page, path=browser) as drawing:
             for path, figure in figures.items():
-                await drawing.write_fig(figure, path=path, opts={"format": "svg", **_SIZE})
+                height = max(_LEAST_HEIGHT, figure.layout.height or 0)
+                await drawing.write_fig(figure, path=path, opts={"format": "svg", "width": _WIDTH, "height": height})
     except Exception as error:  # whatever a browser fails with: the rest of the report is worth having
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise NoStills(f"Not all SVGs were drawn: {browser} failed ({why}).") from error

@@ -12,9 +12,11 @@ import plotly.graph_objects as go
 from app.figures.still import kept
 from app.figures.theme import GRAPH_CONFIG
 from app.reproduce.checks import Finding
-from app.reproduce.claims import CLAIMS, Claim
+from app.reproduce.claim import Claim
+from app.reproduce.claims import CLAIMS
+from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence, gather
-from app.reproduce.parts import Drawn, Part, Table
+from app.reproduce.induction import PARTS_OF, Induction, JobKind, find
 from app.reproduce.stills import NoStills, draw_stills
 from backend.client import AsyncClient
 from backend.schemas import ModelSummary, RunSummary
@@ -78,8 +80,9 @@ async def reproduce(
     for model, run in chosen:
         say(f"Reading run {run.id} of {model.name} …")
         models.append(await gather(client, model, run))
-    first = replace(models[0], beside=models[1] if len(models) > 1 else None)
-    models[0] = first
+    found, missing = await _induction(client, models[0], parts)
+    beside = models[1] if len(models) > 1 else None
+    models[0] = replace(models[0], beside=beside, induction=found, no_induction=missing)
     written = [_written(part, models) for part in parts]
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -100,10 +103,29 @@ async def reproduce(
     return Report(models, written, no_stills)
 
 
+async def _induction(
+    client: AsyncClient, evidence: Evidence, parts: Sequence[Part]
+) -> tuple[dict[JobKind, Induction], dict[JobKind, str]]:
+    found: dict[JobKind, Induction] = {}
+    missing: dict[JobKind, str] = {}
+    for kind in jobs_of(parts):
+        one = await find(client, kind, evidence.run, evidence.chosen)
+        if isinstance(one, str):
+            missing[kind] = one
+        else:
+            found[kind] = one
+    return found, missing
+
+
+def jobs_of(parts: Sequence[Part]) -> list[JobKind]:
+    """The induction jobs that figures need, in the order in which they are best done."""
+    return sorted({kind for part in parts for kind in part.jobs}, key=list(PARTS_OF).index)
+
+
 def _written(part: Part, models: Sequence[Evidence]) -> Written:
     found = part.draw(models)
     claims = [Checked(c, c.check(models[0]), c.is_stated_for(models[0])) for c in CLAIMS if c.figure == part.figure]
-    drawn = None if isinstance(found, str) else Drawn(kept(found.figure), found.table)
+    drawn = None if isinstance(found, str) else replace(found, figure=kept(found.figure, found.height))
     return Written(part, f"figure-{part.figure}", drawn, found if isinstance(found, str) else "", claims)
 
 

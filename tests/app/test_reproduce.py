@@ -30,7 +30,11 @@ from tests.app import sample
 from tests.conftest import TinyAtlas
 
 pytestmark = pytest.mark.anyio
-NUMBERS = ["1", "2a", "2c", "2d", "2e", "3a", "3b", "3c", "4a", "4b", "4c", "6"]
+NUMBERS = [
+    "1", "2a", "2c", "2d", "2e", "3a", "3b", "3c", "4a", "4b", "4c", "5a", "5b", "5c", "6",
+    "9a", "9b", "9c", "10a", "10b", "10c", "11", "12", "13", "14",
+]  # fmt: skip
+WITHOUT_JOBS = [part for part in PARTS if not part.jobs]
 
 
 @pytest.fixture
@@ -103,12 +107,14 @@ async def test_with_both_classes_nothing_is_left_out(tiny_service: FastAPI, tiny
     assert len(found.entropy) >= 2
     shares = found.at("ln_mediated", found.entropy)
     assert list(shares) == sorted(shares, reverse=True), "the strongest first"
-    for part in PARTS:
+    for part in WITHOUT_JOBS:
         drawn = part.draw([found])
         assert not isinstance(drawn, str), drawn
         assert len({len(column) for column in drawn.table.values()}) == 1
         assert drawn.figure.data
     for claim in CLAIMS:
+        if claim.figure not in {part.figure for part in WITHOUT_JOBS}:
+            continue
         finding = claim.check(found)
         assert finding.measured.endswith((".", ")")), claim.says
         assert "nan" not in finding.measured

@@ -1,0 +1,272 @@
+"""How the paper's statements about induction are checked: each function as those of checks.py.
+
+A mean over positions has no error of its own here, since positions of one sequence go together: the mean of their
+standard errors stands for it, which is what it would be if they went together entirely.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.figures.induction import percent_of_entropy
+from app.reproduce.checks import NO_ENTROPY, NO_FREQUENCY, Check, Finding
+from app.reproduce.evidence import Evidence
+from app.reproduce.induction import Induction, JobKind
+from backend.schemas import Curve, InductionClip
+
+JobCheck = Callable[[Evidence, Induction], Finding]
+_FEWEST = 10
+"""Tokens that a mean is taken over, at least."""
+INCOMPLETE = Finding(None, "The job has not measured it.")
+
+
+def on(kind: JobKind) -> Callable[[JobCheck], Check]:
+    """A check of what a job found; where there is none, the finding says why."""
+
+    def made(check: JobCheck) -> Check:
+        def checked(e: Evidence) -> Finding:
+            found = e.induction.get(kind)
+            if found is None:
+                return Finding(None, e.no_induction.get(kind, "The figure's induction job was not asked for."))
+            if not (e.frequency if kind == "frequency" else e.entropy):
+                return NO_FREQUENCY if kind == "frequency" else NO_ENTROPY
+            return check(e, found)
+
+        checked.__name__ = check.__name__
+        return checked
+
+    return made
+
+
+def measured(e: Evidence, found: Induction, kind: JobKind = "doubled") -> list[str]:
+    """Of the neurons that are looked at, those that the job measured."""
+    return [name for name in (e.frequency if kind == "frequency" else e.entropy) if name in found.start.neurons]
+
+
+def halves(curve: Curve) -> tuple[float, float]:
+    """Means over the first and over the second occurrence."""
+    values = array(curve.mean)
+    half = len(values) // 2
+    return float(np.nanmean(values[:half])), float(np.nanmean(values[half:]))
+
+
+def array(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """NaN where nothing is defined."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _entropy_change(clip: InductionClip) -> tuple[float, float]:
+    """Mean over the second occurrence, and what stands for its error."""
+    return float(np.nanmean(array(clip.delta_entropy.mean))), float(np.nanmean(array(clip.delta_entropy.se)))
+
+
+def _percent_of_mean(clip: InductionClip) -> float:
+    after, change = np.nanmean(array(clip.entropy.mean)), np.nanmean(array(clip.delta_entropy.mean))
+    return float(100 * change / (after - change))
+
+
+def _on_text(found: Induction) -> str:
+    return f"{found.start.repeats} repeats of {found.start.span} tokens"
+
+
+# ---- loss, entropy and activations (5a, 9a, 10a, 11)
+
+
+def _both_fall(least: float) -> JobCheck:
+    def falls(_: Evidence, found: Induction) -> Finding:
+        if found.curves is None:
+            return INCOMPLETE
+        loss, entropy = halves(found.curves.loss), halves(found.curves.entropy)
+        words = (
+            f"Over {_on_text(found)}, the loss goes from {loss[0]:.2f} to {loss[1]:.2f} nats and the entropy from "
+            f"{entropy[0]:.2f} to {entropy[1]:.2f} (means over the occurrences). Holds where both fall by {least:.0%}."
+        )
+        return Finding(loss[1] <= (1 - least) * loss[0] and entropy[1] <= (1 - least) * entropy[0], words)
+
+    return falls
+
+
+loss_and_entropy_fall = on("doubled")(_both_fall(0.5))
+natural_loss_and_entropy_fall = on("natural")(_both_fall(0.2))
+
+
+def _moved(found: Induction, names: list[str]) -> dict[str, tuple[float, float, float]]:
+    """By neuron: means over both occurrences, and the mean of the positions' standard errors."""
+    curves = {} if found.curves is None else found.curves.activations
+    return {name: (*halves(curves[name]), float(np.nanmean(array(curves[name].se)))) for name in names}
+
+
+def _changes(first: float, second: float, error: float) -> bool:
+    return abs(second - first) > max(2 * error, 0.5 * abs(first))
+
+
+def changing(e: Evidence, found: Induction) -> list[str]:
+    """The entropy neurons whose activation changes, in the sense of Figure 5a; of the others, no share is left or
+    goes that would mean anything."""
+    return [name for name, values in _moved(found, measured(e, found)).items() if _changes(*values)]
+
+
+def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
+    def change(e: Evidence, found: Induction) -> Finding:
+        if found.curves is None:
+            return INCOMPLETE
+        moved = _moved(found, measured(e, found, kind))
+        fits = sum(_changes(*values) and not (rise and values[1] < values[0]) for values in moved.values())
+        listed = ", ".join(f"{name} {first:.2f} → {second:.2f}" for name, (first, second, _) in moved.items())
+        verb = "rise" if rise else "change"
+        words = (
+            f"Mean activations, first → second occurrence: {listed}. {fits} of {len(moved)} {verb} by more than half "
+            f"of what they were and two standard errors of a position. Holds where {least:.0%} do."
+        )
+        return Finding(fits >= least * len(moved), words)
+
+    return change
+
+
+activations_change = on("doubled")(_activations_change("doubled", 0.5, rise=False))
+frequency_activations_rise = on("frequency")(_activations_change("frequency", 0.5, rise=True))
+
+
+@on("natural")
+def changes_less_than_doubled(e: Evidence, found: Induction) -> Finding:
+    doubled = e.induction.get("doubled")
+    if doubled is None or doubled.change is None or found.change is None:
+        return Finding(None, "It takes the changes of activation on both kinds of text.")
+    rows = [e.columns.neuron.index(name) for name in e.entropy]
+    here, there = (np.abs(np.array(one.change)[rows]) for one in (found.change, doubled.change))
+    words = (
+        f"|Change of activation| of {', '.join(e.entropy)}: {numbers(here)} here, {numbers(there)} on text written "
+        "twice. Holds where the mean is smaller here."
+    )
+    return Finding(float(here.mean()) < float(there.mean()), words)
+
+
+def _among_the_largest(e: Evidence, found: Induction) -> Finding:
+    if found.change is None or len(found.change.change) != len(e.columns.neuron):
+        return INCOMPLETE
+    size = np.abs(np.array(found.change.change))
+    own = size[[e.columns.neuron.index(name) for name in e.entropy]]
+    places = np.array([100 * np.mean(size <= value) for value in own])
+    most = e.columns.neuron[int(size.argmax())]
+    words = (
+        f"Percentiles of |change of activation| among {len(size)} neurons: {', '.join(e.entropy)} "
+        f"{numbers(places, 1)}; {most} changes most. Holds where half of them are in the top twentieth."
+    )
+    return Finding(float(np.mean(places >= 95)) >= 0.5, words)
+
+
+among_the_largest_changes = on("doubled")(_among_the_largest)
+among_the_largest_natural_changes = on("natural")(_among_the_largest)
+
+
+# ---- clipping (5b, 9b, 9c, 10b, 10c)
+
+
+def _clipped(e: Evidence, found: Induction, kind: JobKind = "doubled") -> list[InductionClip]:
+    return [found.clips[name] for name in measured(e, found, kind) if name in found.clips]
+
+
+def _lowers_entropy(e: Evidence, found: Induction) -> Finding:
+    clips = _clipped(e, found)
+    if not clips:
+        return INCOMPLETE
+    most = min(clips, key=lambda clip: _entropy_change(clip)[0])
+    change, error = _entropy_change(most)
+    listed = ", ".join(f"{clip.neuron} {_entropy_change(clip)[0]:+.4f}" for clip in clips)
+    words = (
+        f"Clipping changes the mean entropy of the second occurrence by: {listed} nats. Most in {most.neuron}: "
+        f"{change:+.4f} ± {error:.4f}, {_percent_of_mean(most):+.1f} %. Holds where that is two errors below 0."
+    )
+    return Finding(change < -2 * error, words)
+
+
+clipping_lowers_entropy = on("doubled")(_lowers_entropy)
+natural_clipping_lowers_entropy = on("natural")(_lowers_entropy)
+
+
+def _by_up_to(low: float, high: float) -> JobCheck:
+    def up_to(e: Evidence, found: Induction) -> Finding:
+        falls: dict[str, tuple[float, int]] = {}
+        for clip in _clipped(e, found):
+            shares = array(percent_of_entropy(clip)[0])
+            if np.isfinite(shares).any():
+                falls[clip.neuron] = (-float(np.nanmin(shares)), int(np.nanargmin(shares)))
+        if not falls:
+            return INCOMPLETE
+        neuron = max(falls, key=lambda name: falls[name][0])
+        most, place = falls[neuron]
+        words = (
+            f"Clipping {neuron} lowers the entropy by up to {most:.0f} % (position {place} of the second occurrence). "
+            f"Holds between {low:g} and {high:g} %."
+        )
+        return Finding(low <= most <= high, words)
+
+    return up_to
+
+
+up_to_seventy_percent = on("doubled")(_by_up_to(50, 90))
+up_to_twenty_percent = on("natural")(_by_up_to(10, 30))
+
+
+@on("doubled")
+def some_raise_entropy(e: Evidence, found: Induction) -> Finding:
+    clips = _clipped(e, found)
+    if not clips:
+        return INCOMPLETE
+    raised = [clip.neuron for clip in clips if _entropy_change(clip)[0] > 2 * _entropy_change(clip)[1]]
+    words = (
+        f"Clipping {', '.join(raised) or 'none'} of {len(clips)} raises the mean entropy of the second occurrence by "
+        "more than two errors. Holds where there is one."
+    )
+    return Finding(bool(raised), words)
+
+
+@on("frequency")
+def frequency_clipping_raises_entropy(e: Evidence, found: Induction) -> Finding:
+    clips = _clipped(e, found, "frequency")
+    others = [clip for name, clip in found.clips.items() if name not in {one.neuron for one in clips}]
+    if not clips or not others:
+        return INCOMPLETE
+    level = max(abs(_entropy_change(clip)[0]) for clip in others)
+    changes = {clip.neuron: _entropy_change(clip) for clip in clips}
+    above = [name for name, (change, _) in changes.items() if change > 2 * level]
+    listed = ", ".join(f"{name} {change:+.4f} ± {error:.4f}" for name, (change, error) in changes.items())
+    words = (
+        f"Clipping changes the mean entropy of the second occurrence by: {listed} nats; of {len(others)} random "
+        f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that. Holds where one does."
+    )
+    return Finding(bool(above), words)
+
+
+def _per_token(kind: JobKind, sign: int) -> JobCheck:
+    """What clipping does to a token's loss where the model is right and where the loss is high: the one rises (+) and
+    the other falls, or the reverse (−)."""
+
+    def per_token(e: Evidence, found: Induction) -> Finding:
+        clips = _clipped(e, found, kind)
+        if not clips:
+            return INCOMPLETE
+        points = clips[0].points
+        loss, change = (np.array([getattr(point, name) for point in points]) for name in ("loss", "delta_loss"))
+        right = np.array([point.reciprocal_rank for point in points]) == 1
+        if right.sum() < _FEWEST:
+            return Finding(None, f"The model is right at {int(right.sum())} of {len(points)} tokens: too few.")
+        easy, hard = float(change[right].mean()), float(change[loss >= np.quantile(loss, 0.75)].mean())
+        words = (
+            f"Clipping {clips[0].neuron} changes the loss by {easy:+.4f} nats where the model is right "
+            f"({int(right.sum())} of {len(points)} tokens) and by {hard:+.4f} in the quarter with the highest loss. "
+            f"Holds for {'plus and minus' if sign > 0 else 'minus and plus'}."
+        )
+        return Finding(sign * easy > 0 > sign * hard, words)
+
+    return per_token
+
+
+natural_hedging = on("natural")(_per_token("natural", -1))
+frequency_costs_the_other_way = on("frequency")(_per_token("frequency", 1))
+
+
+def numbers(values: NDArray[np.float64], digits: int = 2) -> str:
+    """With commas."""
+    return ", ".join(f"{value:.{digits}f}" for value in values)
