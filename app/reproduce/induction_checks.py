@@ -230,11 +230,12 @@ def frequency_clipping_raises_entropy(e: Evidence, found: Induction) -> Finding:
         return INCOMPLETE
     level = max(abs(_entropy_change(clip)[0]) for clip in others)
     changes = {clip.neuron: _entropy_change(clip) for clip in clips}
-    above = [name for name, (change, _) in changes.items() if change > 2 * level]
+    above = [name for name, (change, error) in changes.items() if change > 2 * max(level, error)]
     listed = ", ".join(f"{name} {change:+.4f} ± {error:.4f}" for name, (change, error) in changes.items())
     words = (
         f"Clipping changes the mean entropy of the second occurrence by: {listed} nats; of {len(others)} random "
-        f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that. Holds where one does."
+        f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that and two errors. Holds where one "
+        "does."
     )
     return Finding(bool(above), words)
 
