@@ -234,8 +234,8 @@ def frequency_clipping_raises_entropy(e: Evidence, found: Induction) -> Finding:
     listed = ", ".join(f"{name} {change:+.4f} ± {error:.4f}" for name, (change, error) in changes.items())
     words = (
         f"Clipping changes the mean entropy of the second occurrence by: {listed} nats; of {len(others)} random "
-        f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that and two errors. Holds where one "
-        "does."
+        f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that and two errors. "
+        "Holds where one does."
     )
     return Finding(bool(above), words)
 
