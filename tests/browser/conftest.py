@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
+from dash import page_registry
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app.dashboard import create_dashboard, warm_up
@@ -55,6 +56,7 @@ def serving(atlas: TinyAtlas, cache: Path, **settings: Any) -> Iterator[Site]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     engine = LiveEngine(cache, device="cpu")
+    pages = dict(page_registry)  # Dash keeps one for the whole process: a later site's would be asked for all
     service = create_service(Settings(atlas=str(atlas.path), port=port, **settings), engine=engine)
     create_dashboard(AsyncClient(service=service), service)
     server = uvicorn.Server(uvicorn.Config(service, host="127.0.0.1", port=port, log_level="warning"))
@@ -71,6 +73,8 @@ def serving(atlas: TinyAtlas, cache: Path, **settings: Any) -> Iterator[Site]:
     server.should_exit = True
     thread.join(timeout=10)
     engine.close()
+    page_registry.clear()
+    page_registry.update(pages)
 
 
 @pytest.fixture(scope="session")

@@ -222,16 +222,20 @@ def test_a_late_number_does_not_pull_the_slider_back(visit: Visit, site: Site) -
     analyse(page, TEXT)
     choose_kind(page, name, "multiply by")
     thumb, number = page.locator(".intervention-slider [role=slider]"), page.get_by_role("textbox", name="Number for")
-    thumb.focus()
-    for _ in range(5):
-        page.keyboard.press("ArrowRight")
-    late = f"window.dash_clientside.set_props({{neuron: '{name}', type: 'lab-value'}}, {{value: 2.2}})"
-    page.evaluate(late)  # as the number would write what it showed three steps ago
+    expect(thumb).to_have_attribute("aria-valuenow", "2")
+    set_value = f"(type, value) => window.dash_clientside.set_props({{neuron: '{name}', type}}, {{value}})"
+    late = "set('lab-value', 2.2);"  # as the number writes what it showed some steps ago
+    page.evaluate(
+        f"async () => {{ const set = {set_value};"
+        "for (const value of [2.1, 2.2, 2.3, 2.4, 2.5]) {"
+        "set('lab-slider', value); await new Promise((then) => setTimeout(then, 60)); }"
+        f"{late} }}"
+    )
     page.wait_for_timeout(1_500)
     expect(thumb).to_have_attribute("aria-valuenow", "2.5")
     expect(number).to_have_value("2.5")
     wait_for_state(page, do=f"{name}:scale:2.5")
-    page.evaluate(late)  # and now somebody means it
+    page.evaluate(f"() => {{ const set = {set_value}; {late} }}")  # and now somebody means it
     expect(thumb).to_have_attribute("aria-valuenow", "2.2")
     wait_for_state(page, do=f"{name}:scale:2.2")
 
