@@ -25,7 +25,9 @@ from backend.settings import Settings
 from tests.conftest import TinyAtlas
 
 BUILD = Path(__file__).parents[2] / "build" / "screenshots"
-expect.set_options(timeout=20_000)  # a loaded machine is slow, not wrong
+PATIENCE = 60_000
+"""Milliseconds that a page is waited for: a loaded machine is slow, not wrong."""
+expect.set_options(timeout=PATIENCE)
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -102,6 +104,7 @@ def open_context(
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
     )
+    context.set_default_timeout(PATIENCE)
     if not first_time:
         context.add_init_script("localStorage.setItem('calibroscope-tour', 'seen')")
     return context

@@ -30,7 +30,7 @@ def _open(page: Page, site: Site, path: str) -> None:
         page.wait_for_selector(".ag-row")
     elif path.startswith("/lab"):
         page.get_by_role("button", name="Analyse").click()
-        expect(page.locator(".strip.clickable").first).to_be_visible(timeout=60_000)
+        expect(page.locator(".strip.clickable").first).to_be_visible()
         page.locator(".strip.clickable [data-token='2']").first.click()
         expect(page.locator("#lab-who tbody tr").first).to_be_visible()
     elif path.startswith("/induction"):

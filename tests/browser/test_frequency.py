@@ -46,7 +46,7 @@ def test_the_lab_shows_the_distance_and_what_an_intervention_does_to_it(visit: V
     expect(page.locator("#lab-model")).not_to_have_value("")
     page.get_by_role("button", name="Analyse").click()
     canvas = page.locator("#lab-canvas")
-    expect(canvas.get_by_text("KL from token frequencies", exact=True)).to_be_visible(timeout=60_000)
+    expect(canvas.get_by_text("KL from token frequencies", exact=True)).to_be_visible()
     expect(canvas.get_by_text("Change of KL from token frequencies", exact=True)).to_be_visible()
     expect(page.locator("#lab-result")).to_contain_text("Mean KL from token frequencies")
     expect(page.locator("#lab-frequencies")).to_contain_text(f"(run {site.atlas.run})")

@@ -24,7 +24,7 @@ def analyse(page: Page, text: str) -> None:
     page.locator("#lab-text").blur()
     page.get_by_role("button", name="Analyse").click()
     shown = text[:6].replace(" ", "·")
-    expect(page.locator("#lab-canvas .strip").first).to_contain_text(shown, timeout=20_000)
+    expect(page.locator("#lab-canvas .strip").first).to_contain_text(shown)
 
 
 def state(page: Page) -> dict[str, str]:
@@ -52,7 +52,7 @@ def generate(page: Page) -> str:
     page.locator("#lab-generated").evaluate("place => place.replaceChildren()")  # what an earlier one has said
     page.get_by_role("button", name="Generate").click()
     status = page.locator("#lab-generated [role=status]")
-    expect(status).to_contain_text("a second", timeout=20_000)
+    expect(status).to_contain_text("a second")
     return status.inner_text()
 
 
@@ -97,7 +97,7 @@ def test_a_generation_is_stopped_and_a_failure_is_told(chromium: Browser, site: 
     analyse(page, TEXT)
     page.get_by_role("textbox", name="Tokens").fill("200")
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator("#lab-generated .tok").first).to_be_visible(timeout=20_000)
+    expect(page.locator("#lab-generated .tok").first).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#lab-generated [role=status]")).to_contain_text("Stopped after")
     made = page.locator("#lab-generated .tok").count()
@@ -141,7 +141,7 @@ def test_a_link_carries_text_and_interventions_and_no_server_sees_them(visit: Vi
     other.on("request", lambda request: asked.append(request.url))
     other.goto(link)
     expect(other.locator("#lab-text")).to_have_value(TEXT)
-    expect(other.locator("#lab-result .totals")).to_be_visible(timeout=20_000)
+    expect(other.locator("#lab-result .totals")).to_be_visible()
     expect(other.get_by_role("textbox", name=f"Number for {neuron}")).to_have_value("2")
     assert other.url == link
     other.get_by_text("History of this session").click()
@@ -186,7 +186,7 @@ def test_a_text_that_is_too_long_for_a_link_is_cut_and_said_to_be(visit: Visit, 
     assert long.startswith(kept)
     assert len(kept) > 500
     page.reload()
-    expect(page.get_by_text("The text was too long for a link")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("The text was too long for a link")).to_be_visible()
     expect(page.locator("#lab-text")).to_have_value(kept)
 
 

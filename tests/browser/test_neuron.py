@@ -47,7 +47,7 @@ def test_a_context_is_shown_without_the_neuron(kind: str, visit: Visit, site: Si
     context = page.locator(".context").first
     button = context.get_by_role("button", name="Without the neuron")
     button.click()
-    expect(context.get_by_text("Loss without it")).to_be_visible(timeout=60_000)
+    expect(context.get_by_text("Loss without it")).to_be_visible()
     shown = httpx.get(f"{at}/contexts").json()["contexts"][0]
     body = {"kind": kind.split()[0].replace("set", "mean")}
     found = httpx.post(f"{at}/contexts/{shown['id']}/ablate", json=body).json()
@@ -63,7 +63,7 @@ def test_another_kind_is_asked_for_where_a_context_is_open(visit: Visit, site: S
     open_neuron(page, site)
     context = page.locator(".context").first
     context.get_by_role("button", name="Without the neuron").click()
-    expect(context).to_contain_text("set to mean:", timeout=60_000)
+    expect(context).to_contain_text("set to mean:")
     page.get_by_text("set to 0", exact=True).click()
     expect(context).to_contain_text("set to 0:")
     expect(page.locator(".context").nth(1).locator(".strip")).to_have_count(1)
@@ -94,13 +94,13 @@ def test_what_is_open_stays_open_while_the_run_grows(visit: Visit, site: Site) -
     open_neuron(page, site)
     context = page.locator(".context").first
     context.get_by_role("button", name="Without the neuron").click()
-    expect(context).to_contain_text("set to mean:", timeout=60_000)
+    expect(context).to_contain_text("set to mean:")
     page.get_by_role("slider", name="Threshold of the activation").focus()
     page.keyboard.press("Home")
     expect(page.locator("#neuron-share")).to_contain_text("(100.0 %)")
     publish(site, "running", 43)
     page.evaluate("window.dash_clientside.set_props('neuron-poll', {n_intervals: 1})")
-    expect(page.locator(".neuron-head")).to_contain_text("43 of", timeout=20_000)
+    expect(page.locator(".neuron-head")).to_contain_text("43 of")
     expect(context).to_contain_text("set to mean:")
     expect(page.locator("#neuron-share")).to_contain_text("(100.0 %)")
     assert page.locator("#neuron-measured .js-plotly-plot").count() >= 2

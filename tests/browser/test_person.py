@@ -68,7 +68,7 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
     page.locator("#lab-text").fill(TEXT)
     page.get_by_role("button", name="Analyse").click()
     table = page.locator(".totals")
-    expect(table).to_be_visible(timeout=60_000)
+    expect(table).to_be_visible()
 
     slug = site.atlas.slug
     trace = httpx.post(f"{site.address}/api/v1/models/{slug}/texts", json={"text": TEXT}).json()
@@ -85,7 +85,7 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
     body = {"interventions": [{"neuron": name, "kind": "scale", "value": 8}]}
     api = httpx.post(f"{site.address}/api/v1/texts/{trace['id']}/ablate", json=body).json()
     entropy = f"{api['total']['totals']['mean_entropy']:.3f}"
-    expect(table.locator("tr", has_text="Mean entropy")).to_contain_text(entropy, timeout=20_000)
+    expect(table.locator("tr", has_text="Mean entropy")).to_contain_text(entropy)
 
     page.locator(".strip.clickable [data-token='5']").first.click()
     expect(page.get_by_role("heading", name="Predictions at the chosen token")).to_be_visible()
@@ -192,7 +192,7 @@ def test_the_lab_works_by_keyboard_alone(visit: Visit, site: Site) -> None:
     page.get_by_role("button", name="Analyse").focus()
     page.keyboard.press("Enter")
     strip = page.locator(".strip.clickable").first
-    expect(strip).to_be_visible(timeout=60_000)
+    expect(strip).to_be_visible()
     strip.locator("[data-token='0']").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")

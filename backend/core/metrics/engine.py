@@ -27,8 +27,8 @@ _WITH_POWERS = 4
 """Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""
 _WITHOUT_POWERS = 2
 """… and when they are not: A, and its transpose in a survey."""
-_IN_USE = 0.85
-"""Share of the memory that is planned for: the allocator keeps freed pieces back, up to a sixth from run to run."""
+_KEPT_BACK = 64 * 10**6
+"""Bytes that the C library's allocator may keep of what was freed: blocks of up to 32 MB each."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Tiles:
         held: whether a direction of the logits is held too.
         """
         row, tokens = 4 * d_vocab, _MOST_TOKENS
-        memory = int(_IN_USE * memory)
+        memory -= _KEPT_BACK
         a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if held else 0)
         while tokens > 8 and tokens * a_token * row > memory / 3:
             tokens //= 2
