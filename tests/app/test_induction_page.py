@@ -8,6 +8,7 @@ from dash import no_update
 
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
+from app.figures import repeats
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.pages import induction, induction_state, induction_views
 from app.pages import induction_ids as ids
@@ -56,8 +57,8 @@ def test_a_curves_shade_is_its_standard_error_and_stops_where_nothing_is_defined
     assert shades[1].y[0] == pytest.approx(3.9)
     assert shades[1].y[-1] == pytest.approx(4.1)
     gap = schemas.Curve(mean=[1.0, 1.0, None, 2.0, 2.0, None], se=[0.5, None, None, 0.5, 0.5, None])
-    figure = figures.compact()
-    figures.add_curve(figure, figures.Positions(3), gap, name="loss", line={"color": "#000000"})
+    figure = repeats.compact()
+    repeats.add_curve(figure, repeats.Positions(3), gap, name="loss", line={"color": "#000000"})
     assert list(figure.data[0].x) == [0, 1, 1, 0, None, 3, 4, 4, 3]
     assert list(figure.data[0].y) == [0.5, 1.0, 1.0, 1.5, None, 1.5, 1.5, 2.5, 2.5], "no error: no width"
 
@@ -155,7 +156,7 @@ def test_knocked_out_heads_are_coloured_and_baselines_grey() -> None:
     figure = head_figures.knockout_curves("29.7", found, events.curves().activations["29.7"])
     by_name = lines(figure)
     assert list(by_name) == ["L3H0", "L3H1", "L4H2", "L3H1 + L4H2", "all heads in place"], "grey ones lie under"
-    assert by_name["L3H0"].line.color == figures.BEHIND
+    assert by_name["L3H0"].line.color == repeats.BEHIND
     colours = [by_name[name].line.color for name in ("L3H1", "L4H2", "L3H1 + L4H2")]
     assert len(set(colours)) == 3
     assert by_name["L3H1 + L4H2"].y[-1] == pytest.approx(1.0)
@@ -321,8 +322,8 @@ def test_attributions_are_a_figure_a_neuron() -> None:
 
 def test_knockouts_of_long_occurrences_are_running_means_that_stop_at_the_boundary() -> None:
     curve = schemas.Curve(mean=[0.0, 3.0, 0.0, 9.0, None, 9.0], se=[0.1] * 6)
-    assert figures.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
-    assert figures.running_mean(curve, 1).mean == curve.mean
+    assert repeats.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
+    assert repeats.running_mean(curve, 1).mean == curve.mean
     assert [head_figures.smoothing(span) for span in (4, 12, 20, 100)] == [1, 1, 3, 11]
     long = [events.knockout("L3H1", span=100)]
     assert "running means over 11 positions" in _text(induction_views.knockouts(long, None, apart=False))

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app import cli
 from app.figures import induction as figures
+from app.figures import repeats
 from app.figures.panels import panels
 from app.reproduce import induction, write
 from app.reproduce.claim import Claim
@@ -405,11 +406,11 @@ async def test_figure_11_shows_the_kind_of_text_there_is(worked: Own) -> None:
 
 
 def _lines(*names: str) -> go.Figure:
-    figure = figures.compact()
+    figure = repeats.compact()
     for place, name in enumerate(names):
         figure.add_trace(go.Scatter(x=[0, 1], y=[place, 1], name=name, mode="lines"))
     figure.update_yaxes(title_text="activation", range=[0, 7])
-    return figures.over_both(figure, figures.Positions(4))
+    return repeats.over_both(figure, repeats.Positions(4))
 
 
 def test_panels_keep_axes_marks_and_one_legend() -> None:
