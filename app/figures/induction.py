@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.figures.neuron import token_scatter
-from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, average, compact, joined, over_both
+from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, add_told, average, compact, joined, over_both
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.format import number
 from app.text import label
@@ -47,13 +47,13 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     positions = Positions(len(event.loss.mean) // 2, apart, event.after is not None)
     figure = compact(height=440, hovermode="x unified", margin={**MARGIN, "r": 56, "t": 28})
     found = through(event)
+    add_told(figure, positions, found["entropy"], positions.told)
     for name, colour in (("loss", LOSS_COLOUR), ("entropy", ENTROPY_COLOUR)):
         line = {"name": name, "line": {"color": colour, "width": 3}, "hovertemplate": "%{y:.3f} nats"}
-        add_curve(figure, positions, found[name], positions.told, **line)
+        add_curve(figure, positions, found[name], **line)
     for place, neuron in enumerate(event.activations):
         line = {"name": neuron, "line": series(place), "yaxis": "y2", "hovertemplate": "%{y:.3g}"}
-        add_curve(figure, positions, found[neuron], positions.told, **line)
-    figure.update_xaxes(unifiedhovertitle_text="%{customdata}")
+        add_curve(figure, positions, found[neuron], **line)
     figure.update_yaxes(title_text="nats", rangemode="tozero")
     figure.update_layout(
         legend={"y": 1.1},
@@ -125,8 +125,10 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
     for place, clip in enumerate(clips):
         shares, errors = percent_of_entropy(clipped_through(clip))
         line = {**series(place), "dash": "solid" if place < len(SERIES_COLOURS) else "dash"}
-        curve = Curve(mean=shares, se=errors)
-        _add_second(figure, clip, curve, name=clip.neuron, line=line, hovertemplate="%{y:+.1f} %")
+        curve, positions = Curve(mean=shares, se=errors), _second(clip)
+        if not place:
+            add_told(figure, positions, curve, positions.told[positions.reach :])
+        add_curve(figure, positions, curve, name=clip.neuron, line=line, hovertemplate="%{y:+.1f} %")
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_yaxes(title_text="Δ entropy (% of before)", ticksuffix=" %")
     figure.update_layout(showlegend=True)
@@ -136,7 +138,8 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
 def clip_curves(clip: InductionClip) -> go.Figure:
     """Figure 5b for one neuron: entropy and loss on the second occurrence, before (dashed) and after (solid)."""
     figure = compact(height=220, hovermode="x unified", showlegend=False)
-    whole = clipped_through(clip)
+    whole, positions = clipped_through(clip), _second(clip)
+    add_told(figure, positions, whole.entropy, positions.told[positions.reach :])
     pairs = (
         ("loss", whole.loss, whole.delta_loss, LOSS_COLOUR),
         ("entropy", whole.entropy, whole.delta_entropy, ENTROPY_COLOUR),
@@ -144,29 +147,23 @@ def clip_curves(clip: InductionClip) -> go.Figure:
     for name, after, change, colour in pairs:
         before = Curve(mean=_before(after, change), se=[None] * len(after.mean))
         for when, curve, dash in (("before", before, "dash"), ("clipped", after, "solid")):
-            _add_second(
-                figure, clip, curve, name=f"{name} {when}", hovertemplate="%{y:.3f} nats",
+            add_curve(
+                figure, positions, curve, name=f"{name} {when}", hovertemplate="%{y:.3f} nats",
                 line={"color": colour, "width": 2, "dash": dash},
             )  # fmt: skip
     figure.update_yaxes(title_text="nats", rangemode="tozero")
-    return _over_second(figure, _second(clip))
+    return _over_second(figure, positions)
 
 
 def _second(clip: InductionClip) -> Positions:
     return Positions(len(clip.entropy.mean), beyond=clip.after is not None)
 
 
-def _add_second(figure: go.Figure, clip: InductionClip, curve: Curve, **line: Any) -> None:
-    positions = _second(clip)
-    add_curve(figure, positions, curve, positions.told[positions.reach :], **line)
-
-
 def _over_second(figure: go.Figure, positions: Positions) -> go.Figure:
     values, texts = positions.ticks()
     half = len(values) // 2
     figure.update_xaxes(
-        title_text="position in the second occurrence", tickvals=values[:half], ticktext=texts[half:],
-        unifiedhovertitle_text="%{customdata}",
+        title_text="position in the second occurrence", tickvals=values[:half], ticktext=texts[half:]
     )  # fmt: skip
     return figure
 

@@ -70,7 +70,7 @@ class Positions:
     @property
     def told(self) -> list[str]:
         """What each of `x` is, in words."""
-        before, words = "A" if self.span <= FEW_POSITIONS else "position ", []
+        before, words = "A" if self.span <= FEW_POSITIONS else "", []
         for end, which in zip(AFTER, ("first", "second"), strict=True):
             words += [f"{before}{place}, {which} occurrence" for place in range(self.span)]
             words += [f"{end}, after the {which} occurrence"] * self.beyond
@@ -98,17 +98,25 @@ def over_both(figure: go.Figure, positions: Positions) -> go.Figure:
     return figure
 
 
-def add_curve(
-    figure: go.Figure, positions: Positions, curve: Curve, told: Sequence[str] | None = None, **line: Any
-) -> None:
-    """A mean as a line, and ± its standard error as a shade; `line` is what Plotly's Scatter takes.
+def add_told(figure: go.Figure, positions: Positions, curve: Curve, told: Sequence[str]) -> None:
+    """A first line for what hovering shows: which position it is. Nothing is drawn.
 
     Args:
-        told: what each position is, for the head of what hovering shows.
+        curve: where the line says so.
+        told: of each of its positions.
     """
+    figure.add_trace(
+        go.Scatter(
+            x=positions.x[: len(told)], y=curve.mean, customdata=list(told), mode="markers", marker={"opacity": 0},
+            hovertemplate="%{customdata}<extra></extra>", showlegend=False,
+        )
+    )  # fmt: skip
+    figure.update_xaxes(unifiedhovertitle_text="position")
+
+
+def add_curve(figure: go.Figure, positions: Positions, curve: Curve, **line: Any) -> None:
+    """A mean as a line, and ± its standard error as a shade; `line` is what Plotly's Scatter takes."""
     colour = line["line"]["color"]
-    if told is not None:
-        line["customdata"] = broken(positions.x, told, positions)[1]
     x, mean = broken(positions.x, curve.mean, positions)
     _, low = broken(positions.x, _shifted(curve, -1), positions)
     _, high = broken(positions.x, _shifted(curve, 1), positions)
@@ -134,7 +142,7 @@ def _symbols(x: Sequence[float], positions: Positions) -> str | list[str]:
     return ["circle-open" if place in ends else "circle" for place in x]
 
 
-def broken(x: Sequence[int], values: Sequence[Any], positions: Positions) -> tuple[list[float], list[Any]]:
+def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list[float], list[float | None]]:
     """Values with their positions, and nothing in between where the occurrences do not adjoin."""
     if not positions.apart or len(values) != 2 * positions.reach:
         return list(x)[: len(values)], list(values)

@@ -67,9 +67,7 @@ def _clips(e: Evidence, found: Induction) -> Drawn | str:
         line = {"color": BEHIND, "width": 3}
         mean = [_mean(values) for values in zip(*shares, strict=True)]
         name = f"{len(others)} {RANDOM}"
-        told = next(trace.customdata for trace in figure.data if trace.name)
-        at = list(range(len(mean)))
-        figure.add_trace(go.Scatter(x=at, y=mean, mode="lines", name=name, line=line, customdata=told))
+        figure.add_trace(go.Scatter(x=list(range(len(mean))), y=mean, mode="lines", name=name, line=line))
     return Drawn(figure, _clip_table(found.clips.values()))
 
 
