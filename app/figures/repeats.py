@@ -107,8 +107,8 @@ def add_told(figure: go.Figure, positions: Positions, curve: Curve, told: Sequen
     """
     figure.add_trace(
         go.Scatter(
-            x=positions.x[: len(told)], y=curve.mean, customdata=list(told), mode="markers", marker={"opacity": 0},
-            hovertemplate="%{customdata}<extra></extra>", showlegend=False,
+            x=positions.x[: len(told)], y=curve.mean, customdata=list(told), showlegend=False, mode="markers",
+            marker={"color": "rgba(0,0,0,0)"}, hovertemplate="%{customdata}<extra></extra>",
         )
     )  # fmt: skip
     figure.update_xaxes(unifiedhovertitle_text="position")

@@ -75,6 +75,75 @@ def test_occurrences_with_text_between_are_not_joined() -> None:
     assert list(long.tickvals)[5:] == [100, 120, 140, 160, 180]
 
 
+def test_b_and_x_follow_the_occurrences_as_in_figure_9a() -> None:
+    event = events.curves(span=6, after=True)
+    figure = figures.curves(event, apart=True)
+    found = lines(figure)
+    assert list(figure.layout.xaxis.ticktext) == [*(f"A{n}" for n in range(6)), "B", *(f"A{n}" for n in range(6)), "X"]
+    ticks = dict(zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True))
+    at = {ticks[x]: y for x, y in zip(found["entropy"].x, found["entropy"].y, strict=True) if x in ticks}
+    assert (at["B"], at["X"]) == (5.5, 4.5)
+    assert list(found["entropy"].y) == [*event.entropy.mean[:6], 5.5, None, *event.entropy.mean[6:], 4.5]
+    assert list(found["loss"].y)[6:] == [6.0, None, *event.loss.mean[6:], None], "what is not known is left out"
+    assert found["29.3"].y[-1] == 4.0
+    assert figure.layout.shapes[0].x0 == found["entropy"].x[7]
+    symbols = list(found["entropy"].marker.symbol)
+    assert [n for n, symbol in enumerate(symbols) if symbol == "circle-open"] == [6, 14], "B and X are hollow"
+    json.loads(figure.to_json())
+
+
+def test_hovering_says_which_position_it_is() -> None:
+    for event in (events.curves(span=6, after=True), events.curves(span=6)):
+        told = figures.curves(event, apart=True).data[0]
+        words = dict(zip(told.x, told.customdata, strict=True))
+        assert (told.hovertemplate, told.showlegend, told.hoverinfo) == ("%{customdata}<extra></extra>", False, None)
+        assert (words[0], words[8 if event.after else 7]) == ("A0, first occurrence", "A0, second occurrence")
+        assert words.get(14) == ("X, after the second occurrence" if event.after else None)
+        assert isinstance(told.customdata, tuple), "a typed array would not arrive"
+    long = figures.curves(events.curves(span=100)).data[0]
+    assert long.customdata[137] == "37, second occurrence"
+    clipped = figures.clip_overview([events.clip(span=6, after=True)]).data[0]
+    assert clipped.customdata[-2:] == ("A5, second occurrence", "X, after the second occurrence")
+    assert figures.clip_curves(events.clip(span=6)).data[0].customdata[-1] == "A5, second occurrence"
+
+
+def test_long_occurrences_have_room_for_b_and_x() -> None:
+    for span, last in ((100, "80"), (43, "30"), (21, "10"), (26, "20"), (30, "20")):
+        values, texts = repeats.Positions(span, apart=True, beyond=True).ticks()
+        half = len(texts) // 2
+        assert (texts[half - 2 : half], texts[-2:]) == ([last, "B"], [last, "X"])
+        assert values[half - 1] == span
+    assert repeats.Positions(21).ticks()[1] == ["0", "10", "20"] * 2, "without them nothing is left out"
+    assert repeats.Positions(2, beyond=True).names == ["A0", "A1", "B", "A0", "A1", "X"]
+
+
+def test_a_result_from_before_b_and_x_is_read_and_drawn_as_it_was() -> None:
+    for event, draw in ((events.curves(span=6), figures.curves), (events.clip(span=6), figures.clip_curves)):
+        stored = json.loads(event.model_dump_json())
+        assert stored.pop("after") is None
+        read = type(event).model_validate(stored)
+        assert read == event
+        figure = draw(read)
+        assert "B" not in figure.layout.xaxis.ticktext
+        assert "X" not in figure.layout.xaxis.ticktext
+    words = _text(induction_views.curves(events.curves(span=6), apart=True))
+    assert "B follows" not in words
+    assert "B follows the first occurrence" in _text(induction_views.curves(events.curves(after=True), apart=True))
+
+
+def test_x_is_drawn_with_a_clipped_neuron_but_is_in_no_mean_over_the_repeat() -> None:
+    with_x, without = events.clip(span=6, after=True), events.clip(span=6)
+    assert figures.clip_totals(with_x) == figures.clip_totals(without)
+    shares = list(lines(figures.clip_overview([with_x]))["29.7"].y)
+    assert shares == pytest.approx([*[-50.0] * 6, -25.0])
+    assert list(figures.clip_overview([with_x]).layout.xaxis.ticktext) == [*(f"A{n}" for n in range(6)), "X"]
+    before_after = lines(figures.clip_curves(with_x))
+    assert (before_after["loss before"].y[-1], before_after["loss clipped"].y[-1]) == (pytest.approx(2.8), 3.0)
+    assert len(before_after["loss clipped"].y) == 7
+    assert "X (hollow)" in _text(induction_views.clips([with_x]))
+    assert "X (hollow)" not in _text(induction_views.clips([without]))
+
+
 def test_sixteen_neurons_are_told_apart() -> None:
     styles = [figures.series(place) for place in range(schemas.MAX_INDUCTION_NEURONS)]
     assert len({(style["color"], style["dash"]) for style in styles}) == schemas.MAX_INDUCTION_NEURONS

@@ -392,6 +392,42 @@ async def test_numbers_beside_a_figure_are_those_drawn(worked: Own) -> None:
     assert set(one_neuron.table["neuron"]) == {found.entropy[0]}  # type: ignore[union-attr]
 
 
+async def test_b_and_x_are_in_the_numbers_of_figure_9_and_in_no_claim(worked: Own) -> None:
+    found = await evidence(worked)
+    natural, doubled = found.induction["natural"], found.induction["doubled"]
+    assert natural.curves is not None
+    after, span = natural.curves.after, natural.start.span
+    assert after is not None
+    drawn = {part.figure: part.draw([found]) for part in INDUCTION if part.figure in ("5a", "9a", "9b")}
+    tables = {name: one.table for name, one in drawn.items() if isinstance(one, Drawn)}
+    assert list(tables["9a"]["place"]) == [*(f"A{n}" for n in range(span)), "B", *(f"A{n}" for n in range(span)), "X"]
+    for name, curve, ends in (
+        ("loss", natural.curves.loss, after.loss),
+        *((neuron, natural.curves.activations[neuron], after.activations[neuron]) for neuron in found.entropy),
+    ):
+        values = list(tables["9a"][name])
+        assert [values[span], values[-1]] == ends.mean
+        assert values[:span] + values[span + 1 : -1] == curve.mean
+    assert list(tables["9a"]["occurrence"]) == [1] * (span + 1) + [2] * (span + 1)
+    first = next(iter(natural.clips.values()))
+    assert first.after is not None
+    assert list(tables["9b"]["place"])[: span + 1] == [*(f"A{n}" for n in range(span)), "X"]
+    assert tables["9b"]["delta_entropy"][span] == first.after.delta_entropy.mean[0]
+    assert "place" not in tables["5a"]
+    assert len(tables["5a"]["loss"]) == 2 * doubled.start.span
+    bare = replace(
+        natural, curves=natural.curves.model_copy(update={"after": None}),
+        clips={name: clip.model_copy(update={"after": None}) for name, clip in natural.clips.items()},
+    )  # fmt: skip
+    before = replace(found, induction=found.induction | {"natural": bare})
+    for claim in (claim for claim in CLAIMS if claim.figure in ("9a", "9b", "9c", "11")):
+        assert claim.check(before) == claim.check(found)
+    old = next(part for part in INDUCTION if part.figure == "9a").draw([before])
+    assert isinstance(old, Drawn)
+    assert "place" not in old.table
+    assert len(old.table["loss"]) == 2 * span
+
+
 async def test_figure_11_shows_the_kind_of_text_there_is(worked: Own) -> None:
     found = await evidence(worked)
     part = next(part for part in INDUCTION if part.figure == "11")
