@@ -1,6 +1,7 @@
 """`calibroscope reproduce` on induction: jobs found or queued and done, figures with their numbers, claims checked."""
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import anyio
 import plotly.graph_objects as go
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import create_engine, text
 
 from app import cli
 from app.figures import induction as figures
@@ -202,6 +204,36 @@ async def test_a_job_on_hand_picked_heads_or_of_too_few_parts_does_not_serve(own
     queued = [await own.client.send(calls.add_job(request)) for request in requests]
     assert own.work(queued) == ["finished", "finished"]
     assert isinstance(await find(own.client, "doubled", run, who), str)
+
+
+async def test_a_job_from_before_b_and_x_serves_but_is_measured_again_where_that_is_wanted(own: Own) -> None:
+    run, who = await own.chosen()
+    assert own.work(await queue_missing(own.client, ["natural"], run, who, 4)) == ["finished"]
+    database = create_engine(f"sqlite:///{own.path}")
+    with database.begin() as connection:
+        rows = connection.execute(text("SELECT job, place, payload FROM job_events")).all()
+        for job, place, payload in rows:
+            stored = {name: value for name, value in json.loads(payload).items() if name != "after"}
+            connection.execute(
+                text("UPDATE job_events SET payload = :payload WHERE job = :job AND place = :place"),
+                {"payload": json.dumps(stored), "job": job, "place": place},
+            )
+    database.dispose()
+    old = await find(own.client, "natural", run, who)
+    assert isinstance(old, Induction)
+    assert old.curves is not None
+    assert old.curves.after is None
+    assert all(clip.after is None for clip in old.clips.values())
+    again = await queue_missing(own.client, ["natural"], run, who, 1)
+    assert [job.request["sequences"] for job in again] == [old.start.sequences], "never on fewer"
+    assert own.work(again) == ["finished"]
+    new = await find(own.client, "natural", run, who)
+    assert isinstance(new, Induction)
+    assert new.job == again[0].id
+    assert not new.outdated
+    assert new.curves is not None
+    assert new.curves.model_copy(update={"after": None}) == old.curves
+    assert await queue_missing(own.client, ["natural"], run, who, 1) == []
 
 
 async def test_why_the_last_one_failed_is_said(own: Own) -> None:
