@@ -1,7 +1,4 @@
-"""The figures of the induction lab: what a model does on repeated text (Figures 5a, 5b, 9, 10 and 11).
-
-A curve has the first occurrence's positions and then the second's. Where text lies between the two, the line is broken.
-"""
+"""The figures of the induction lab: what a model does on repeated text (Figures 5a, 5b, 9, 10 and 11)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,140 +7,18 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.figures.neuron import token_scatter
-from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS, blank
+from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, add_told, average, compact, joined, over_both
+from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.format import number
 from app.text import label
 from backend.glossary import CLASS_LABELS, NeuronClass
 from backend.schemas import Curve, InductionChange, InductionClip, InductionCurves, NeuronColumns
 
-Values = Sequence[float | None]
-MARGIN = {"l": 56, "r": 12, "t": 12, "b": 44}
-BEHIND = "#9aa0a6"
-FEW_POSITIONS = 12
-"""Occurrences so short are read token by token: every position has its tick and its marker."""
 LEAST_ENTROPY = 1e-3
 """Nats: a percentage of less says nothing."""
 _DASHES = ("dot", "dashdot")
 _ORDER: tuple[NeuronClass, ...] = ("plain", "prediction", "token_frequency", "entropy")
 _LABELLED = 6
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Where the tokens of two occurrences stand across a figure."""
-
-    span: int
-    apart: bool = False
-    """Whether other text lies between the occurrences."""
-
-    @property
-    def x(self) -> list[int]:
-        return [*range(self.span), *(place + self.span + self.gap for place in range(self.span))]
-
-    @property
-    def gap(self) -> int:
-        return max(1, self.span // 12) if self.apart else 0
-
-    @property
-    def boundary(self) -> float:
-        return self.span - 0.5 + self.gap / 2
-
-    def ticks(self) -> tuple[list[int], list[str]]:
-        """Positions counted from each occurrence's start; A0, A1, … where there are few."""
-        if self.span <= FEW_POSITIONS:
-            places, before = list(range(self.span)), "A"
-        else:
-            places, before = list(range(0, self.span, max(1, round(self.span / 40) * 10))), ""
-        second = [place + self.span + self.gap for place in places]
-        return [*places, *second], [f"{before}{place}" for place in places] * 2
-
-
-def compact(**layout: Any) -> go.Figure:
-    """A figure for half a page's width, whose titles also fit a telephone's."""
-    figure = blank(**{"margin": MARGIN, **layout})
-    figure.update_xaxes(title_font_size=13)
-    figure.update_yaxes(title_font_size=13)
-    return figure
-
-
-def over_both(figure: go.Figure, positions: Positions) -> go.Figure:
-    """The axis of positions, with the place marked where the second occurrence begins."""
-    values, texts = positions.ticks()
-    figure.update_xaxes(title_text="position in the occurrence", tickvals=values, ticktext=texts)
-    figure.add_vline(x=positions.boundary, line={"color": BEHIND, "width": 1.5, "dash": "dash"})
-    end = positions.x[-1]
-    for x, words in ((positions.span / 2 - 0.5, "first occurrence"), ((positions.boundary + end) / 2, "second")):
-        figure.add_annotation(
-            x=x, y=1, xref="x", yref="paper", yanchor="bottom", text=words, showarrow=False, font={"size": 12}
-        )
-    return figure
-
-
-def add_curve(figure: go.Figure, positions: Positions, curve: Curve, **line: Any) -> None:
-    """A mean as a line, and ± its standard error as a shade; `line` is what Plotly's Scatter takes."""
-    colour = line["line"]["color"]
-    x, mean = broken(positions.x, curve.mean, positions)
-    _, low = broken(positions.x, _shifted(curve, -1), positions)
-    _, high = broken(positions.x, _shifted(curve, 1), positions)
-    band_x, band_y = _band(x, low, high)
-    axis = {name: line[name] for name in ("yaxis",) if name in line}
-    if band_x and any(error is not None for error in curve.se):
-        figure.add_trace(
-            go.Scatter(
-                x=band_x, y=band_y, fill="toself", fillcolor=_faint(colour), line={"width": 0}, mode="lines",
-                hoverinfo="skip", showlegend=False, legendgroup=line.get("name"), **axis,
-            )
-        )  # fmt: skip
-    mode = "lines+markers" if positions.span <= FEW_POSITIONS else "lines"
-    figure.add_trace(go.Scatter(x=x, y=mean, mode=mode, legendgroup=line.get("name"), **line))
-
-
-def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list[float], list[float | None]]:
-    """Values with their positions, and nothing in between where the occurrences do not adjoin."""
-    if not positions.apart or len(values) != 2 * positions.span:
-        return list(x)[: len(values)], list(values)
-    half = positions.span
-    return [*x[:half], positions.boundary, *x[half:]], [*values[:half], None, *values[half:]]
-
-
-def running_mean(curve: Curve, window: int) -> Curve:
-    """Each position's mean with its neighbours of the same occurrence; without standard errors.
-
-    Args:
-        window: how many positions at most, the middle one among them.
-    """
-    half, reach = len(curve.mean) // 2, window // 2
-    means: list[float | None] = []
-    for place, value in enumerate(curve.mean):
-        first, last = (0, half) if place < half else (half, len(curve.mean))
-        near = curve.mean[max(first, place - reach) : min(last, place + reach + 1)]
-        means.append(None if value is None else _mean(near))
-    return Curve(mean=means, se=[None] * len(means))
-
-
-def _shifted(curve: Curve, sign: int) -> list[float | None]:
-    return [None if mean is None else mean + sign * (se or 0.0) for mean, se in zip(curve.mean, curve.se, strict=True)]
-
-
-def _band(x: Sequence[float], low: Values, high: Values) -> tuple[list[float | None], list[float | None]]:
-    """A polygon for every unbroken stretch, one after the other with a gap between."""
-    across: list[float | None] = []
-    up: list[float | None] = []
-    stretch: list[tuple[float, float, float]] = []
-    for place, below, above in [*zip(x, low, high, strict=True), (0.0, None, None)]:
-        if below is not None and above is not None:
-            stretch.append((place, below, above))
-            continue
-        if len(stretch) > 1:
-            across += [*(one[0] for one in stretch), *(one[0] for one in reversed(stretch)), None]
-            up += [*(one[1] for one in stretch), *(one[2] for one in reversed(stretch)), None]
-        stretch = []
-    return across[:-1], up[:-1]
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.2)"
 
 
 def series(place: int) -> dict[str, Any]:
@@ -152,20 +27,33 @@ def series(place: int) -> dict[str, Any]:
     return {"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "width": 2, "dash": dash}
 
 
+def through(event: InductionCurves) -> dict[str, Curve]:
+    """Loss, entropy and the neurons' activations along the repeat, with what follows where that was measured."""
+    after = event.after
+    found = {
+        "loss": joined(event.loss, after and after.loss),
+        "entropy": joined(event.entropy, after and after.entropy),
+    }
+    ends = {} if after is None else after.activations
+    return found | {name: joined(curve, ends.get(name)) for name, curve in event.activations.items()}
+
+
 def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     """Figures 5a, 9a, 10a: loss and entropy (solid) and activations (dotted, axis at the right) along the repeat.
 
     Args:
         apart: whether text lies between the two occurrences, as in natural text.
     """
-    positions = Positions(len(event.loss.mean) // 2, apart)
+    positions = Positions(len(event.loss.mean) // 2, apart, event.after is not None)
     figure = compact(height=440, hovermode="x unified", margin={**MARGIN, "r": 56, "t": 28})
-    for name, curve, colour in (("loss", event.loss, LOSS_COLOUR), ("entropy", event.entropy, ENTROPY_COLOUR)):
-        hover = "%{y:.3f} nats"
-        add_curve(figure, positions, curve, name=name, line={"color": colour, "width": 3}, hovertemplate=hover)
-    for place, (neuron, curve) in enumerate(event.activations.items()):
+    found = through(event)
+    add_told(figure, positions, found["entropy"], positions.told)
+    for name, colour in (("loss", LOSS_COLOUR), ("entropy", ENTROPY_COLOUR)):
+        line = {"name": name, "line": {"color": colour, "width": 3}, "hovertemplate": "%{y:.3f} nats"}
+        add_curve(figure, positions, found[name], **line)
+    for place, neuron in enumerate(event.activations):
         line = {"name": neuron, "line": series(place), "yaxis": "y2", "hovertemplate": "%{y:.3g}"}
-        add_curve(figure, positions, curve, **line)
+        add_curve(figure, positions, found[neuron], **line)
     figure.update_yaxes(title_text="nats", rangemode="tozero")
     figure.update_layout(
         legend={"y": 1.1},
@@ -201,9 +89,18 @@ def clip_totals(clip: InductionClip) -> ClipTotals:
     """Means over the positions of the second occurrence, and the largest change among them."""
     shares = [share for share in percent_of_entropy(clip)[0] if share is not None]
     return ClipTotals(
-        _mean(_before(clip.entropy, clip.delta_entropy)), _mean(clip.entropy.mean),
-        _mean(_before(clip.loss, clip.delta_loss)), _mean(clip.loss.mean), max(shares, key=abs, default=None),
+        average(_before(clip.entropy, clip.delta_entropy)), average(clip.entropy.mean),
+        average(_before(clip.loss, clip.delta_loss)), average(clip.loss.mean), max(shares, key=abs, default=None),
     )  # fmt: skip
+
+
+def clipped_through(clip: InductionClip) -> InductionClip:
+    """With what follows the second occurrence as its last position, where that was measured."""
+    after = clip.after
+    if after is None:
+        return clip
+    names = ("loss", "entropy", "delta_loss", "delta_entropy")
+    return clip.model_copy(update={name: joined(getattr(clip, name), getattr(after, name)) for name in names})
 
 
 def percent_of_entropy(clip: InductionClip) -> tuple[list[float | None], list[float | None]]:
@@ -222,33 +119,30 @@ def _before(after: Curve, change: Curve) -> list[float | None]:
     return [None if now is None or moved is None else now - moved for now, moved in pairs]
 
 
-def _mean(values: Values) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
-
-
 def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
     """Figures 5b, 9b, 10b: by how much clipping each neuron changes the entropy of the second occurrence."""
     figure = compact(height=360, hovermode="x unified")
     for place, clip in enumerate(clips):
-        shares, errors = percent_of_entropy(clip)
+        shares, errors = percent_of_entropy(clipped_through(clip))
         line = {**series(place), "dash": "solid" if place < len(SERIES_COLOURS) else "dash"}
-        curve = Curve(mean=shares, se=errors)
-        positions = Positions(len(shares))
+        curve, positions = Curve(mean=shares, se=errors), _second(clip)
+        if not place:
+            add_told(figure, positions, curve, positions.told[positions.reach :])
         add_curve(figure, positions, curve, name=clip.neuron, line=line, hovertemplate="%{y:+.1f} %")
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_yaxes(title_text="Δ entropy (% of before)", ticksuffix=" %")
     figure.update_layout(showlegend=True)
-    return _over_second(figure, len(clips[0].entropy.mean) if clips else 0)
+    return _over_second(figure, _second(clips[0]) if clips else Positions(0))
 
 
 def clip_curves(clip: InductionClip) -> go.Figure:
     """Figure 5b for one neuron: entropy and loss on the second occurrence, before (dashed) and after (solid)."""
     figure = compact(height=220, hovermode="x unified", showlegend=False)
-    positions = Positions(len(clip.entropy.mean))
+    whole, positions = clipped_through(clip), _second(clip)
+    add_told(figure, positions, whole.entropy, positions.told[positions.reach :])
     pairs = (
-        ("loss", clip.loss, clip.delta_loss, LOSS_COLOUR),
-        ("entropy", clip.entropy, clip.delta_entropy, ENTROPY_COLOUR),
+        ("loss", whole.loss, whole.delta_loss, LOSS_COLOUR),
+        ("entropy", whole.entropy, whole.delta_entropy, ENTROPY_COLOUR),
     )
     for name, after, change, colour in pairs:
         before = Curve(mean=_before(after, change), se=[None] * len(after.mean))
@@ -258,13 +152,19 @@ def clip_curves(clip: InductionClip) -> go.Figure:
                 line={"color": colour, "width": 2, "dash": dash},
             )  # fmt: skip
     figure.update_yaxes(title_text="nats", rangemode="tozero")
-    return _over_second(figure, positions.span)
+    return _over_second(figure, positions)
 
 
-def _over_second(figure: go.Figure, span: int) -> go.Figure:
-    values, texts = Positions(span).ticks()
+def _second(clip: InductionClip) -> Positions:
+    return Positions(len(clip.entropy.mean), beyond=clip.after is not None)
+
+
+def _over_second(figure: go.Figure, positions: Positions) -> go.Figure:
+    values, texts = positions.ticks()
     half = len(values) // 2
-    figure.update_xaxes(title_text="position in the second occurrence", tickvals=values[:half], ticktext=texts[:half])
+    figure.update_xaxes(
+        title_text="position in the second occurrence", tickvals=values[:half], ticktext=texts[half:]
+    )  # fmt: skip
     return figure
 
 

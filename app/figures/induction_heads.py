@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.induction import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
+from app.figures.repeats import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
 from backend.schemas import Curve, InductionAttribution, InductionHeads, InductionKnockout
 

@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 from app.components import Strip, empty, graph, token_strip
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
+from app.figures.repeats import BEHIND
 from app.figures.theme import ENTROPY_COLOUR, LOSS_COLOUR
 from app.format import number, signed
 from app.pages import induction_ids as ids
@@ -40,6 +41,10 @@ MOST_SAMPLES = 3
 _PREDICTED = ("loss", "entropy")
 _READS = {"in": "", "gate": ": into its gate", "up": ": into what is gated (up)"}
 _MOST_SUGGESTED_HEADS = 12
+_AFTER = (
+    "B follows the first occurrence and X the second (hollow): the text need not go on alike, and where it ends there "
+    "they count nowhere."
+)
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,10 @@ def not_asked(parts: Sequence[str]) -> str | None:
 def curves(event: InductionCurves, *, apart: bool) -> list[Component]:
     """The curves, and the means that clipping brings the neurons down to."""
     means = ", ".join(f"{neuron} {number(mean)}" for neuron, mean in event.reference_means.items())
-    note = [html.P(f"Clipping would bring them down to: {means}.", className="quiet")] if means else []
-    return [graph(figures.curves(event, apart=apart)), *note]
+    notes = [f"Clipping would bring them down to: {means}."] if means else []
+    if event.after is not None:
+        notes.insert(0, _AFTER)
+    return [graph(figures.curves(event, apart=apart)), *(html.P(note, className="quiet") for note in notes)]
 
 
 def samples(texts: Sequence[RepeatedText]) -> list[Component]:
@@ -171,6 +178,8 @@ def clips(found: Sequence[InductionClip]) -> list[Component]:
         for clip in found
     ]
     means = "Means over the second occurrence in nats; “largest” is the position where the entropy changes most."
+    if any(clip.after is not None for clip in found):
+        means += " X (hollow), the position that follows it, is in neither."
     return [
         graph(figures.clip_overview(found)),
         _scrolled(table, "Clipped neurons"),
@@ -299,7 +308,7 @@ def _legend(found: Sequence[InductionKnockout], *, with_unchanged: bool) -> html
     if with_unchanged:
         entries.insert(0, ("all heads in place", {"color": head_figures.UNCHANGED_COLOUR, "dash": "dot", "width": 3}))
     if any(one.role == "baseline" for one in found):
-        entries.append(("baseline heads", {"color": figures.BEHIND, "dash": "solid", "width": 1}))
+        entries.append(("baseline heads", {"color": BEHIND, "dash": "solid", "width": 1}))
     return _lines(entries)
 
 

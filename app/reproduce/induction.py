@@ -68,6 +68,11 @@ class Induction:
         """Whether text lies between the two occurrences."""
         return self.start.source == "natural"
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it was measured before what follows a repeat was: then Figure 9a lacks B and X."""
+        return self.apart and self.curves is not None and self.curves.after is None
+
 
 def request_for(kind: JobKind, run: RunSummary, who: Chosen, sequences: int) -> InductionJobRequest | None:
     """The job that a kind of figure is made from; None where the run has no neuron that it could be about."""
@@ -157,14 +162,17 @@ async def read(client: AsyncClient, job: int) -> Induction | None:
 async def queue_missing(
     client: AsyncClient, kinds: Iterable[JobKind], run: RunSummary, who: Chosen, sequences: int
 ) -> list[Job]:
-    """Queue what the atlas lacks; the jobs, for somebody to do.
+    """Queue what the atlas lacks, and again what it has from before all was measured, on no fewer sequences; the jobs,
+    for somebody to do.
 
     Raises:
         ApiError: the service refuses a job.
     """
     queued = []
     for kind in kinds:
-        wanted = request_for(kind, run, who, sequences)
-        if wanted is not None and isinstance(await find(client, kind, run, who), str):
+        found = await find(client, kind, run, who)
+        known = 0 if isinstance(found, str) else found.start.sequences
+        wanted = request_for(kind, run, who, max(sequences, known))
+        if wanted is not None and (isinstance(found, str) or found.outdated):
             queued.append(await client.send(calls.add_job(JobRequest(model=run.model, induction=wanted))))
     return queued

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures.panels import panels
+from app.figures.repeats import BEHIND, Positions
 from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import Induction, JobKind
@@ -43,13 +44,14 @@ def _curves(e: Evidence, found: Induction) -> Drawn | str:
         return "The job has no curves."
     own = {name: found.curves.activations[name] for name in shown(e, found)}
     event = found.curves.model_copy(update={"activations": own})
-    columns = {"loss": event.loss, "entropy": event.entropy} | found.curves.activations
-    span = len(event.loss.mean) // 2
+    positions = Positions(len(event.loss.mean) // 2, beyond=event.after is not None)
     table: dict[str, Sequence[Any]] = {
-        "occurrence": [1] * span + [2] * span,
-        "position": [*range(span), *range(span)],
+        "occurrence": [1] * positions.reach + [2] * positions.reach,
+        "position": [*range(positions.reach)] * 2,
     }
-    for name, curve in columns.items():
+    if positions.beyond:
+        table["place"] = positions.names
+    for name, curve in figures.through(found.curves).items():
         table |= {name: curve.mean, f"{name}_se": curve.se}
     return Drawn(figures.curves(event, apart=found.apart), table)
 
@@ -61,9 +63,9 @@ def _clips(e: Evidence, found: Induction) -> Drawn | str:
     figure = figures.clip_overview(own)
     others = [clip for name, clip in found.clips.items() if name not in {one.neuron for one in own}]
     if others:
-        shares = [figures.percent_of_entropy(clip)[0] for clip in others]
-        line = {"color": figures.BEHIND, "width": 3}
-        mean = [_mean(at) for at in zip(*shares, strict=True)]
+        shares = [figures.percent_of_entropy(figures.clipped_through(clip))[0] for clip in others]
+        line = {"color": BEHIND, "width": 3}
+        mean = [_mean(values) for values in zip(*shares, strict=True)]
         name = f"{len(others)} {RANDOM}"
         figure.add_trace(go.Scatter(x=list(range(len(mean))), y=mean, mode="lines", name=name, line=line))
     return Drawn(figure, _clip_table(found.clips.values()))
@@ -73,7 +75,8 @@ def _clip_table(clips: Iterable[InductionClip]) -> Table:
     names = ("entropy", "delta_entropy", "loss", "delta_loss")
     table: dict[str, list[Any]] = {name: [] for name in ("neuron", "clipped_at", "position", "entropy_percent")}
     table |= {column: [] for name in names for column in (name, f"{name}_se")}
-    for clip in clips:
+    places: list[str] = []
+    for clip in map(figures.clipped_through, clips):
         shares, _ = figures.percent_of_entropy(clip)
         table["neuron"] += [clip.neuron] * len(shares)
         table["clipped_at"] += [clip.reference] * len(shares)
@@ -82,7 +85,9 @@ def _clip_table(clips: Iterable[InductionClip]) -> Table:
         for name in names:
             table[name] += getattr(clip, name).mean
             table[f"{name}_se"] += getattr(clip, name).se
-    return table
+        if clip.after is not None:
+            places += Positions(len(shares) - 1, beyond=True).names[len(shares) :]
+    return table | {"place": places} if places else table
 
 
 def _tokens(e: Evidence, found: Induction) -> Drawn | str:
@@ -112,7 +117,7 @@ def _knockouts(how: str, *, only_first: bool = False) -> DrawOne:
 def _named(figure: go.Figure) -> go.Figure:
     """The grey lines under one name: in a legend, each baseline would take a place."""
     for trace in figure.data:
-        if trace.line.color == figures.BEHIND and trace.name:
+        if trace.line.color == BEHIND and trace.name:
             trace.name = BASELINES
     return figure
 

@@ -52,6 +52,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class After:
+    """B and X in Figure 9a: the position after the first occurrence, and the one after the second; [2] each."""
+
+    loss: Mean
+    entropy: Mean
+    activations: Mean
+    """[2, neurons]"""
+
+
+@dataclass(frozen=True)
 class Curves:
     """Figures 5a, 9a, 10a: [2·span] each."""
 
@@ -62,6 +72,18 @@ class Curves:
     references: Tensor
     """What clipping brings each neuron down to, [neurons]."""
     samples: list[Sample]
+    after: After | None
+    """None where text is doubled."""
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """X in Figure 9b: a neuron not let above its reference at the position after the second occurrence; [1] each."""
+
+    loss: Mean
+    entropy: Mean
+    delta_loss: Mean
+    delta_entropy: Mean
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,8 @@ class Clip:
     delta_loss: Mean
     delta_entropy: Mean
     points: "Points"
+    after: Clipped | None
+    """None where text is doubled."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +196,7 @@ class Experiment:
         changing = knockouts.planned(self._plan.top_heads if not self._plan.heads else len(self._plan.heads), parts)
         needs_heads = bool(parts & {"heads", "bos", "mean_output", "attribution"})
         measures = bool(parts & {"curves", "clip", "change"})
-        clipped = -(-int(self._repeats.valid.sum()) // _CLIPPED_AT_ONCE) if "clip" in parts and self._indices else 0
+        clipped = -(-int(_second(self._repeats).sum()) // _CLIPPED_AT_ONCE) if "clip" in parts and self._indices else 0
         scored = self._scored() if needs_heads else []
         passes = measures + 2 * ("attribution" in parts) + changing
         self._of = passes * len(self._batches) + clipped + len(scored)
@@ -202,13 +226,9 @@ class Experiment:
         readings, parts = found.readings(), self._plan.parts
         references = self._references(readings)
         if "curves" in parts:
-            yield Curves(
-                mean_over(readings.loss),
-                mean_over(readings.entropy),
-                mean_over(readings.activations),
-                references,
-                found.samples,
-            )
+            inside = self._repeats.inside
+            after = None if inside.all() else After(*readings.means(~inside))
+            yield Curves(*readings.means(inside), references, found.samples, after)
         if "change" in parts:
             yield Change(change(torch.cat(found.first), torch.cat(found.second)))
         if "clip" in parts and self._indices:
@@ -233,24 +253,26 @@ class Experiment:
             batch = TokenBatch(x, (n - own).clamp_min(0), target.clamp_min(0))
             effects.append(engine.effects(batch, torch.zeros_like(own)))
             yield self._step("clipping the neurons")
-        known = targets.cpu() >= 0
+        known, rank = targets.cpu() >= 0, torch.cat([e.before_rank.cpu() for e in effects])
         before = [torch.cat([getattr(e, f"before_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
         after = [torch.cat([getattr(e, f"delta_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
-        rank = torch.cat([e.before_rank.cpu() for e in effects])
-        tokens = repeats.tokens[repeats.sequence[:, None], repeats.second][repeats.valid]
-        chance = torch.Generator().manual_seed(self._plan.seed)
-        order = torch.randperm(int(known.sum()), generator=chance)[:_POINTS]
-        chosen = known.nonzero().squeeze(1)[order.sort().values]
+        tokens = repeats.tokens[repeats.sequence[:, None], repeats.places[:, repeats.reach :]][_second(repeats)]
+        chosen = self._chosen(known)
         loss, entropy = before[0].where(known, torch.nan), before[1]
         for place, index in enumerate(self._indices):
             delta_loss, delta_entropy = after[0][:, place].where(known, torch.nan), after[1][:, place]
             rows = [loss[chosen], delta_loss[chosen], delta_entropy[chosen], 1 / rank[chosen]]
             points = Points(*rows, tokens[chosen], targets.cpu()[chosen])
-            means = [
-                mean_over(_by_repeat(values, repeats.valid))
-                for values in (loss + delta_loss, entropy + delta_entropy, delta_loss, delta_entropy)
-            ]
-            yield Clip(index, float(references[place]), *means, points)
+            clipped = (loss + delta_loss, entropy + delta_entropy, delta_loss, delta_entropy)
+            inside, beyond = _means(repeats, clipped)
+            yield Clip(index, float(references[place]), *inside, points, Clipped(*beyond) if beyond else None)
+
+    def _chosen(self, known: Tensor) -> Tensor:
+        """Which of the tokens that `_second` means become points: some of the repeats' own that have a target."""
+        repeats, chance = self._repeats, torch.Generator().manual_seed(self._plan.seed)
+        shown = known & repeats.inside[repeats.reach :].expand_as(_second(repeats))[_second(repeats)]
+        order = torch.randperm(int(shown.sum()), generator=chance)[:_POINTS]
+        return shown.nonzero().squeeze(1)[order.sort().values]
 
     def _scored(self) -> list[Repeats]:
         """Doubled random tokens, whatever the source: scores on text with a meaning would mix in what it means."""
@@ -316,8 +338,9 @@ class _Measured:
         for places, means in ((part.first, self.first), (part.second, self.second)):
             means.append(_mean_there(trace.activations, part, places))
         if self.keep_stream:
-            rows = part.sequence[:, None].expand_as(part.second)[part.valid]
-            self._stream.append(trace.residual[rows, part.second[part.valid]])
+            meant = _second(part)
+            rows = part.sequence[:, None].expand_as(meant)[meant]
+            self._stream.append(trace.residual[rows, part.places[:, part.reach :][meant]])
         for own in range(min(len(part.tokens), _SAMPLES - len(self.samples))):
             targets = torch.cat([part.tokens[own, 1:], torch.tensor([-1])]).to(trace.residual.device)
             loss, _ = predicted(readout, trace.residual[own], targets)
@@ -325,16 +348,20 @@ class _Measured:
         self._seen += len(part.tokens)
 
     def readings(self) -> Readings:
-        columns = ("loss", "entropy", "activations")
-        return Readings(*(torch.cat([getattr(part, name) for part in self._readings]) for name in columns))
+        return Readings.joined(self._readings)
 
     def stream(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual, activations and next tokens (−1 for none) at all tokens of second occurrences."""
-        span, valid = self.repeats.span, self.repeats.valid
+        """Residual, activations and next tokens (−1 for none) at all that `_second` means."""
+        reach, meant = self.repeats.reach, _second(self.repeats)
         residual = torch.cat(self._stream)
-        activations = self.readings().activations[:, span:][valid]
-        targets = self.repeats.targets[:, span:][valid]
+        activations = self.readings().activations[:, reach:][meant]
+        targets = self.repeats.targets[:, reach:][meant]
         return residual, activations.to(residual), targets.to(residual.device)
+
+
+def _second(repeats: Repeats) -> Tensor:
+    """Which places of second occurrences, and of what follows them, are meant, [repeats, reach]."""
+    return repeats.present[:, repeats.reach :]
 
 
 def _mean_there(activations: Tensor, part: Repeats, places: Tensor) -> Tensor:
@@ -346,8 +373,12 @@ def _mean_there(activations: Tensor, part: Repeats, places: Tensor) -> Tensor:
     return torch.stack(means).cpu() if means else torch.zeros(0, activations.shape[-1])
 
 
-def _by_repeat(values: Tensor, valid: Tensor) -> Tensor:
-    """Values at the valid tokens of second occurrences, put at their places, [repeats, span]."""
-    placed = torch.full(valid.shape, torch.nan, dtype=torch.float64)
-    placed[valid] = values.double()
-    return placed
+def _means(repeats: Repeats, columns: Sequence[Tensor]) -> tuple[list[Mean], list[Mean]]:
+    """Means over repeats, at the positions of second occurrences and at the one that follows, of values at the tokens
+    that `_second` means; no latter ones where text is doubled."""
+    meant, inside = _second(repeats), repeats.inside[repeats.reach :]
+    placed = [torch.full(meant.shape, torch.nan, dtype=torch.float64) for _ in columns]
+    for values, place in zip(columns, placed, strict=True):
+        place[meant] = values.double()
+    beyond = [] if inside.all() else [mean_over(values[:, ~inside]) for values in placed]
+    return [mean_over(values[:, inside]) for values in placed], beyond

@@ -5,11 +5,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from backend.core.attention import bos_hooks, continued, output_hooks, output_sums, prefixes
-from backend.core.metrics.induction import Mean, knocked_out, mean_over
+from backend.core.metrics.induction import Mean, knocked_out
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId
 from backend.core.repeating import Readings, read_repeats
@@ -93,8 +92,7 @@ class Knockouts:
                 residual, activations = continued(self._model, prefix, job.layer, hooks)
                 readings.append(read_repeats(self._model.readout, part, residual, activations[..., self._indices]))
                 yield f"knocking out {', '.join(map(str, job.heads))}"
-            columns = [torch.cat([getattr(r, name) for r in readings]) for name in ("loss", "entropy", "activations")]
-            yield Knockout(job, *(mean_over(column) for column in columns))
+            yield Knockout(job, *Readings.joined(readings).means(self._batches[0].inside))
 
     def _outputs(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Each head's z, averaged over the tokens of all second occurrences."""

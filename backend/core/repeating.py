@@ -1,5 +1,6 @@
 """Finding repeated text for a model, from each source; and what the model computes where it repeats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from backend.core.errors import BadText
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.effects import Readout
+from backend.core.metrics.induction import Mean, mean_over
 from backend.core.model import AnalysisModel
 from backend.core.repeats import (
     Repeats,
@@ -104,13 +106,23 @@ def _require_room(model: AnalysisModel, span: int) -> None:
 
 @dataclass(frozen=True)
 class Readings:
-    """Where text repeats: first the first occurrence's positions, then the second's; NaN where there is nothing."""
+    """Where text repeats, at the places that are read of it; NaN where there is nothing."""
 
     loss: Tensor
-    """[repeats, 2·span]"""
+    """[repeats, 2·reach]"""
     entropy: Tensor
     activations: Tensor
-    """[repeats, 2·span, neurons]"""
+    """[repeats, 2·reach, neurons]"""
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Readings]") -> "Readings":
+        """One after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("loss", "entropy", "activations")))
+
+    def means(self, columns: Tensor) -> tuple[Mean, Mean, Mean]:
+        """Of loss, entropy and activations over the repeats, at some of the places."""
+        loss, entropy, activations = (mean_over(v[:, columns]) for v in (self.loss, self.entropy, self.activations))
+        return loss, entropy, activations
 
 
 def read_repeats(readout: Readout, part: Repeats, residual: Tensor, activations: Tensor) -> Readings:

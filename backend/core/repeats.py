@@ -31,6 +31,9 @@ class Repeats:
     second: Tensor
     valid: Tensor
     """False past the end of a repeat that is shorter than the longest, [repeats, span]; positions there are 0."""
+    after: Tensor
+    """Positions that follow the first and the second occurrence (B and X in Figure 9) and are read with them, −1 where
+    no text follows, [repeats, 2, beyond]: `beyond` is 1, or 0 where text is doubled."""
 
     @property
     def span(self) -> int:
@@ -38,18 +41,30 @@ class Repeats:
         return self.first.shape[1]
 
     @property
+    def reach(self) -> int:
+        """Positions that are read for an occurrence: `span` of its own, and what follows it."""
+        return self.span + self.after.shape[2]
+
+    @property
     def places(self) -> Tensor:
-        """Positions of the first occurrence, then of the second, [repeats, 2·span]."""
-        return torch.cat([self.first, self.second], dim=1)
+        """Positions of the first occurrence and what follows it, then of the second likewise, [repeats, 2·reach]."""
+        one, other = self.after.clamp_min(0).unbind(dim=1)
+        return torch.cat([self.first, one, self.second, other], dim=1)
 
     @property
     def present(self) -> Tensor:
-        """Which of `places` are meant, [repeats, 2·span]."""
-        return torch.cat([self.valid, self.valid], dim=1)
+        """Which of `places` are meant, [repeats, 2·reach]."""
+        one, other = (self.after >= 0).unbind(dim=1)
+        return torch.cat([self.valid, one, self.valid, other], dim=1)
+
+    @property
+    def inside(self) -> Tensor:
+        """Which columns of `places` are of the occurrences themselves, [2·reach]."""
+        return (torch.arange(self.reach) < self.span).repeat(2)
 
     @property
     def targets(self) -> Tensor:
-        """The tokens that follow those at `places`, [repeats, 2·span]; −1 where none does or none is meant."""
+        """The tokens that follow those at `places`, [repeats, 2·reach]; −1 where none does or none is meant."""
         after, last = self.places + 1, self.tokens.shape[1]
         found = self.tokens[self.sequence[:, None], after.clamp_max(last - 1)]
         return found.where(self.present & (after < last), -1)
@@ -58,7 +73,7 @@ class Repeats:
         """Some of the sequences with their repeats."""
         start, stop, _ = sequences.indices(len(self.tokens))
         own = (self.sequence >= start) & (self.sequence < stop)
-        places = (self.first[own], self.second[own], self.valid[own])
+        places = (self.first[own], self.second[own], self.valid[own], self.after[own])
         return Repeats(self.tokens[start:stop], self.sequence[own] - start, *places)
 
     def parts(self, tokens: int) -> Iterator["Repeats"]:
@@ -93,7 +108,8 @@ def doubled(stretches: Tensor, bos: int | None) -> Repeats:
     head = stretches.new_full((count, 0 if bos is None else 1), bos or 0)
     first = (torch.arange(span) + head.shape[1]).expand(count, span)
     valid = torch.ones(count, span, dtype=torch.bool)
-    return Repeats(torch.cat([head, stretches, stretches], dim=1), torch.arange(count), first, first + span, valid)
+    tokens, nothing = torch.cat([head, stretches, stretches], dim=1), torch.zeros(count, 2, 0, dtype=torch.long)
+    return Repeats(tokens, torch.arange(count), first, first + span, valid, nothing)
 
 
 def synthetic_repeats(
@@ -144,10 +160,11 @@ def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, sp
         )
     rows, first, second = (torch.tensor(column) for column in zip(*found[:sequences], strict=True))
     steps = torch.arange(span)
-    last = int(second.max()) + span + 1  # what follows the last repeat and its target is not needed
-    tokens = torch.from_numpy(corpus[rows.numpy()])[:, :last]
+    last = int(second.max()) + span + 2  # the token after the last repeat and its target are the last that are needed
+    tokens, sequence = torch.from_numpy(corpus[rows.numpy()])[:, :last], torch.arange(len(rows))
     places = (first[:, None] + steps, second[:, None] + steps)
-    return Repeats(tokens, torch.arange(len(rows)), *places, torch.ones(len(rows), span, dtype=torch.bool))
+    after = _after(tokens, sequence, torch.stack([first, second], dim=1) + span, avoid)
+    return Repeats(tokens, sequence, *places, torch.ones(len(rows), span, dtype=torch.bool), after)
 
 
 def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repeats:
@@ -180,7 +197,18 @@ def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repe
     for row, (one, other, length) in enumerate(found):
         first[row, :length], second[row, :length] = torch.arange(length) + one, torch.arange(length) + other
         valid[row, :length] = True
-    return Repeats(torch.tensor([list(tokens)]), torch.zeros(len(found), dtype=torch.long), first, second, valid)
+    text, sequence = torch.tensor([list(tokens)]), torch.zeros(len(found), dtype=torch.long)
+    ends = torch.tensor([[one + length, other + length] for one, other, length in found])
+    return Repeats(text, sequence, first, second, valid, _after(text, sequence, ends, avoid))
+
+
+def _after(tokens: Tensor, sequence: Tensor, ends: Tensor, avoid: frozenset[int]) -> Tensor:
+    """Where occurrences end, [repeats, 2], as `Repeats.after`: −1 where the sequence ends too, or a token to avoid says
+    that its text does."""
+    last = tokens.shape[1]
+    following = tokens[sequence[:, None], ends.clamp_max(last - 1)]
+    ended = (ends >= last) | torch.isin(following, torch.tensor(sorted(avoid), dtype=following.dtype))
+    return ends.masked_fill(ended, -1)[..., None]
 
 
 def _drawn(ordinary: Tensor, shape: Sequence[int], seed: int) -> Tensor:

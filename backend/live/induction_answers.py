@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from backend import schemas
-from backend.core.induction import Attribution, Change, Clip, Curves, Heads, Points
+from backend.core.induction import After, Attribution, Change, Clip, Clipped, Curves, Heads, Points
 from backend.core.knockouts import Knockout
 from backend.core.metrics.induction import Mean
 from backend.core.model import AnalysisModel
@@ -77,6 +77,14 @@ class Told:
             activations=self._by_neuron(found.activations),
             reference_means=dict(zip(self._neurons, _numbers(found.references), strict=True)),
             samples=[self._sample(sample.sequence, sample.loss) for sample in found.samples],
+            after=None if found.after is None else self._after(found.after),
+        )
+
+    def _after(self, found: After) -> schemas.AfterRepeat:
+        return schemas.AfterRepeat(
+            loss=_curve(found.loss),
+            entropy=_curve(found.entropy),
+            activations=self._by_neuron(found.activations),
         )
 
     def _sample(self, sequence: int, loss: Tensor) -> schemas.RepeatedText:
@@ -104,6 +112,7 @@ class Told:
             delta_loss=_curve(found.delta_loss),
             delta_entropy=_curve(found.delta_entropy),
             points=self._points(found.points),
+            after=None if found.after is None else _clipped(found.after),
         )
 
     def _points(self, points: Points) -> list[schemas.ClipPoint]:
@@ -150,6 +159,15 @@ def _heads(found: Heads) -> schemas.InductionHeads:
         chosen=[str(head) for head in found.chosen],
         baselines=[str(head) for head in found.baselines],
         sequences=found.sequences,
+    )
+
+
+def _clipped(found: Clipped) -> schemas.ClippedAfter:
+    return schemas.ClippedAfter(
+        loss=_curve(found.loss),
+        entropy=_curve(found.entropy),
+        delta_loss=_curve(found.delta_loss),
+        delta_entropy=_curve(found.delta_entropy),
     )
 
 

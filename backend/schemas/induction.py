@@ -79,6 +79,15 @@ class InductionProgress(Wire):
     doing: str
 
 
+class AfterRepeat(Wire):
+    """B and X in Figure 9a: the position that follows the first occurrence, then the one that follows the second (two
+    values a curve); null where no text follows in any sequence."""
+
+    loss: Curve
+    entropy: Curve
+    activations: dict[NeuronName, Curve]
+
+
 class InductionCurves(Wire):
     """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve)."""
 
@@ -91,6 +100,8 @@ class InductionCurves(Wire):
     own over the run's sample."""
     samples: list[RepeatedText]
     """A few of the sequences, to look at."""
+    after: AfterRepeat | None = None
+    """Null where the text is doubled, since nothing follows then, and in results from before this was measured."""
 
 
 class ClipPoint(Wire):
@@ -102,6 +113,15 @@ class ClipPoint(Wire):
     reciprocal_rank: Annotated[float, Field(ge=0, le=1)]
     token: str
     target: str
+
+
+class ClippedAfter(Wire):
+    """X in Figure 9b: the neuron clipped at the position that follows the second occurrence (one value a curve)."""
+
+    loss: Curve
+    entropy: Curve
+    delta_loss: Curve
+    delta_entropy: Curve
 
 
 class InductionClip(Wire):
@@ -118,6 +138,8 @@ class InductionClip(Wire):
     """After − before, paired by sequence."""
     points: list[ClipPoint]
     """A sample of tokens, at most a thousand."""
+    after: ClippedAfter | None = None
+    """Null where that of `curves` is."""
 
 
 class InductionChange(Wire):

@@ -122,12 +122,43 @@ def test_natural_and_own_text_are_clipped_to_the_runs_means(client: Client, tiny
         (clip,) = [part for part in parts if isinstance(part, InductionClip)]
         assert clip.reference == pytest.approx(means[7], rel=1e-5)
         sample = next(part for part in parts if isinstance(part, InductionCurves)).samples[0]
+        curves = next(part for part in parts if isinstance(part, InductionCurves))
+        assert curves.after is not None
+        assert [len(one.mean) for one in (curves.after.loss, curves.after.entropy)] == [2, 2]
+        assert list(curves.after.activations) == [neuron]
+        assert len(curves.loss.mean) == 2 * start.span
+        assert clip.after is not None
+        assert len(clip.after.loss.mean) == 1
+        was = curves.after.loss.mean[1]
+        if was is None:
+            assert clip.after.loss.mean == clip.after.delta_loss.mean == [None]
+        else:
+            assert (clip.after.loss.mean[0] or 0) - (clip.after.delta_loss.mean[0] or 0) == pytest.approx(was, abs=1e-4)
         words = ["".join(sample.tokens[slice(*place)]) for place in (sample.first[0], sample.second[0])]
         assert words[0] == words[1]
         if asked["source"] == "text":
             assert words[0] == "one lamp"
             assert start.sequences == start.repeats == 1
             assert all(se is None for se in clip.loss.se)
+            assert curves.after.loss.mean[0] is not None
+            assert curves.after.loss.mean[1] is None, "“.” ends the text: nothing is known of what follows"
+            assert curves.after.entropy.mean[1] is not None
+
+
+def test_what_follows_is_null_where_the_text_ends_with_the_repeat(client: Client, tiny_atlas: TinyAtlas) -> None:
+    neuron = f"{tiny_atlas.layer}.7"
+    asked = {"source": "text", "span": 5, "text": "one lamp and one lamp", "neurons": [neuron]}
+    _, *parts, _ = events(client, tiny_atlas, parts=["curves", "clip"], **asked)
+    curves = next(part for part in parts if isinstance(part, InductionCurves))
+    assert curves.after is not None
+    for curve in (curves.after.loss, curves.after.entropy, curves.after.activations[neuron]):
+        assert curve.mean[0] is not None
+        assert curve.mean[1] is None
+    (clip,) = [part for part in parts if isinstance(part, InductionClip)]
+    assert clip.after is not None
+    assert clip.after.delta_entropy.mean == [None]
+    *_, doubled, _ = events(client, tiny_atlas, parts=["curves"], source="random", neurons=[neuron])
+    assert doubled.after is None
 
 
 def test_parts_come_as_they_are_ready_and_a_listener_that_leaves_stops_the_work(

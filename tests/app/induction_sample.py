@@ -26,14 +26,25 @@ def start(**changes: object) -> schemas.InductionStart:
     return schemas.InductionStart(**(fields | changes))
 
 
-def curves(span: int = SPAN) -> schemas.InductionCurves:
-    """Loss and entropy fall at the boundary, the first neuron rises there; the last loss does not exist."""
+def curves(span: int = SPAN, *, after: bool = False) -> schemas.InductionCurves:
+    """Loss and entropy fall at the boundary, the first neuron rises there; the last loss does not exist.
+
+    Args:
+        after: whether B and X were measured; no text followed any second occurrence long enough for X's loss.
+    """
     first, second = [4.0 - 0.01 * i for i in range(span)], [1.0 / (i + 1) for i in range(span)]
     activations = {name: curve([0.5] * span + [2.0 - place] * span) for place, name in enumerate(NEURONS)}
     return schemas.InductionCurves(
         loss=curve([*first, *second[:-1], None]), entropy=curve([*first, *second]), activations=activations,
         reference_means=dict.fromkeys(NEURONS, 0.5), samples=[sample(), sample(), sample(), sample()],
+        after=followed() if after else None,
     )  # fmt: skip
+
+
+def followed() -> schemas.AfterRepeat:
+    """B and X; of X the loss is not known."""
+    activations = {name: curve([0.7, 5.0 - place]) for place, name in enumerate(NEURONS)}
+    return schemas.AfterRepeat(loss=curve([6.0, None]), entropy=curve([5.5, 4.5]), activations=activations)
 
 
 def sample() -> schemas.RepeatedText:
@@ -45,17 +56,19 @@ def sample() -> schemas.RepeatedText:
     )  # fmt: skip
 
 
-def clip(neuron: str = "29.7", span: int = SPAN) -> schemas.InductionClip:
-    """Clipping takes half of the entropy away and a tenth of the loss."""
-    after = [0.5 / (i + 1) for i in range(span)]
+def clip(neuron: str = "29.7", span: int = SPAN, *, after: bool = False) -> schemas.InductionClip:
+    """Clipping takes half of the entropy away and a tenth of the loss; at X, a quarter of the entropy."""
+    x = {"loss": curve([3.0]), "delta_loss": curve([0.2]), "entropy": curve([3.0]), "delta_entropy": curve([-1.0])}
+    halved = [0.5 / (i + 1) for i in range(span)]
     points = [
         schemas.ClipPoint(loss=0.1 * i, delta_loss=0.01 * (i - 5), delta_entropy=-0.1, reciprocal_rank=1 / (i + 1),
                           token=TOKENS[i], target=TOKENS[-1 - i])
         for i in range(len(TOKENS))
     ]  # fmt: skip
     return schemas.InductionClip(
-        neuron=neuron, reference=0.5, entropy=curve(after), delta_entropy=curve([-value for value in after]),
+        neuron=neuron, reference=0.5, entropy=curve(halved), delta_entropy=curve([-value for value in halved]),
         loss=curve([0.9] * span), delta_loss=curve([-0.1] * span), points=points,
+        after=schemas.ClippedAfter(**x) if after else None,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dash import no_update
 
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
+from app.figures import repeats
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.pages import induction, induction_state, induction_views
 from app.pages import induction_ids as ids
@@ -56,8 +57,8 @@ def test_a_curves_shade_is_its_standard_error_and_stops_where_nothing_is_defined
     assert shades[1].y[0] == pytest.approx(3.9)
     assert shades[1].y[-1] == pytest.approx(4.1)
     gap = schemas.Curve(mean=[1.0, 1.0, None, 2.0, 2.0, None], se=[0.5, None, None, 0.5, 0.5, None])
-    figure = figures.compact()
-    figures.add_curve(figure, figures.Positions(3), gap, name="loss", line={"color": "#000000"})
+    figure = repeats.compact()
+    repeats.add_curve(figure, repeats.Positions(3), gap, name="loss", line={"color": "#000000"})
     assert list(figure.data[0].x) == [0, 1, 1, 0, None, 3, 4, 4, 3]
     assert list(figure.data[0].y) == [0.5, 1.0, 1.0, 1.5, None, 1.5, 1.5, 2.5, 2.5], "no error: no width"
 
@@ -72,6 +73,75 @@ def test_occurrences_with_text_between_are_not_joined() -> None:
     long = figures.curves(events.curves(span=100)).layout.xaxis
     assert list(long.ticktext) == ["0", "20", "40", "60", "80"] * 2
     assert list(long.tickvals)[5:] == [100, 120, 140, 160, 180]
+
+
+def test_b_and_x_follow_the_occurrences_as_in_figure_9a() -> None:
+    event = events.curves(span=6, after=True)
+    figure = figures.curves(event, apart=True)
+    found = lines(figure)
+    assert list(figure.layout.xaxis.ticktext) == [*(f"A{n}" for n in range(6)), "B", *(f"A{n}" for n in range(6)), "X"]
+    ticks = dict(zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True))
+    at = {ticks[x]: y for x, y in zip(found["entropy"].x, found["entropy"].y, strict=True) if x in ticks}
+    assert (at["B"], at["X"]) == (5.5, 4.5)
+    assert list(found["entropy"].y) == [*event.entropy.mean[:6], 5.5, None, *event.entropy.mean[6:], 4.5]
+    assert list(found["loss"].y)[6:] == [6.0, None, *event.loss.mean[6:], None], "what is not known is left out"
+    assert found["29.3"].y[-1] == 4.0
+    assert figure.layout.shapes[0].x0 == found["entropy"].x[7]
+    symbols = list(found["entropy"].marker.symbol)
+    assert [n for n, symbol in enumerate(symbols) if symbol == "circle-open"] == [6, 14], "B and X are hollow"
+    json.loads(figure.to_json())
+
+
+def test_hovering_says_which_position_it_is() -> None:
+    for event in (events.curves(span=6, after=True), events.curves(span=6)):
+        told = figures.curves(event, apart=True).data[0]
+        words = dict(zip(told.x, told.customdata, strict=True))
+        assert (told.hovertemplate, told.showlegend, told.hoverinfo) == ("%{customdata}<extra></extra>", False, None)
+        assert (words[0], words[8 if event.after else 7]) == ("A0, first occurrence", "A0, second occurrence")
+        assert words.get(14) == ("X, after the second occurrence" if event.after else None)
+        assert isinstance(told.customdata, tuple), "a typed array would not arrive"
+    long = figures.curves(events.curves(span=100)).data[0]
+    assert long.customdata[137] == "37, second occurrence"
+    clipped = figures.clip_overview([events.clip(span=6, after=True)]).data[0]
+    assert clipped.customdata[-2:] == ("A5, second occurrence", "X, after the second occurrence")
+    assert figures.clip_curves(events.clip(span=6)).data[0].customdata[-1] == "A5, second occurrence"
+
+
+def test_long_occurrences_have_room_for_b_and_x() -> None:
+    for span, last in ((100, "80"), (43, "30"), (21, "10"), (26, "20"), (30, "20")):
+        values, texts = repeats.Positions(span, apart=True, beyond=True).ticks()
+        half = len(texts) // 2
+        assert (texts[half - 2 : half], texts[-2:]) == ([last, "B"], [last, "X"])
+        assert values[half - 1] == span
+    assert repeats.Positions(21).ticks()[1] == ["0", "10", "20"] * 2, "without them nothing is left out"
+    assert repeats.Positions(2, beyond=True).names == ["A0", "A1", "B", "A0", "A1", "X"]
+
+
+def test_a_result_from_before_b_and_x_is_read_and_drawn_as_it_was() -> None:
+    for event, draw in ((events.curves(span=6), figures.curves), (events.clip(span=6), figures.clip_curves)):
+        stored = json.loads(event.model_dump_json())
+        assert stored.pop("after") is None
+        read = type(event).model_validate(stored)
+        assert read == event
+        figure = draw(read)
+        assert "B" not in figure.layout.xaxis.ticktext
+        assert "X" not in figure.layout.xaxis.ticktext
+    words = _text(induction_views.curves(events.curves(span=6), apart=True))
+    assert "B follows" not in words
+    assert "B follows the first occurrence" in _text(induction_views.curves(events.curves(after=True), apart=True))
+
+
+def test_x_is_drawn_with_a_clipped_neuron_but_is_in_no_mean_over_the_repeat() -> None:
+    with_x, without = events.clip(span=6, after=True), events.clip(span=6)
+    assert figures.clip_totals(with_x) == figures.clip_totals(without)
+    shares = list(lines(figures.clip_overview([with_x]))["29.7"].y)
+    assert shares == pytest.approx([*[-50.0] * 6, -25.0])
+    assert list(figures.clip_overview([with_x]).layout.xaxis.ticktext) == [*(f"A{n}" for n in range(6)), "X"]
+    before_after = lines(figures.clip_curves(with_x))
+    assert (before_after["loss before"].y[-1], before_after["loss clipped"].y[-1]) == (pytest.approx(2.8), 3.0)
+    assert len(before_after["loss clipped"].y) == 7
+    assert "X (hollow)" in _text(induction_views.clips([with_x]))
+    assert "X (hollow)" not in _text(induction_views.clips([without]))
 
 
 def test_sixteen_neurons_are_told_apart() -> None:
@@ -155,7 +225,7 @@ def test_knocked_out_heads_are_coloured_and_baselines_grey() -> None:
     figure = head_figures.knockout_curves("29.7", found, events.curves().activations["29.7"])
     by_name = lines(figure)
     assert list(by_name) == ["L3H0", "L3H1", "L4H2", "L3H1 + L4H2", "all heads in place"], "grey ones lie under"
-    assert by_name["L3H0"].line.color == figures.BEHIND
+    assert by_name["L3H0"].line.color == repeats.BEHIND
     colours = [by_name[name].line.color for name in ("L3H1", "L4H2", "L3H1 + L4H2")]
     assert len(set(colours)) == 3
     assert by_name["L3H1 + L4H2"].y[-1] == pytest.approx(1.0)
@@ -321,8 +391,8 @@ def test_attributions_are_a_figure_a_neuron() -> None:
 
 def test_knockouts_of_long_occurrences_are_running_means_that_stop_at_the_boundary() -> None:
     curve = schemas.Curve(mean=[0.0, 3.0, 0.0, 9.0, None, 9.0], se=[0.1] * 6)
-    assert figures.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
-    assert figures.running_mean(curve, 1).mean == curve.mean
+    assert repeats.running_mean(curve, 3).mean == [1.5, 1.0, 1.5, 9.0, None, 9.0]
+    assert repeats.running_mean(curve, 1).mean == curve.mean
     assert [head_figures.smoothing(span) for span in (4, 12, 20, 100)] == [1, 1, 3, 11]
     long = [events.knockout("L3H1", span=100)]
     assert "running means over 11 positions" in _text(induction_views.knockouts(long, None, apart=False))

@@ -1,6 +1,7 @@
 """`calibroscope reproduce` on induction: jobs found or queued and done, figures with their numbers, claims checked."""
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,11 @@ import anyio
 import plotly.graph_objects as go
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import create_engine, text
 
 from app import cli
 from app.figures import induction as figures
+from app.figures import repeats
 from app.figures.panels import panels
 from app.reproduce import induction, write
 from app.reproduce.claim import Claim
@@ -201,6 +204,36 @@ async def test_a_job_on_hand_picked_heads_or_of_too_few_parts_does_not_serve(own
     queued = [await own.client.send(calls.add_job(request)) for request in requests]
     assert own.work(queued) == ["finished", "finished"]
     assert isinstance(await find(own.client, "doubled", run, who), str)
+
+
+async def test_a_job_from_before_b_and_x_serves_but_is_measured_again_where_that_is_wanted(own: Own) -> None:
+    run, who = await own.chosen()
+    assert own.work(await queue_missing(own.client, ["natural"], run, who, 4)) == ["finished"]
+    database = create_engine(f"sqlite:///{own.path}")
+    with database.begin() as connection:
+        rows = connection.execute(text("SELECT job, place, payload FROM job_events")).all()
+        for job, place, payload in rows:
+            stored = {name: value for name, value in json.loads(payload).items() if name != "after"}
+            connection.execute(
+                text("UPDATE job_events SET payload = :payload WHERE job = :job AND place = :place"),
+                {"payload": json.dumps(stored), "job": job, "place": place},
+            )
+    database.dispose()
+    old = await find(own.client, "natural", run, who)
+    assert isinstance(old, Induction)
+    assert old.curves is not None
+    assert old.curves.after is None
+    assert all(clip.after is None for clip in old.clips.values())
+    again = await queue_missing(own.client, ["natural"], run, who, 1)
+    assert [job.request["sequences"] for job in again] == [old.start.sequences], "never on fewer"
+    assert own.work(again) == ["finished"]
+    new = await find(own.client, "natural", run, who)
+    assert isinstance(new, Induction)
+    assert new.job == again[0].id
+    assert not new.outdated
+    assert new.curves is not None
+    assert new.curves.model_copy(update={"after": None}) == old.curves
+    assert await queue_missing(own.client, ["natural"], run, who, 1) == []
 
 
 async def test_why_the_last_one_failed_is_said(own: Own) -> None:
@@ -391,6 +424,42 @@ async def test_numbers_beside_a_figure_are_those_drawn(worked: Own) -> None:
     assert set(one_neuron.table["neuron"]) == {found.entropy[0]}  # type: ignore[union-attr]
 
 
+async def test_b_and_x_are_in_the_numbers_of_figure_9_and_in_no_claim(worked: Own) -> None:
+    found = await evidence(worked)
+    natural, doubled = found.induction["natural"], found.induction["doubled"]
+    assert natural.curves is not None
+    after, span = natural.curves.after, natural.start.span
+    assert after is not None
+    drawn = {part.figure: part.draw([found]) for part in INDUCTION if part.figure in ("5a", "9a", "9b")}
+    tables = {name: one.table for name, one in drawn.items() if isinstance(one, Drawn)}
+    assert list(tables["9a"]["place"]) == [*(f"A{n}" for n in range(span)), "B", *(f"A{n}" for n in range(span)), "X"]
+    for name, curve, ends in (
+        ("loss", natural.curves.loss, after.loss),
+        *((neuron, natural.curves.activations[neuron], after.activations[neuron]) for neuron in found.entropy),
+    ):
+        values = list(tables["9a"][name])
+        assert [values[span], values[-1]] == ends.mean
+        assert values[:span] + values[span + 1 : -1] == curve.mean
+    assert list(tables["9a"]["occurrence"]) == [1] * (span + 1) + [2] * (span + 1)
+    first = next(iter(natural.clips.values()))
+    assert first.after is not None
+    assert list(tables["9b"]["place"])[: span + 1] == [*(f"A{n}" for n in range(span)), "X"]
+    assert tables["9b"]["delta_entropy"][span] == first.after.delta_entropy.mean[0]
+    assert "place" not in tables["5a"]
+    assert len(tables["5a"]["loss"]) == 2 * doubled.start.span
+    bare = replace(
+        natural, curves=natural.curves.model_copy(update={"after": None}),
+        clips={name: clip.model_copy(update={"after": None}) for name, clip in natural.clips.items()},
+    )  # fmt: skip
+    before = replace(found, induction=found.induction | {"natural": bare})
+    for claim in (claim for claim in CLAIMS if claim.figure in ("9a", "9b", "9c", "11")):
+        assert claim.check(before) == claim.check(found)
+    old = next(part for part in INDUCTION if part.figure == "9a").draw([before])
+    assert isinstance(old, Drawn)
+    assert "place" not in old.table
+    assert len(old.table["loss"]) == 2 * span
+
+
 async def test_figure_11_shows_the_kind_of_text_there_is(worked: Own) -> None:
     found = await evidence(worked)
     part = next(part for part in INDUCTION if part.figure == "11")
@@ -405,11 +474,11 @@ async def test_figure_11_shows_the_kind_of_text_there_is(worked: Own) -> None:
 
 
 def _lines(*names: str) -> go.Figure:
-    figure = figures.compact()
+    figure = repeats.compact()
     for place, name in enumerate(names):
         figure.add_trace(go.Scatter(x=[0, 1], y=[place, 1], name=name, mode="lines"))
     figure.update_yaxes(title_text="activation", range=[0, 7])
-    return figures.over_both(figure, figures.Positions(4))
+    return repeats.over_both(figure, repeats.Positions(4))
 
 
 def test_panels_keep_axes_marks_and_one_legend() -> None:

@@ -95,7 +95,7 @@ def test_every_part_of_the_real_service_has_its_panel(visit: Visit, site: Site) 
             assert drawn(page, panel.key), panel.key
 
 
-@pytest.mark.parametrize(("source", "span", "points"), [("random", "6", 12), ("natural", "2", 5)])
+@pytest.mark.parametrize(("source", "span", "points"), [("random", "6", 12), ("natural", "2", 7)])
 def test_other_sources_are_told_apart(source: str, span: str, points: int, visit: Visit, site: Site) -> None:
     page = visit.page
     open_page(page, site, small(site, source=source, span=span) + "&go=1")

@@ -56,7 +56,7 @@ def close(found: Tensor, expected: Tensor, atol: float = 5e-5) -> None:
 
 
 def at_repeats(repeats: Repeats, rows: list[Tensor]) -> Tensor:
-    """Per-token values of every sequence at the repeats' places, NaN where there is nothing, [repeats, 2·span]."""
+    """Per-token values of every sequence at the repeats' places, NaN where there is nothing, [repeats, 2·reach]."""
     out = torch.full(repeats.places.shape, torch.nan, dtype=torch.float64)
     for repeat, sequence in enumerate(repeats.sequence.tolist()):
         for column, place in enumerate(repeats.places[repeat].tolist()):
@@ -66,8 +66,9 @@ def at_repeats(repeats: Repeats, rows: list[Tensor]) -> Tensor:
 
 
 def expected_means(repeats: Repeats, outcomes: list[Outcome]) -> tuple[Tensor, Tensor]:
-    """Loss and entropy by position. The last token's entropy is not in an outcome."""
-    return tuple(at_repeats(repeats, [getattr(o, name) for o in outcomes]).nanmean(0) for name in ("loss", "entropy"))  # type: ignore[return-value]
+    """Loss and entropy by position of the occurrences. The last token's entropy is not in an outcome."""
+    found = (at_repeats(repeats, [getattr(o, name) for o in outcomes]) for name in ("loss", "entropy"))
+    return tuple(values[:, repeats.inside].nanmean(0) for values in found)  # type: ignore[return-value]
 
 
 def setting(family: str, tiny_model: Models, tiny_files: Files) -> tuple[AnalysisModel, Reference, Repeats]:
@@ -89,11 +90,13 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
     close(curves.activations.mean, activations[:, 1:, list(NEURONS)].mean(dim=0))
     close(curves.activations.se, activations[:, 1:, list(NEURONS)].std(dim=0) / SEQUENCES**0.5)
     close(curves.samples[1].loss[:-1], plain[1].loss)
+    assert curves.after is None, "nothing follows doubled text"
     difference = second.mean(dim=1) - first.mean(dim=1)
     (changed,) = only(Change, found)
     close(changed.change.mean, difference.mean(dim=0))
     close(changed.change.se, difference.std(dim=0) / SEQUENCES**0.5)
     for clip in only(Clip, found):
+        assert clip.after is None
         mean = first[:, :, clip.neuron].mean()
         assert clip.reference == pytest.approx(float(mean), abs=1e-5)
         clipped = activations[..., clip.neuron].clone()
@@ -330,7 +333,13 @@ def test_repeats_of_different_lengths_agree_with_brute_force(
         clipped[places] = clipped[places].clamp(max=0)
         column = slice(clip.neuron, clip.neuron + 1)
         after = reference.edited(repeats.tokens[0], [(reference.mlp_out, column, clipped[:, None])], frozen=False)
-        close(clip.delta_loss.mean, at_repeats(repeats, [after.loss - plain.loss])[:, repeats.span :].nanmean(dim=0))
+        changes = at_repeats(repeats, [after.loss - plain.loss])[:, repeats.reach :]
+        close(clip.delta_loss.mean, changes[:, : repeats.span].nanmean(dim=0))
+        assert clip.after is not None
+        x = torch.stack([plain.loss[10], plain.loss[13]])  # the third repeat ends the text: no X
+        close(clip.after.loss.mean - clip.after.delta_loss.mean, x.mean()[None])
+    assert curves.after is not None
+    close(curves.after.loss.mean, torch.stack([plain.loss[[5, 9, 6]].mean(), plain.loss[[10, 13]].mean()]))
 
 
 @settings(max_examples=12, deadline=None)

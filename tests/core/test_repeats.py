@@ -86,11 +86,42 @@ def test_natural_repeats_pass_the_papers_filters() -> None:
     assert repeats.tokens[:, :10].tolist() == [corpus[0][:10].tolist(), corpus[5][:10].tolist()]
     assert repeats.first[:, 0].tolist() == [1, 1]
     assert repeats.second[:, 0].tolist() == [6, 6]
-    assert repeats.tokens.shape[1] == 10, "what is past the last target is cut off"
+    assert repeats.after.tolist() == [[[4], [9]], [[4], [9]]]
+    assert repeats.tokens.shape[1] == 11, "what is past the last target is cut off"
+    assert repeats.targets[0].tolist() == [11, 12, 50, 51, 11, 12, 52, 500], "the one of what follows is kept"
+    assert repeats.inside.tolist() == [True, True, True, False] * 2
     _same_tokens(repeats)
     assert len(natural_repeats(corpus, SPECIAL, 1, span=3).tokens) == 1
     with pytest.raises(NoRepeats, match="smaller span"):
         natural_repeats(corpus, SPECIAL, 10, span=5)
+
+
+def test_what_follows_a_repeat_is_missing_where_its_text_or_sequence_ends() -> None:
+    corpus = np.array(
+        [
+            [0, 10, 11, 12, 1, 51, 10, 11, 12, 52, 53, 54],  # a document ends after the first occurrence
+            [0, 10, 11, 12, 50, 51, 52, 10, 11, 12, 0, 54],  # and after the second
+            [0, 10, 11, 12, 50, 51, 52, 53, 10, 11, 12, 54],  # what follows has no target
+            [0, 10, 11, 12, 50, 51, 52, 53, 54, 10, 11, 12],  # the sequence ends
+            [0, 10, 11, 12, 10, 11, 12, 53, 54, 55, 56, 57],  # the second occurrence follows the first
+        ]
+    )
+    repeats = natural_repeats(corpus, SPECIAL, 10, span=3)
+    assert repeats.after[..., 0].tolist() == [[-1, 9], [4, -1], [4, 11], [4, -1], [4, 7]]
+    assert repeats.targets[:, 3].tolist() == [-1, 51, 51, 51, 11]
+    assert repeats.targets[:, 7].tolist() == [53, -1, -1, -1, 54]
+    assert repeats.present[:, 7].tolist() == [True, False, True, False, True]
+    assert repeats.targets[3, 6] == -1
+    assert repeats.tokens.shape == corpus.shape
+    assert torch.equal(torch.cat([part.after for part in repeats.parts(24)]), repeats.after)
+
+
+def test_nothing_follows_doubled_text() -> None:
+    repeats = random_repeats(torch.arange(5, 40), 0, 3, 4, seed=0)
+    assert repeats.after.shape == (3, 2, 0)
+    assert repeats.reach == repeats.span == 4
+    assert repeats.inside.all()
+    assert repeats.places.tolist() == [list(range(1, 9))] * 3
 
 
 def test_own_repeats_are_maximal_and_may_differ_in_length() -> None:
@@ -103,7 +134,10 @@ def test_own_repeats_are_maximal_and_may_differ_in_length() -> None:
     assert found == [(1, 6, 4), (7, 11, 2), (1, 14, 5)]
     assert repeats.span == 5
     _same_tokens(repeats)
-    assert (repeats.targets[1] >= 0).tolist() == [True, True, False, False, False] * 2
+    assert (repeats.targets[1] >= 0).tolist() == [True, True, False, False, False, True] * 2
+    assert repeats.after[..., 0].tolist() == [[5, 10], [9, 13], [6, -1]], "the text ends with the last"
+    assert repeats.present[2].tolist() == [True] * 11 + [False]
+    assert repeats.targets[2].tolist()[-2:] == [-1, -1]
     with pytest.raises(NoRepeats, match="come twice"):
         own_repeats(text, SPECIAL, span=6)
     with pytest.raises(NoRepeats):
@@ -113,7 +147,7 @@ def test_own_repeats_are_maximal_and_may_differ_in_length() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=24), st.integers(2, 4))
 def test_own_repeats_agree_with_brute_force(text: list[int], span: int) -> None:
-    expected = []
+    expected, after = [], []
     at = 1
     while at < len(text):
         best = (0, -1)
@@ -129,6 +163,8 @@ def test_own_repeats_agree_with_brute_force(text: list[int], span: int) -> None:
             best = max(best, (length, start))
         if best[0] >= span:
             expected.append((best[1], at, best[0]))
+            ends = [best[1] + best[0], at + best[0]]
+            after.append([end if end < len(text) and text[end] not in SPECIAL else -1 for end in ends])
             at += best[0]
         else:
             at += 1
@@ -140,6 +176,7 @@ def test_own_repeats_agree_with_brute_force(text: list[int], span: int) -> None:
     _same_tokens(repeats)
     lengths = repeats.valid.sum(dim=1).tolist()
     assert list(zip(repeats.first[:, 0].tolist(), repeats.second[:, 0].tolist(), lengths, strict=True)) == expected
+    assert repeats.after[..., 0].tolist() == after
 
 
 def test_corruption_changes_the_first_occurrences_alone() -> None:
