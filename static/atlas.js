@@ -148,6 +148,11 @@ window.calibroscopeAtlas = (() => {
         const next = compose(state.base, shown, picked, ticked, marks, pins, drag, model), drawn = plot();
         if (!drawn || !drawn.data || !drawn.data.length) return next;
         // Through the component, each change would be copied and announced on its way: half of what a reader waits for.
+        // The component then knows an older figure only, and would draw that one at every zoom, move or selection.
+        drawn.removeAllListeners("plotly_relayout");
+        // WebGL points know where they are on the screen, which a selection asks, only if drawn while selecting is on;
+        // `react` does not draw them anew when nothing else has changed.
+        if (drawn.layout.dragmode !== next.layout.dragmode) window.Plotly.relayout(drawn, { dragmode: next.layout.dragmode });
         window.Plotly.react(drawn, next.data, next.layout);
         return unchanged();
     };

@@ -1,0 +1,79 @@
+"""What a first reader stumbled over: figures that went back, pages that vanished, names that were cut off."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import Site, Visit
+from tests.browser.test_atlas import PLOT, drag, rows_shown
+from tests.browser.test_neuron import open_neuron
+from tests.browser.test_person import open_atlas
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def shown_axis(page: Page) -> str:
+    return str(page.evaluate(f"{PLOT}.layout.xaxis.title.text"))
+
+
+def to_preset(page: Page) -> str:
+    """Leave the starting view for another; the title of its horizontal axis."""
+    page.get_by_role("button", name="Figures 2e").click()
+    page.wait_for_function(f"{PLOT}.layout.xaxis.title.text.startsWith('Null')")
+    return shown_axis(page)
+
+
+def test_zooming_and_moving_keep_the_view_that_was_chosen(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_atlas(page, site, "")
+    axis, before = to_preset(page), f"{PLOT}._fullLayout.xaxis.range.join()"
+    plot = page.locator("#atlas-graph .nsewdrag")
+    plot.scroll_into_view_if_needed()
+    box, was = plot.bounding_box(), page.evaluate(before)
+    assert box is not None
+    for turn in range(20):  # a wheel that turns over a figure just drawn may be missed
+        page.mouse.move(box["x"] + box["width"] / 2 + turn, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, -100)
+        page.wait_for_timeout(250)
+        if page.evaluate(before) != was:
+            break
+    assert page.evaluate(before) != was
+    page.wait_for_timeout(1_000)  # what is drawn late, by a component that knows an older figure
+    assert shown_axis(page) == axis
+    was = page.evaluate(before)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"{before} !== '{was}'")
+    page.wait_for_timeout(1_000)
+    assert shown_axis(page) == axis
+
+
+@pytest.mark.parametrize("kind", ["Box", "Lasso"])
+def test_points_are_selected_in_a_view_that_was_chosen(kind: str, visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_atlas(page, site, "")
+    axis, every = to_preset(page), rows_shown(page)
+    drag(page, kind, 0.02, 0.02, 0.6, 0.98)
+    expect(page.locator("#atlas-picked-bar")).to_be_visible()
+    expect(page.locator("#atlas-count")).not_to_have_text(re.compile(f"^{every:,} of"))
+    assert 0 < rows_shown(page) < every
+    assert shown_axis(page) == axis
+
+
+def test_the_page_stays_while_a_context_is_asked_for(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_neuron(page, site)
+    waiting: list[Route] = []
+    page.route("**/_dash-update-component", lambda route: waiting.append(route))
+    button = page.locator(".context").first.get_by_role("button", name="Without the neuron")
+    button.click()
+    expect(button).to_have_attribute("data-loading", "true")
+    page.wait_for_timeout(800)  # longer than a spinner waits before it covers what is loading
+    hides = "one => getComputedStyle(one).visibility"
+    assert page.get_by_role("heading", level=1).evaluate(hides) == "visible"
+    page.unroute("**/_dash-update-component")
+    for route in waiting:
+        route.continue_()
+    expect(page.get_by_text("Loss without it")).to_be_visible(timeout=60_000)
