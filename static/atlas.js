@@ -20,7 +20,8 @@ window.calibroscopeAtlas = (() => {
     const plain = (value) => {
         const size = Math.abs(value);
         let text;
-        if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = exponent(value, 2);
+        if (size !== 0 && (size < 1e-4 || size >= 1e6)) text = exponent(value, 2);
+        else if (size > 0 && size < 0.1) text = value.toFixed(2 - Math.floor(Math.log10(size)));
         else if (size >= 1000) text = Math.round(value).toLocaleString("en");
         else text = value.toFixed(size >= 100 ? 1 : size < 10 ? 3 : 2);
         return text.replaceAll("-", "−");
@@ -134,7 +135,10 @@ window.calibroscopeAtlas = (() => {
             ...marked(base, found.up || [], { symbol: "triangle-up", size: 11 }, { name: "Promote the token" }),
             ...marked(base, found.down || [], { symbol: "triangle-down", size: 11 }, { name: "Suppress the token" }));
         // The outline of a selection goes: what is selected stays, and may be on other axes by now.
-        const layout = { ...base.layout, dragmode: drag || "pan", showlegend: false, selections: [],
+        const drawn = data.some((trace) => trace.visible !== false && trace.meta);
+        const annotations = drawn || !base.data.length ? [] : [{ text: "All classes are hidden: choose one above.",
+            xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 15 } }];
+        const layout = { ...base.layout, annotations, dragmode: drag || "pan", showlegend: false, selections: [],
             selectionrevision: Math.random() };
         return { data, layout };
     };
