@@ -28,7 +28,10 @@ STRIPS_NOTE = (
 def refusal(text: str | None, model: str | None) -> str | None:
     """Why a text cannot be analysed before it is even sent, or None."""
     if not model:
-        return "There is no model to analyse it with yet: the first run is still loading one. Your text stays here."
+        return (
+            "There is no model to analyse it with yet: the first run is still loading one, or none was started "
+            "(calibroscope precompute). Your text stays here."
+        )
     if not (text or "").strip():
         return "Write or pick a text first."
     if len(str(text)) > MAX_TEXT_CHARS:

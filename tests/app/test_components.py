@@ -91,7 +91,16 @@ def test_degenerate_values_are_drawn(values: list[float | None]) -> None:
 
 @pytest.mark.parametrize(
     ("token", "shown"),
-    [(" a", "·a"), ("\n", "↵"), ("\t", "⇥"), ("", "∅"), ("\x00", "\\x00"), ("\x0b\r", "\\x0b\\r"), ("\u202e", "\\u202e"), ("é🙂", "é🙂")],
+    [
+        (" a", "·a"),
+        ("\n", "↵"),
+        ("\t", "⇥"),
+        ("", "∅"),
+        ("\x00", "\\x00"),
+        ("\x0b\r", "\\x0b\\r"),
+        ("\u202e", "\\u202e"),
+        ("é🙂", "é🙂"),
+    ],
 )
 def test_invisible_characters_are_shown(token: str, shown: str) -> None:
     assert visible(token) == shown

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.conftest import Site, Visit
+from tests.browser.conftest import Site, Visit, open_context, watch
 from tests.browser.test_atlas import PLOT, drag, rows_shown
 from tests.browser.test_neuron import open_neuron
 from tests.browser.test_person import open_atlas
@@ -68,3 +68,53 @@ def test_the_page_stays_while_a_context_is_asked_for(visit: Visit, site: Site) -
     for route in waiting:
         route.continue_()
     expect(page.get_by_text("Loss without it")).to_be_visible(timeout=60_000)
+
+
+def test_thousands_of_pins_do_not_stop_the_page(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_atlas(page, site, "")
+    many = [f"{site.atlas.layer}.{place % 44}" for place in range(5_000)]
+    page.evaluate(
+        "many => localStorage.setItem('pins', JSON.stringify(many))", {site.atlas.slug: many, "x": [1, "<b>"]}
+    )
+    page.evaluate("localStorage.setItem('pins-timestamp', '1')")
+    open_atlas(page, site, "")
+    expect(page.locator(".pin.chip")).to_have_count(40)
+
+
+def test_a_figure_without_classes_says_so(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_atlas(page, site, "?hide=plain,entropy,prediction,token_frequency")
+    expect(page.get_by_text("All classes are hidden")).to_be_visible()
+    page.get_by_role("checkbox", name="Plain neurons").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_text("All classes are hidden")).to_have_count(0)
+
+
+def test_a_run_that_is_not_there_is_not_passed_over(visit: Visit, site: Site) -> None:
+    page = visit.page
+    open_atlas(page, site, "?run=99")
+    expect(page.get_by_text(f"this is run {site.atlas.run}")).to_be_visible()
+    open_atlas(page, site, f"?run={site.atlas.run}")
+    expect(page.get_by_text(f"this is run {site.atlas.run}")).to_have_count(0)
+
+
+def test_a_service_that_does_not_answer_is_said_until_it_does(chromium: Browser, site: Site) -> None:
+    context = open_context(chromium)
+    page = watch(context.new_page(), site).page  # the failed request is meant, so errors are not checked
+    page.goto(f"{site.address}/lab")
+    analyse = page.get_by_role("button", name="Analyse")
+    expect(page.get_by_label("Model", exact=True)).not_to_have_value("")
+    page.locator("#lab-text").fill("A lamp.")
+    page.route("**/_dash-update-component", lambda route: route.abort())
+    analyse.click()
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    page.unroute("**/_dash-update-component")
+    page.route("**/_dash-update-component", lambda route: route.fulfill(status=500, body="{}"))
+    analyse.click()
+    expect(page.get_by_role("alert")).to_contain_text("met an error")
+    page.unroute("**/_dash-update-component")
+    analyse.click()
+    expect(page.locator("#lab-canvas .strip").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".offline")).to_have_count(0)
+    context.close()
