@@ -323,7 +323,7 @@ async def _jump(client: AsyncClient, model: str, run: str, typed: str) -> tuple[
     if not typed:
         return no_update, None
     try:
-        found = await client.send(calls.neuron(int(run), typed.replace("/", ".")))
+        found = await client.send(calls.neuron(int(run), typed.replace("/", ".")[:40]))
     except ApiError as error:
         return no_update, error.problem.detail
     return neuron_address(model, found.row.neuron, run), None

@@ -164,10 +164,10 @@ def predictions_at(
 
 
 def pinned_names(pins: Any, model: str) -> list[str]:
-    """The neurons of a model that the browser keeps as pinned; what does not read as a neuron is left out."""
+    """The neurons of a model that were pinned last in this browser; what does not read as a neuron is left out."""
     names = pins.get(model) if isinstance(pins, dict) else None
     found = [name for name in names if is_neuron(name)] if isinstance(names, list) else []
-    return list(dict.fromkeys(found))[:MOST_PINS]
+    return list(dict.fromkeys(found))[-MOST_PINS:]
 
 
 def pinned_strips(trace: TextTrace, found: ActivationList) -> dict[str, Any]:
@@ -180,7 +180,11 @@ def pinned_head() -> html.Div:
     return html.Div(
         [
             html.H2("Pinned neurons"),
-            html.P("Activations on the same tokens, each neuron on its own scale. Click a token.", className="quiet"),
+            html.P(
+                f"Activations on the same tokens, each neuron on its own scale, of at most the {MOST_PINS} pinned "
+                "last. Click a token.",
+                className="quiet",
+            ),
         ]
     )
 

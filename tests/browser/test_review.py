@@ -104,7 +104,7 @@ def test_a_service_that_does_not_answer_is_said_until_it_does(chromium: Browser,
     page = watch(context.new_page(), site).page  # the failed request is meant, so errors are not checked
     page.goto(f"{site.address}/lab")
     analyse = page.get_by_role("button", name="Analyse")
-    expect(page.get_by_label("Model", exact=True)).not_to_have_value("")
+    expect(page.locator("#lab-model")).not_to_have_value("")
     page.locator("#lab-text").fill("A lamp.")
     page.route("**/_dash-update-component", lambda route: route.abort())
     analyse.click()
