@@ -3,7 +3,7 @@ window.calibroscopeAtlas = (() => {
     const MOST_PICKED = 50;  // as in app/pages/atlas_state.py
     const CLASSES = 4;
     const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
-    const WIDTH = 1100, HEIGHT = 750;
+    const WIDTH = 1100, HEIGHT = 750, NARROW = 560;
     const SETTLED_MS = 3000;  // controls agree with the address long before
     const unchanged = () => window.dash_clientside.no_update;
     const set = (id, props) => window.dash_clientside.set_props(id, props);
@@ -55,10 +55,11 @@ window.calibroscopeAtlas = (() => {
     };
 
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
+    // On a telephone the 2 that stands for 2 · 10⁻³ would touch the 10⁻³ before it, and the two would read as 10⁻³².
     const draw = (data, x, y, colour, size, logs, kit) => {
-        const log = logs || [], columns = data.columns;
+        const log = logs || [], columns = data.columns, few = window.innerWidth < NARROW ? { nticks: 3 } : {};
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
-            type: log.includes(which) ? "log" : "linear" });
+            type: log.includes(which) ? "log" : "linear", ...(which === "x" && log.includes(which) ? few : {}) });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
