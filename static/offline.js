@@ -20,14 +20,20 @@
         if (!address.includes(OURS)) return ask(...asked);
         try {
             const answer = await ask(...asked);
-            if (answer.status >= 500) say(BROKEN);
-            else clear();
-            return answer;
+            if (answer.status < 500) {
+                clear();
+                return answer;
+            }
+            say(BROKEN);
+            console.error("calibroscope: status " + answer.status + " from " + address);
         } catch (error) {
             // A page that is left takes its questions back: nothing is wrong then.
-            if (!error || error.name !== "AbortError") say(GONE);
-            throw error;
+            if (error && error.name === "AbortError") throw error;
+            say(GONE);
+            console.error("calibroscope: no answer from " + address);
         }
+        // "Nothing changes": without an answer Dash would leave the pressed button waiting, and shut, for ever.
+        return new Response(null, { status: 204 });
     };
     window.addEventListener("pagehide", () => { window.fetch = ask; });
 })();

@@ -57,16 +57,16 @@ def test_the_page_stays_while_a_context_is_asked_for(visit: Visit, site: Site) -
     page = visit.page
     open_neuron(page, site)
     waiting: list[Route] = []
-    page.route("**/_dash-update-component", lambda route: waiting.append(route))
+    page.route("**/_dash-update-component*", lambda route: waiting.append(route))
     button = page.locator(".context").first.get_by_role("button", name="Without the neuron")
     button.click()
     expect(button).to_have_attribute("data-loading", "true")
     page.wait_for_timeout(800)  # longer than a spinner waits before it covers what is loading
     hides = "one => getComputedStyle(one).visibility"
     assert page.get_by_role("heading", level=1).evaluate(hides) == "visible"
-    page.unroute("**/_dash-update-component")
     for route in waiting:
         route.continue_()
+    page.unroute("**/_dash-update-component*")
     expect(page.get_by_text("Loss without it")).to_be_visible(timeout=60_000)
 
 
@@ -106,14 +106,14 @@ def test_a_service_that_does_not_answer_is_said_until_it_does(chromium: Browser,
     analyse = page.get_by_role("button", name="Analyse")
     expect(page.locator("#lab-model")).not_to_have_value("")
     page.locator("#lab-text").fill("A lamp.")
-    page.route("**/_dash-update-component", lambda route: route.abort())
+    page.route("**/_dash-update-component*", lambda route: route.abort())
     analyse.click()
     expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
-    page.unroute("**/_dash-update-component")
-    page.route("**/_dash-update-component", lambda route: route.fulfill(status=500, body="{}"))
+    page.unroute("**/_dash-update-component*")
+    page.route("**/_dash-update-component*", lambda route: route.fulfill(status=500, body="{}"))
     analyse.click()
     expect(page.get_by_role("alert")).to_contain_text("met an error")
-    page.unroute("**/_dash-update-component")
+    page.unroute("**/_dash-update-component*")
     analyse.click()
     expect(page.locator("#lab-canvas .strip").first).to_be_visible(timeout=60_000)
     expect(page.locator(".offline")).to_have_count(0)
