@@ -14,11 +14,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def shown_axis(page: Page) -> str:
-    return str(page.evaluate(f"{PLOT}.layout.xaxis.title.text"))
+    """What the figure shows: the axis' title, and the first points on it."""
+    return str(page.evaluate(f"{PLOT}.layout.xaxis.title.text + {PLOT}.data[0].x.slice(0, 5).join()"))
 
 
 def to_preset(page: Page) -> str:
-    """Leave the starting view for another; the title of its horizontal axis."""
+    """Leave the starting view for another; what its horizontal axis shows."""
     page.get_by_role("button", name="Figures 2e").click()
     page.wait_for_function(f"{PLOT}.layout.xaxis.title.text.startsWith('Null')")
     return shown_axis(page)
