@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 from app.figures.theme import CHANGE_SCALE, CLASS_COLOURS, GRAPH_CONFIG, MAGNITUDE_SCALE
 from app.format import number, signed
 from app.text import visible
-from backend.glossary import CLASS_LABELS, FORMULAS, METRIC, NeuronClass
+from backend.glossary import CLASS_LABELS, FORMULAS, METRIC, TERMS, NeuronClass
 
 _SHADES = 33
 
@@ -168,7 +168,8 @@ def _legend_words(strip: Strip, low: float, high: float) -> tuple[str, str]:
 def class_chip(neuron_class: NeuronClass) -> html.Span:
     """A neuron's class, in its colour."""
     dot = html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[neuron_class]})
-    return html.Span([dot, CLASS_LABELS[neuron_class]], className="chip")
+    label = CLASS_LABELS[neuron_class]
+    return html.Span([dot, label], className="chip", title=TERMS[label.lower()])
 
 
 def metric_card(name: str, value: float | None, error: float | None, percentile: float | None) -> html.Div:

@@ -31,8 +31,10 @@ def percent(share: float | None) -> str:
 
 def _plain(value: float) -> str:
     size = abs(value)
-    if size != 0 and (size < 1e-3 or size >= 1e6):
+    if size != 0 and (size < 1e-4 or size >= 1e6):
         text = f"{value:.2e}"
+    elif 0 < size < 0.1:  # three digits that count, as above
+        text = f"{value:.{2 - math.floor(math.log10(size))}f}"
     elif size >= 100:
         text = f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
     else:

@@ -29,15 +29,22 @@ def usable(row):
     return x is not None and y is not None and coloured and (x > 0 or not X_LOG) and (y > 0 or not Y_LOG)
 
 
+def ends(values):  # the 1st and 99th percentile: a few extremes would leave all others one colour or size
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return (ordered[int(0.01 * last)], ordered[int(0.99 * last)]) if ordered else (0, 1)
+
+
 figure = go.Figure()
-most = max((abs(value) for value in data.columns[SIZE] if value is not None), default=0) if SIZE else 0
+every = [row for row in range(len(data.neuron)) if usable(row)]
+most = ends(abs(data.columns[SIZE][row] or 0) for row in every)[1] if SIZE else 0
 for name, (label, colour) in COLOURS.items():
     rows = [row for row in range(len(data.neuron)) if data.neuron_class[row] == name and usable(row)]
     marker = {{"size": 7, "color": colour}}
     if COLOUR != "class":
         marker |= {{"color": [data.columns[COLOUR][row] for row in rows], "coloraxis": "coloraxis"}}
     if SIZE:
-        marker["size"] = [3 + 17 * (abs(data.columns[SIZE][row] or 0) / (most or 1)) ** 0.5 for row in rows]
+        marker["size"] = [3 + 17 * min(1, abs(data.columns[SIZE][row] or 0) / (most or 1)) ** 0.5 for row in rows]
     if PICKED:
         marker["opacity"] = [1.0 if data.neuron[row] in PICKED else 0.12 for row in rows]
     figure.add_trace(
@@ -54,7 +61,8 @@ figure.update_xaxes(title={x_title!r}, type="log" if X_LOG else "linear")
 figure.update_yaxes(title={y_title!r}, type="log" if Y_LOG else "linear")
 figure.update_layout(template="plotly_white", coloraxis={{"colorscale": "Cividis", "colorbar": {{"title": {bar!r}}}}})
 if COLOUR != "class":  # the legend goes above, out of the colour bar's way
-    figure.update_layout(legend={{"orientation": "h", "y": 1.08}})
+    low, high = ends(data.columns[COLOUR][row] for row in every)
+    figure.update_layout(legend={{"orientation": "h", "y": 1.08}}, coloraxis={{"cmin": low, "cmax": high}})
 
 if __name__ == "__main__":
     figure.show()

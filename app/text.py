@@ -3,7 +3,7 @@
 import unicodedata
 from html import escape
 
-_MARKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+_MARKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "\\r", "\u00a0": "⍽"}
 
 
 def visible(token: str) -> str:
@@ -20,7 +20,7 @@ def label(token: str, longest: int = 24) -> str:
 def _mark(character: str) -> str:
     if character in _MARKS:
         return _MARKS[character]
-    if ord(character) < 32:
-        return chr(0x2400 + ord(character))
+    if ord(character) < 32:  # not as a picture of it (U+2400 and on), which few fonts have
+        return f"\\x{ord(character):02x}"
     hidden = unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Cs")
     return f"\\u{ord(character):04x}" if hidden else character

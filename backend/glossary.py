@@ -152,6 +152,16 @@ TERMS: dict[str, str] = {
     "of counts (1 is added to each count), so that no probability is 0; its facts say from which. The logarithm of "
     "P_freq, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
     "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
+    "entropy neuron": "A neuron that changes how sure the model is without moving tokens of its own: its null-space "
+    "fraction is among the highest 2 % of the run, its logit variance among the lowest 25 %, its total effect above "
+    "the median, and at least 20 % of that effect goes through the final norm. Called so only once effects are "
+    "measured.",
+    "token-frequency neuron": "A neuron that moves the prediction from or to the token frequencies: its |change of KL "
+    "from token frequencies| is among the highest 10 % of the run, and at least 20 % of its effect goes along the "
+    "token-frequency direction.",
+    "prediction neuron": "A neuron that moves particular tokens: its logit variance is among the highest 2 % of the "
+    "run.",
+    "plain neuron": "A neuron that fits none of the three rules. One that fits several has the first of these classes.",
     "induction": "Going on with a stretch of text that has occurred before; the page Induction measures it.",
     "prefix-matching score": "An attention head's mean attention, from a token that occurred before, to the token "
     "that followed it then: high for induction heads.",

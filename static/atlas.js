@@ -3,7 +3,7 @@ window.calibroscopeAtlas = (() => {
     const MOST_PICKED = 50;  // as in app/pages/atlas_state.py
     const CLASSES = 4;
     const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
-    const WIDTH = 1100, HEIGHT = 750;
+    const WIDTH = 1100, HEIGHT = 750, NARROW = 560;
     const SETTLED_MS = 3000;  // controls agree with the address long before
     const unchanged = () => window.dash_clientside.no_update;
     const set = (id, props) => window.dash_clientside.set_props(id, props);
@@ -20,7 +20,8 @@ window.calibroscopeAtlas = (() => {
     const plain = (value) => {
         const size = Math.abs(value);
         let text;
-        if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = exponent(value, 2);
+        if (size !== 0 && (size < 1e-4 || size >= 1e6)) text = exponent(value, 2);
+        else if (size > 0 && size < 0.1) text = value.toFixed(2 - Math.floor(Math.log10(size)));
         else if (size >= 1000) text = Math.round(value).toLocaleString("en");
         else text = value.toFixed(size >= 100 ? 1 : size < 10 ? 3 : 2);
         return text.replaceAll("-", "−");
@@ -54,10 +55,11 @@ window.calibroscopeAtlas = (() => {
     };
 
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
+    // On a telephone the 2 that stands for 2 · 10⁻³ would touch the 10⁻³ before it, and the two would read as 10⁻³².
     const draw = (data, x, y, colour, size, logs, kit) => {
-        const log = logs || [], columns = data.columns;
+        const log = logs || [], columns = data.columns, few = window.innerWidth < NARROW ? { nticks: 3 } : {};
         const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
-            type: log.includes(which) ? "log" : "linear" });
+            type: log.includes(which) ? "log" : "linear", ...(which === "x" && log.includes(which) ? few : {}) });
         const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
@@ -134,7 +136,10 @@ window.calibroscopeAtlas = (() => {
             ...marked(base, found.up || [], { symbol: "triangle-up", size: 11 }, { name: "Promote the token" }),
             ...marked(base, found.down || [], { symbol: "triangle-down", size: 11 }, { name: "Suppress the token" }));
         // The outline of a selection goes: what is selected stays, and may be on other axes by now.
-        const layout = { ...base.layout, dragmode: drag || "pan", showlegend: false, selections: [],
+        const drawn = data.some((trace) => trace.visible !== false && trace.meta);
+        const annotations = drawn || !base.data.length ? [] : [{ text: "All classes are hidden: choose one above.",
+            xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 15 } }];
+        const layout = { ...base.layout, annotations, dragmode: drag || "pan", showlegend: false, selections: [],
             selectionrevision: Math.random() };
         return { data, layout };
     };
@@ -148,6 +153,11 @@ window.calibroscopeAtlas = (() => {
         const next = compose(state.base, shown, picked, ticked, marks, pins, drag, model), drawn = plot();
         if (!drawn || !drawn.data || !drawn.data.length) return next;
         // Through the component, each change would be copied and announced on its way: half of what a reader waits for.
+        // The component then knows an older figure only, and would draw that one at every zoom, move or selection.
+        drawn.removeAllListeners("plotly_relayout");
+        // WebGL points know where they are on the screen, which a selection asks, only if drawn while selecting is on;
+        // `react` does not draw them anew when nothing else has changed.
+        if (drawn.layout.dragmode !== next.layout.dragmode) window.Plotly.relayout(drawn, { dragmode: next.layout.dragmode });
         window.Plotly.react(drawn, next.data, next.layout);
         return unchanged();
     };

@@ -8,7 +8,8 @@ window.calibroscopePins = (() => {
 
     // What was stored may be of an older version, or edited by hand.
     const read = (pins) => Object.fromEntries(Object.entries(pins || {}).map(([model, names]) =>
-        [model, Array.isArray(names) ? names.filter((name) => NAME.test(name)) : []]).filter(([, names]) => names.length));
+        [model, Array.isArray(names) ? [...new Set(names)].filter((name) => NAME.test(name)).slice(-MOST) : []])
+        .filter(([, names]) => names.length).slice(0, MOST));
 
     const toggled = (pins, model, neuron) => {
         const all = read(pins), own = all[model] || [];

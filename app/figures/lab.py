@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, blank
+from app.format import percent
 from app.text import label
 from backend.schemas import Prediction
 
@@ -32,6 +33,11 @@ def prediction_bars(states: dict[str, list[Prediction]], following: str | None) 
                 name=name,
                 orientation="h",
                 marker={"color": colours[name]},
+                # The most probable token leaves no length to the others: their numbers tell them apart.
+                text=[percent(known.get(token)) if token in known else "" for token in order],
+                textposition="outside",
+                textfont={"size": 10},
+                cliponaxis=False,
                 hovertemplate="%{x:.4f}<extra>" + name + "</extra>",
             )
         )

@@ -143,11 +143,12 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
     """
     centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
-    figure = _small(margin=_SMALL, height=300, bargap=0, showlegend=False)
+    figure = _small(margin={**_SMALL, "t": 28}, height=300, bargap=0, showlegend=False)
     hover = "activation %{x:.3g}<br>%{y:,} positions<extra></extra>"
     figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
     if data.mean is not None:
-        figure.add_vline(x=data.mean, line={"color": TOTAL_COLOUR, "width": 2}, annotation_text="mean")
+        line = {"color": TOTAL_COLOUR, "width": 2}
+        figure.add_vline(x=data.mean, line=line, annotation_text="mean", annotation_position="top")
     if threshold is not None:
         # By hand: add_vline would not let the page find it by name.
         figure.add_shape(

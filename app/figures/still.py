@@ -54,6 +54,8 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
             )
         )
     figure.update_xaxes(title_text=axis_title(view.x), type="log" if view.x_log else "linear", exponentformat="power")
+    if view.x_log:  # on a telephone the 2 after 10⁻³ would touch it, and the two would read as 10⁻³²
+        figure.update_xaxes(nticks=3, minor={"ticks": "outside", "ticklen": 3})
     figure.update_yaxes(title_text=axis_title(view.y), type="log" if view.y_log else "linear", exponentformat="power")
     if coloured:
         bar = {"title": {"text": axis_title(view.colour), "side": "right"}, "thickness": 12}

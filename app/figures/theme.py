@@ -45,6 +45,7 @@ def blank(**layout: Any) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 13},
         margin={"l": 64, "r": 16, "t": 16, "b": 52},
         hoverlabel={"bgcolor": "#22262b", "font": {"color": "#f2f3f5", "size": 13}, "align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
         legend={"orientation": "h", "y": 1.06, "x": 0, "yanchor": "bottom"},
     )
     figure.update_layout(**layout)

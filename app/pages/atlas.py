@@ -291,7 +291,8 @@ async def _refreshed(
     revision = f"{summary.id}:{_revision(summary, columns)}"
     is_final = summary.status in ("finished", "failed")
     waiting = not columns.neuron
-    state = views.loading(summary) if waiting else None
+    is_other = bool(wanted) and str(summary.id) != wanted
+    state = views.loading(summary) if waiting else views.another(str(wanted), summary) if is_other else None
     return (
         views.options(models), chosen.id, [{"value": str(r.id), "label": views.run_label(r)} for r in runs],
         str(summary.id), run_banner(summary), no_update if revision == seen or waiting else revision, is_final, state,
@@ -322,7 +323,7 @@ async def _jump(client: AsyncClient, model: str, run: str, typed: str) -> tuple[
     if not typed:
         return no_update, None
     try:
-        found = await client.send(calls.neuron(int(run), typed.replace("/", " ")))
+        found = await client.send(calls.neuron(int(run), typed.replace("/", ".")[:40]))
     except ApiError as error:
         return no_update, error.problem.detail
     return neuron_address(model, found.row.neuron, run), None

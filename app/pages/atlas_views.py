@@ -15,7 +15,7 @@ from app.figures.theme import CLASS_COLOURS, GRAPH_CONFIG, blank
 from app.format import number
 from app.pages.atlas_state import Asked, logs
 from app.pages.atlas_table import CLEAR, PICKED_BAR
-from backend.glossary import CLASS_LABELS, FREQUENCY_METRICS, METRIC, METRICS
+from backend.glossary import CLASS_LABELS, FREQUENCY_METRICS, METRIC, METRICS, TERMS
 from backend.schemas import NeuronColumns, RunSummary
 
 MODEL, RUN, BANNER, JUMP = "atlas-model", "atlas-run", "atlas-banner", "atlas-jump"
@@ -65,7 +65,8 @@ def _preset_button(preset: Preset) -> Component:
 def figure_tools(asked: Asked) -> Component:
     """Above the figure: which classes, what dragging does, and how to take the figure away."""
     chips = [
-        dmc.Chip([html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[name]}), f" {label}s"],
+        dmc.Chip([html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[name]}),
+                  html.Span(f" {label}s", title=TERMS[label.lower()])],
                  value=name, size="xs", variant="outline")
         for name, label in CLASS_LABELS.items()
     ]  # fmt: skip
@@ -189,6 +190,12 @@ def nothing_yet(notice: str | None = None) -> html.Div:
         "soon as there is something to show. To start a run:",
         "calibroscope precompute --model smollm2-135m",
     )
+
+
+def another(asked: str, shown: RunSummary) -> html.P:
+    """An address may ask for a run that is no longer there; what is shown instead must not pass for it."""
+    sentence = f"The address asks for run {asked[:20]}, which this model does not have: this is run {shown.id}."
+    return html.P(sentence, className="state error", role="status")
 
 
 def loading(run: RunSummary) -> html.Div:

@@ -7,7 +7,12 @@ from app.components import panel
 from backend.client import AsyncClient
 from backend.glossary import FORMULAS, METRICS, TERMS, Metric, Stage
 
-_STAGES: dict[Stage, str] = {"weights": "Weights", "activations": "Activations", "effects": "Effects of ablating"}
+_STAGES: dict[Stage, str] = {
+    "weights": "Weights",
+    "activations": "Activations",
+    "effects": "Effects of ablating",
+    "induction": "On repeated text",
+}
 
 
 def register(_: Dash, __: AsyncClient) -> None:

@@ -28,7 +28,10 @@ STRIPS_NOTE = (
 def refusal(text: str | None, model: str | None) -> str | None:
     """Why a text cannot be analysed before it is even sent, or None."""
     if not model:
-        return "There is no model to analyse it with yet: the first run is still loading one. Your text stays here."
+        return (
+            "There is no model to analyse it with yet: the first run is still loading one, or none was started "
+            "(calibroscope precompute). Your text stays here."
+        )
     if not (text or "").strip():
         return "Write or pick a text first."
     if len(str(text)) > MAX_TEXT_CHARS:
@@ -161,10 +164,10 @@ def predictions_at(
 
 
 def pinned_names(pins: Any, model: str) -> list[str]:
-    """The neurons of a model that the browser keeps as pinned; what does not read as a neuron is left out."""
+    """The neurons of a model that were pinned last in this browser; what does not read as a neuron is left out."""
     names = pins.get(model) if isinstance(pins, dict) else None
     found = [name for name in names if is_neuron(name)] if isinstance(names, list) else []
-    return list(dict.fromkeys(found))[:MOST_PINS]
+    return list(dict.fromkeys(found))[-MOST_PINS:]
 
 
 def pinned_strips(trace: TextTrace, found: ActivationList) -> dict[str, Any]:
@@ -177,7 +180,11 @@ def pinned_head() -> html.Div:
     return html.Div(
         [
             html.H2("Pinned neurons"),
-            html.P("Activations on the same tokens, each neuron on its own scale. Click a token.", className="quiet"),
+            html.P(
+                f"Activations on the same tokens, each neuron on its own scale, of at most the {MOST_PINS} pinned "
+                "last. Click a token.",
+                className="quiet",
+            ),
         ]
     )
 

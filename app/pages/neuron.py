@@ -70,7 +70,13 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
             dcc.Store(id=WHERE, data=where),
             dcc.Store(id=SEEN),
             dcc.Interval(id=POLL, interval=POLL_MS),
-            dcc.Loading(html.Div(id=BODY, className="neuron-body"), delay_show=400, show_initially=True),
+            dcc.Loading(
+                html.Div(id=BODY, className="neuron-body"),
+                delay_show=400,
+                show_initially=True,
+                # Only the body itself: an answer for one context must not hide the page while the model is loaded.
+                target_components={BODY: "children"},
+            ),
         ]
     )
 

@@ -49,6 +49,7 @@ _STAGES = {
 }
 _ACROSS = 0.05
 """A cosine with the token-frequency direction below which its sign says nothing."""
+_FAR = "A dash: w_out is not among the ten nearest."
 _CHANGED_WEIGHTS = 0.01
 """Nats between the run's losses and the live model's that rounding does not explain."""
 
@@ -270,7 +271,7 @@ def frequency_words(cosine: float | None) -> str | None:
 def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:
     if isinstance(found, ApiError):
         return [panel("Similar neurons", html.P(found.problem.detail, className="quiet"))]
-    fire = f"Neurons of this layer that fire together with it, at {found.positions} sampled positions."
+    fire = f"Neurons of this layer that fire together with it, at {found.positions} sampled positions. {_FAR}"
     write = "Neurons of this layer whose output weights point most in the same direction."
     sides = (
         ("Similar in what they write", found.by_weights, found.weights_missing, write),

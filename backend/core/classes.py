@@ -78,10 +78,10 @@ def explain(
         if value is None:
             return f"{label} not measured yet"
         place = "" if percentile is None else f" (percentile {percentile:.1f})"
-        return f"{label} {value:{digits}}{unit}{place}"
+        return f"{label} {value:{digits}}".replace("-", "−") + unit + place
 
     rho = told("null_fraction", "null-space fraction", ".2f")
-    variance = told("logit_var", "logit variance", ".2e")
+    variance = told("logit_var", "logit variance", ".3g")
     mediated = told("ln_mediated", "LayerNorm-mediated share", ".2f")
     effect = told("total_effect", "total effect", ".4f", " nats")
     if neuron_class == "entropy":

@@ -97,6 +97,7 @@ async def test_a_view_is_explained_and_one_that_cannot_be_drawn_says_why() -> No
 async def test_jumping_goes_to_the_neuron_or_tells_what_is_wrong() -> None:
     service = Service(**{"29_7": lambda _: sample.detail()})
     assert await atlas._jump(service, "tiny", "1", "29.7") == ("/m/tiny/n/29/7?run=1", None)
+    assert await atlas._jump(service, "tiny", "1", "29/7") == ("/m/tiny/n/29/7?run=1", None), "as in an address"
     assert (await atlas._jump(service, "tiny", "1", ""))[1] is None
     _, problem = await atlas._jump(service, "tiny", "1", "99.5")
     assert "nothing at" in problem

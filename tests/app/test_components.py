@@ -91,7 +91,16 @@ def test_degenerate_values_are_drawn(values: list[float | None]) -> None:
 
 @pytest.mark.parametrize(
     ("token", "shown"),
-    [(" a", "·a"), ("\n", "↵"), ("\t", "⇥"), ("", "∅"), ("\x00", "␀"), ("\u202e", "\\u202e"), ("é🙂", "é🙂")],
+    [
+        (" a", "·a"),
+        ("\n", "↵"),
+        ("\t", "⇥"),
+        ("", "∅"),
+        ("\x00", "\\x00"),
+        ("\x0b\r", "\\x0b\\r"),
+        ("\u202e", "\\u202e"),
+        ("é🙂", "é🙂"),
+    ],
 )
 def test_invisible_characters_are_shown(token: str, shown: str) -> None:
     assert visible(token) == shown
@@ -108,7 +117,11 @@ def test_labels_are_short_and_escaped() -> None:
     [
         (0.02612, "nats", 0.0021, "0.0261 ± 0.0021 nats"),
         (-3.8, "", 0.43, "−3.80 ± 0.43"),
-        (8.19e-4, "", None, "8.19e−04"),
+        (8.19e-4, "", None, "0.000819"),
+        (8.19e-5, "", None, "8.19e−05"),
+        (0.00147, "", None, "0.00147"),
+        (-0.0426, "nats", None, "−0.0426 nats"),
+        (0.5529, "", None, "0.553"),
         (None, "nats", None, "—"),
         (float("nan"), "", None, "—"),
         (1234.5, "", None, "1,234"),

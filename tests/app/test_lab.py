@@ -168,6 +168,7 @@ async def test_without_pins_there_is_no_panel_and_no_request(kept: Any) -> None:
 async def test_so_many_pins_are_shown_at_most() -> None:
     names = lab_views.pinned_names({"tiny": [f"29.{place}" for place in range(200)]}, "tiny")
     assert len(names) == lab_views.MOST_PINS <= schemas.MAX_INTERVENTIONS
+    assert names[-1] == "29.199", "those that were pinned last"
 
 
 async def test_the_pins_may_be_missing_from_the_page() -> None:
