@@ -20,6 +20,7 @@ from backend.schemas import (
     AblateRequest,
     Ablation,
     InterventionRequest,
+    ModelSummary,
     SweepRequest,
     TextTrace,
 )
@@ -32,7 +33,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
     register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout)
     _register_inputs(app, client)
-    _register_rows(app)
+    _register_rows(app, client)
     _register_analysis(app, client)
     _register_views(app, client)
     _register_browser()
@@ -65,22 +66,22 @@ def _register_inputs(app: Dash, client: AsyncClient) -> None:
         return next((example.watch for example in EXAMPLES.values() if example.text == text), None)
 
 
-def _register_rows(app: Dash) -> None:
+def _register_rows(app: Dash, client: AsyncClient) -> None:
     @app.callback(
         Output(ids.CHOSEN, "data"), Output(ids.NEURON, "error"),
         Input(ids.ADD, "n_clicks"), Input(ids.NEURON, "n_submit"),
         Input({"type": ids.REMOVE, "neuron": ALL}, "n_clicks"), Input({"type": ids.KIND, "neuron": ALL}, "value"),
         State({"type": ids.VALUE, "neuron": ALL}, "value"),
         State({"type": ids.KIND, "neuron": ALL}, "id"), State(ids.NEURON, "value"), State(ids.CHOSEN, "data"),
-        prevent_initial_call=True,
+        State(ids.MODEL, "value"), prevent_initial_call=True,
     )  # fmt: skip
     async def choose(
         _: Any, __: Any, removed: list[int | None], kinds: list[str], values: list[float | None],
-        places: list[dict[str, str]], typed: str | None, chosen: list[dict[str, Any]],
+        places: list[dict[str, str]], typed: str | None, chosen: list[dict[str, Any]], model: str | None,
     ) -> tuple[Any, Any]:  # fmt: skip
         by = ctx.triggered_id
         if by in (ids.ADD, ids.NEURON):
-            return interventions.added(chosen, typed)
+            return interventions.added(chosen, typed, await _summary(client, model))
         if isinstance(by, dict) and by["type"] == ids.REMOVE:
             if not any(removed):
                 return no_update, no_update
@@ -296,6 +297,13 @@ async def _again_if_forgotten(client: AsyncClient, held: dict[str, Any], ask: Ca
         # The service has restarted or made room: the text is still here, so it is sent again.
         again = await client.send(calls.trace_text(trace.model, held["text"]))
         return await client.send(ask(again.id))
+
+
+async def _summary(client: AsyncClient, model: str | None) -> ModelSummary | None:
+    try:
+        return next((known for known in (await client.send(calls.models())).models if known.id == model), None)
+    except ApiError:
+        return None
 
 
 async def _suggested(client: AsyncClient, run: int | None) -> str:

@@ -1,6 +1,7 @@
 """The interventions of the Text lab: read from an address, added, edited, and shown as rows with their controls."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from dash import html, no_update
 from pydantic import TypeAdapter, ValidationError
 
 from app.pages import lab_ids as ids
-from backend.schemas import MAX_INTERVENTIONS, UnitName
+from backend.schemas import MAX_INTERVENTIONS, ModelSummary, UnitName
 
 _KINDS = {
     "mean": "set to mean",
@@ -67,8 +68,12 @@ def _read_value(kind: str, written: str) -> float | None:
     return value if abs(value) <= _LARGEST_VALUE else _STARTING_VALUE[kind]
 
 
-def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
-    """The interventions with one more, and what is wrong with the name if it cannot be added."""
+def added(chosen: Rows, typed: str | None, model: ModelSummary | None = None) -> tuple[Any, str | None]:
+    """The interventions with one more, and what is wrong with the name if it cannot be added.
+
+    Args:
+        model: whose unit it must be; None where that is not known.
+    """
     name = (typed or "").strip()
     if not is_unit(name):
         return no_update, "Write layer.index, as in 29.830, or a head, as in L5H1."
@@ -76,7 +81,20 @@ def added(chosen: Rows, typed: str | None) -> tuple[Any, str | None]:
         return no_update, f"{name} is in the list already."
     if len(chosen) >= MAX_INTERVENTIONS:
         return no_update, f"At most {MAX_INTERVENTIONS} interventions at once."
+    missing = None if model is None else _missing(name, model)
+    if missing is not None:
+        return no_update, missing
     return [*chosen, {"neuron": name, "kind": "mean", "value": None}], None
+
+
+def _missing(name: str, model: ModelSummary) -> str | None:
+    """Why a model has no such unit, or None; how many heads a layer has is left to the service to say."""
+    layer, index = map(int, re.findall(r"\d+", name))
+    if layer >= model.n_layers:
+        return f"{name} does not exist: the layers of {model.name} are 0 to {model.n_layers - 1}."
+    if is_neuron(name) and index >= model.d_mlp:
+        return f"{name} does not exist: a layer's neurons are 0 to {model.d_mlp - 1}."
+    return None
 
 
 def edited(chosen: Rows, places: list[dict[str, str]], kinds: list[str], values: list[float | None]) -> Rows:

@@ -209,6 +209,15 @@ async def test_interventions_are_added_once_and_edited() -> None:
     assert chosen == [{"neuron": "29.7", "kind": "mean", "value": None}]
     assert "already" in (lab_interventions.added(chosen, "29.7")[1] or "")
     assert "layer.index" in (lab_interventions.added(chosen, "nonsense")[1] or "")
+    last, tiny = sample.COUNT - 1, sample.model()
+    for name, words in (
+        ("30.0", "layers of Tiny are 0 to 29"),
+        (f"3.{last + 1}", f"0 to {last}"),
+        ("L30H1", "0 to 29"),
+    ):
+        assert words in (lab_interventions.added(chosen, name, tiny)[1] or "")
+    for name in (f"29.{last}", "L29H999"):
+        assert lab_interventions.added(chosen, name, tiny)[1] is None
     place = [{"type": "lab-kind", "neuron": "29.7"}]
     scaled = lab_interventions.edited(chosen, place, ["scale"], [None])
     assert scaled == [{"neuron": "29.7", "kind": "scale", "value": 2.0}]
