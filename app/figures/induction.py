@@ -162,9 +162,8 @@ def _second(clip: InductionClip) -> Positions:
 def _over_second(figure: go.Figure, positions: Positions) -> go.Figure:
     values, texts = positions.ticks()
     half = len(values) // 2
-    figure.update_xaxes(
-        title_text="position in the second occurrence", tickvals=values[:half], ticktext=texts[half:]
-    )  # fmt: skip
+    title = f"position in the second occurrence{'; X after it' if positions.beyond else ''}"
+    figure.update_xaxes(title_text=title, tickvals=values[:half], ticktext=texts[half:])
     return figure
 
 

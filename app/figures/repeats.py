@@ -88,7 +88,8 @@ def compact(**layout: Any) -> go.Figure:
 def over_both(figure: go.Figure, positions: Positions) -> go.Figure:
     """The axis of positions, with the place marked where the second occurrence begins."""
     values, texts = positions.ticks()
-    figure.update_xaxes(title_text="position in the occurrence", tickvals=values, ticktext=texts)
+    title = "position in the occurrence; B, X after it" if positions.beyond else "position in the occurrence"
+    figure.update_xaxes(title_text=title, tickvals=values, ticktext=texts)
     figure.add_vline(x=positions.boundary, line={"color": BEHIND, "width": 1.5, "dash": "dash"})
     end = positions.x[-1]
     for x, words in ((positions.span / 2 - 0.5, "first occurrence"), ((positions.boundary + end) / 2, "second")):

@@ -136,7 +136,9 @@ def test_x_is_drawn_with_a_clipped_neuron_but_is_in_no_mean_over_the_repeat() ->
     assert figures.clip_totals(with_x) == figures.clip_totals(without)
     shares = list(lines(figures.clip_overview([with_x]))["29.7"].y)
     assert shares == pytest.approx([*[-50.0] * 6, -25.0])
-    assert list(figures.clip_overview([with_x]).layout.xaxis.ticktext) == [*(f"A{n}" for n in range(6)), "X"]
+    axis, plain = (figures.clip_overview([clip]).layout.xaxis for clip in (with_x, without))
+    assert list(axis.ticktext) == [*(f"A{n}" for n in range(6)), "X"]
+    assert (axis.title.text.endswith("; X after it"), "X" in plain.title.text) == (True, False)
     before_after = lines(figures.clip_curves(with_x))
     assert (before_after["loss before"].y[-1], before_after["loss clipped"].y[-1]) == (pytest.approx(2.8), 3.0)
     assert len(before_after["loss clipped"].y) == 7
