@@ -50,50 +50,30 @@ class Step:
     changed: ChosenToken | None
 
 
-class Continuations:
-    """Texts that grow side by side from one beginning, each under hooks of its own.
+class Continuation:
+    """A text that grows under hooks. Keys and values of what has run are kept, so each token costs one token's pass."""
 
-    One pass reads the next token of all of them, which costs little more than of one: a pass over one token is spent on
-    fetching the weights. Keys and values of what has run are kept.
-    """
+    def __init__(self, model: AnalysisModel, tokens: Sequence[int], hooks: Hooks) -> None:
+        self._model, self._hooks = model, hooks
+        self._memory: Any = model.new_memory()
+        self._unread = list(tokens)
+        self.ended = False
 
-    def __init__(self, model: AnalysisModel, tokens: Sequence[int], hooks: Sequence[Hooks]) -> None:
-        """hooks: of each text."""
-        self._model, self._memory = model, model.new_memory()
-        self._hooks: Hooks = [(name, _at_row(row, hook)) for row, own in enumerate(hooks) for name, hook in own]
-        self._unread = torch.tensor([list(tokens)] * len(hooks))
-        self.ended = [False] * len(hooks)
-
-    def advance(self, sampling: Sampling, noise: Tensor | None) -> list[ChosenToken | None]:
-        """The next token of each text, which joins it; None of one that the model has ended."""
-        chosen = [
-            None if ended else choose(logits, sampling.temperature, noise)
-            for ended, logits in zip(self.ended, self.logits(), strict=True)
-        ]
-        self.ended = [one is None or one.token == self._model.eos for one in chosen]
-        self.append([0 if one is None else one.token for one in chosen])
+    def advance(self, sampling: Sampling, noise: Tensor | None) -> ChosenToken | None:
+        """The next token, which joins the text; None once the model has ended it."""
+        if self.ended:
+            return None
+        chosen = choose(self._logits(), sampling.temperature, noise)
+        self._unread = [chosen.token]
+        self.ended = chosen.token == self._model.eos
         return chosen
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """Let a token join each text; what one that has ended is given is of no effect."""
-        self._unread = torch.tensor(tokens)[:, None]
-
-    def logits(self) -> Tensor:
-        """After the texts as they stand, [texts, d_vocab]; reads what was appended, so once a token."""
+    def _logits(self) -> Tensor:
+        """After the text as it stands, [d_vocab]."""
         readout = self._model.readout
-        centred = readout.centred(self._model.extended(self._unread, self._memory, self._hooks)[:, -1])
-        return readout.logits(centred, readout.scale(centred))
-
-
-def _at_row(row: int, change: Any) -> Any:
-    """A hook, for one of the texts that run together."""
-
-    def at_row(values: Tensor, hook: Any) -> Tensor:
-        changed = values.clone()
-        changed[row : row + 1] = change(values[row : row + 1], hook)
-        return changed
-
-    return at_row
+        residual = self._model.extended(torch.tensor([self._unread]), self._memory, self._hooks)
+        centred = readout.centred(residual[0, -1:])
+        return readout.logits(centred, readout.scale(centred))[0]
 
 
 class Generation:
@@ -121,16 +101,17 @@ class Generation:
         self._sampling, self._steps = sampling, 0
         self._chance = torch.Generator().manual_seed(sampling.seed)
         self._d_vocab, self._device = model.d_vocab, model.device
-        hooks: list[Hooks] = [[]]
+        self._plain = Continuation(model, text.tokens, [])
+        self._changed = None
         if interventions:
             means_of_units = references(model, text, interventions, means)
-            hooks.append(replacing_hooks(interventions, means_of_units, {}))
-        self._texts = Continuations(model, text.tokens, hooks)
+            self._changed = Continuation(model, text.tokens, replacing_hooks(interventions, means_of_units, {}))
 
     @property
     def ended(self) -> EndReason | None:
         """Why there is no further token, or None."""
-        if all(self._texts.ended):
+        running = [self._plain] if self._changed is None else [self._plain, self._changed]
+        if all(continuation.ended for continuation in running):
             return "end_of_text"
         if self._steps >= self._sampling.max_tokens:
             return "length"
@@ -140,8 +121,8 @@ class Generation:
         """One more token of each."""
         noise = self._noise() if self._sampling.temperature >= _COLDEST else None
         self._steps += 1
-        plain, *changed = self._texts.advance(self._sampling, noise)
-        return Step(plain, changed[0] if changed else None)
+        plain = self._plain.advance(self._sampling, noise)
+        return Step(plain, None if self._changed is None else self._changed.advance(self._sampling, noise))
 
     def _noise(self) -> Tensor:
         # Drawn on the CPU, so that a seed means the same on every device.
