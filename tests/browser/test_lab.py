@@ -315,7 +315,7 @@ def test_pinned_neurons_stand_one_under_the_other(pinned_visit: Visit, site: Sit
     expect(rows.nth(1).locator("td").nth(4)).to_have_class(re.compile("marked"))
 
 
-@pytest.mark.parametrize(("width", "dark"), [(380, False), (380, True), (1366, True)])
+@pytest.mark.parametrize(("width", "dark"), [(380, False), (1366, True)])
 def test_the_full_lab_fits_narrow_and_dark(width: int, dark: bool, chromium: Browser, site: Site) -> None:
     context = open_context(chromium, width=width, dark=dark)
     seen = watch(context.new_page(), site)
