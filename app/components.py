@@ -215,6 +215,11 @@ def panel(title: str, *children: Component | str, note: str | None = None) -> ht
     return html.Section([html.H2(title), *quiet, *children], className="panel")
 
 
+def scrolled(table: html.Table, label: str) -> html.Div:
+    """A table that may be wider than the page; keys scroll it, so it has a name."""
+    return html.Div(table, className="scrolled", tabIndex=0, role="region", **{"aria-label": label})
+
+
 def graph(figure: Any, **options: Any) -> dcc.Graph:
     """A figure in the house configuration; as tall as its layout says, else as its class does."""
     if figure.layout.height is not None:

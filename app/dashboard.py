@@ -8,7 +8,7 @@ from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
 from app import pins, tour
-from app.pages import atlas, frequency, glossary, induction, jobs, lab, missing, neuron
+from app.pages import atlas, frequency, glossary, induction, jobs, lab, missing, neuron, spectrum
 from backend.client import AsyncClient
 
 _INDEX = """<!DOCTYPE html>
@@ -34,7 +34,7 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
         serve_locally=True,
         use_async=True,
     )
-    for page in (atlas, neuron, lab, induction, jobs, frequency, glossary):
+    for page in (atlas, neuron, lab, induction, jobs, frequency, spectrum, glossary):
         page.register(app, client)
     missing.register(app)
     pins.register(app)
@@ -61,8 +61,8 @@ def _shell() -> dmc.MantineProvider:
                 [
                     dcc.Link("Atlas", href="/"), dcc.Link("Text lab", href="/lab"),
                     dcc.Link("Induction", href="/induction"), dcc.Link("Jobs", href="/jobs"),
-                    dcc.Link("Frequency", href="/frequency"), dcc.Link("Glossary", href="/glossary"),
-                    html.A("API", href="/api/docs"),
+                    dcc.Link("Frequency", href="/frequency"), dcc.Link("Spectrum", href="/spectrum"),
+                    dcc.Link("Glossary", href="/glossary"), html.A("API", href="/api/docs"),
                 ],
                 **{"aria-label": "Pages"},
             ),

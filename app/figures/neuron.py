@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from app.figures.spectrum import cosines
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
 from app.text import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
@@ -161,38 +162,8 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
 
 
 def spectrum(data: Spectrum) -> go.Figure:
-    """Figure 2d: the unembedding's singular values, and the neuron's |cosine| with each direction."""
-    places = list(range(len(data.singular_values)))
-    figure = _small(margin={**_SMALL, "r": 56}, height=300)
-    figure.add_trace(
-        go.Scatter(x=places, y=data.singular_values, name="singular value of W_U", line={"color": _BEHIND, "width": 2})
-    )
-    if data.cosines is not None:
-        figure.add_trace(
-            go.Scatter(
-                x=places,
-                y=data.cosines,
-                name=f"|cos| of {data.neuron}",
-                yaxis="y2",
-                line={"color": CLASS_COLOURS["entropy"], "width": 1.5},
-            )
-        )
-    start = len(places) - data.null_dim - 0.5
-    figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_xaxes(title_text=f"singular direction (last {data.null_dim}: null space)")
-    figure.update_layout(
-        yaxis={"title": {"text": "singular value (log)", "font": {"size": 13}}, "type": "log"},
-        yaxis2={
-            "overlaying": "y",
-            "side": "right",
-            "title": {"text": "|cosine|", "font": {"size": 13}},
-            "range": [0, 1],
-            "tickmode": "array",
-            "tickvals": [0, 0.25, 0.5, 0.75, 1],
-            "showgrid": False,
-        },
-    )
-    return figure
+    """Figure 2d for this neuron."""
+    return cosines([data], _small(margin={**_SMALL, "r": 56}, height=300))
 
 
 def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:

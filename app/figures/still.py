@@ -6,12 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.scatter import View, kit
-from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
+from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
 from app.text import label
-from backend.schemas import ContextAblation, NeuronColumns, Spectrum
+from backend.schemas import ContextAblation, NeuronColumns
 
 _BEHIND = "#9aa0a6"
-_LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def kept(figure: go.Figure, height: int = 460) -> go.Figure:
@@ -88,46 +87,6 @@ def many_boxes(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], di
         )  # fmt: skip
     figure.update_xaxes(type="category")
     figure.update_yaxes(title_text="|change of loss| (nats)", rangemode="tozero")
-    return figure
-
-
-def many_cosines(spectra: Sequence[Spectrum]) -> go.Figure:
-    """Figure 2d: the unembedding's singular values, and |cosine| of several neurons with each direction."""
-    first = spectra[0]
-    places = list(range(len(first.singular_values)))
-    figure = blank(margin={"l": 64, "r": 64, "t": 16, "b": 52})
-    figure.add_trace(
-        go.Scatter(x=places, y=first.singular_values, name="singular value", line={"color": _BEHIND, "width": 3})
-    )
-    for data, colour in zip(spectra, _LINES, strict=False):
-        if data.cosines is not None:
-            line = {"color": colour, "width": 1.2}
-            figure.add_trace(go.Scatter(x=places, y=data.cosines, name=str(data.neuron), yaxis="y2", line=line))
-    start = len(places) - first.null_dim - 0.5
-    figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_xaxes(title_text=f"singular direction (last {first.null_dim}: null space)")
-    right = {
-        "overlaying": "y",
-        "side": "right",
-        "title": {"text": "|cosine|"},
-        "range": [0, 1],
-        "showgrid": False,
-        "tickmode": "array",
-        "tickvals": [0, 0.25, 0.5, 0.75, 1],
-    }
-    figure.update_layout(yaxis={"title": {"text": "singular value (log)"}, "type": "log"}, yaxis2=right)
-    return figure
-
-
-def spectra(named: Mapping[str, Spectrum]) -> go.Figure:
-    """Figure 6: the singular values of W_U of one model, or of several beside each other."""
-    figure = blank()
-    for (name, data), colour in zip(named.items(), _LINES, strict=False):
-        shares = [100 * (place + 0.5) / len(data.singular_values) for place in range(len(data.singular_values))]
-        line = {"color": colour, "width": 2}
-        figure.add_trace(go.Scatter(x=shares, y=data.singular_values, name=name, line=line))
-    figure.update_xaxes(title_text="singular value, from the largest (% of all)")
-    figure.update_yaxes(title_text="singular value of W_U (log)", type="log")
     return figure
 
 

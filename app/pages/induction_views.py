@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
-from app.components import Strip, empty, graph, token_strip
+from app.components import Strip, empty, graph, scrolled, token_strip
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures.repeats import BEHIND
@@ -182,7 +182,7 @@ def clips(found: Sequence[InductionClip]) -> list[Component]:
         means += " X (hollow), the position that follows it, is in neither."
     return [
         graph(figures.clip_overview(found)),
-        _scrolled(table, "Clipped neurons"),
+        scrolled(table, "Clipped neurons"),
         html.P(means, className="quiet"),
         _lines(
             [(f"{name} {when}", {"color": colour, "dash": dash, "width": 2})
@@ -206,11 +206,6 @@ def _clip_row(clip: InductionClip) -> html.Tr:
 
 def _percent(share: float | None) -> str:
     return "—" if share is None else f"{share:+.1f} %".replace("-", "−")
-
-
-def _scrolled(table: html.Table, label: str) -> html.Div:
-    """A table that scrolls within itself, also by keyboard."""
-    return html.Div(table, className="scrolled", tabIndex=0, role="region", **{"aria-label": label})
 
 
 def points(found: Sequence[InductionClip], neuron: str | None) -> list[Component]:
@@ -292,7 +287,7 @@ def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | N
         _legend(found, with_unchanged=unchanged is not None),
         html.Div(alone, className="panels"),
         html.P(note, className="quiet"),
-        _scrolled(table, "Mean activations with heads knocked out"),
+        scrolled(table, "Mean activations with heads knocked out"),
     ]
 
 

@@ -122,7 +122,7 @@ def figure_panels(
         [
             html.Div(measured_panels(detail, effects), id=MEASURED, className="contents"),
             _histogram(counts),
-            _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note),
+            _figure("Where it writes", spectrum, figures.spectrum, _spectrum_note, _beside_others(detail)),
             _figure("Tokens it moves directly", logits, figures.token_bars, _logits_note),
             *_similar_panels(similar, detail.run.model, detail.run.id),
         ],
@@ -140,10 +140,12 @@ def measured_panels(detail: NeuronDetail, effects: TokenEffects | ApiError) -> l
     ]
 
 
-def _figure(title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str]) -> Component:
+def _figure(
+    title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str], *more: Component
+) -> Component:
     if isinstance(found, ApiError):
         return panel(title, html.P(found.problem.detail, className="quiet"))
-    return panel(title, graph(draw(found)), note=note(found))
+    return panel(title, graph(draw(found)), *more, note=note(found))
 
 
 def _effects_note(effects: TokenEffects) -> str:
@@ -192,6 +194,11 @@ def starting_threshold(counts: Sequence[int]) -> int:
             return place
         above -= count
     return len(counts)
+
+
+def _beside_others(detail: NeuronDetail) -> Component:
+    asked = urlencode({"model": detail.run.model, "run": detail.run.id, "neurons": detail.row.neuron})
+    return html.P(dcc.Link("Beside other neurons, or another model", href=f"/spectrum?{asked}"), className="quiet")
 
 
 def _spectrum_note(spectrum: Spectrum) -> str:

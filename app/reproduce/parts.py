@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.figures import neuron as neuron_figures
-from app.figures import still
+from app.figures import spectrum, still
 from app.figures.frequency import divergence_scatter
 from app.figures.presets import PRESET
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR
@@ -64,7 +64,7 @@ def _cosines(models: Sequence[Evidence]) -> Drawn:
     found = list(models[0].cosines.values()) or [models[0].spectrum]
     table: dict[str, Sequence[Any]] = {"singular_value": models[0].spectrum.singular_values}
     table |= {f"cos_{data.neuron}": data.cosines for data in found if data.cosines is not None}
-    return Drawn(still.many_cosines(found), table)
+    return Drawn(spectrum.cosines(found), table)
 
 
 def _divergence(models: Sequence[Evidence]) -> Drawn | str:
@@ -102,7 +102,7 @@ def _spectra(models: Sequence[Evidence]) -> Drawn:
     for evidence in models:
         values = evidence.spectrum.singular_values
         table[evidence.model.id] = [*values, *[None] * (longest - len(values))]
-    return Drawn(still.spectra({evidence.model.name: evidence.spectrum for evidence in models}), table)
+    return Drawn(spectrum.singular_values({evidence.model.name: evidence.spectrum for evidence in models}), table)
 
 
 PARTS: tuple[Part, ...] = (

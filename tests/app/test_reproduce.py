@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from app import cli
-from app.figures import still
+from app.figures import spectrum, still
 from app.figures.presets import PRESETS
 from app.reproduce import stills, write
 from app.reproduce.checks import Finding
@@ -175,7 +175,7 @@ async def test_two_models_are_set_side_by_side_in_figure_6(tiny_service: FastAPI
     weaker = replace(one, spectrum=one.spectrum.model_copy(update={"singular_values": lower}))
     drawn = next(part for part in PARTS if part.figure == "6").draw([one, weaker])
     assert not isinstance(drawn, str)
-    assert len(still.spectra({"a": one.spectrum, "b": weaker.spectrum}).data) == 2
+    assert len(spectrum.singular_values({"a": one.spectrum, "b": weaker.spectrum}).data) == 2
     claim = next(claim for claim in CLAIMS if claim.figure == "6")
     assert claim.check(one).holds is None
     assert claim.check(replace(weaker, beside=one)).holds is True

@@ -40,6 +40,8 @@ def _open(page: Page, site: Site, path: str) -> None:
         expect(page.get_by_text("No job yet")).to_be_visible()
     elif path == "/frequency":
         page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
+    elif path == "/spectrum":
+        page.wait_for_selector("#spectrum-body .js-plotly-plot .main-svg")
     elif path.startswith("/m/"):
         page.wait_for_selector(".panel .js-plotly-plot")
 
@@ -53,6 +55,7 @@ def _open(page: Page, site: Site, path: str) -> None:
         pytest.param(INDUCTION, id="/induction"),
         "/jobs",
         "/frequency",
+        "/spectrum",
         "/glossary",
         "/no/such/page",
     ],

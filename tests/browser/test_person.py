@@ -155,7 +155,7 @@ BROKEN = """[...document.querySelectorAll('.site-header a:not(.skip-link), .site
     .filter((one) => one.getClientRects().length > 1 || one.offsetHeight > 40).map((one) => one.textContent)"""
 
 
-@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab", "/induction", "/frequency", "/jobs"])
+@pytest.mark.parametrize("path", ["/", "/m/llama/n/1/3", "/lab", "/induction", "/frequency", "/spectrum", "/jobs"])
 def test_every_page_fits_narrow_and_dark(path: str, visit: Visit, site: Site) -> None:
     page = visit.page
     page.set_viewport_size({"width": 380, "height": 900})
