@@ -8,15 +8,18 @@ from app.figures.theme import CLASS_COLOURS, SERIES_COLOURS, blank
 from backend.schemas import Spectrum
 
 _BEHIND = "#9aa0a6"
+_JUST_BEFORE = 6
+"""Times the null space that are in view when it is looked at closely."""
 _DASHES = ("solid", "dash", "dot")
 
 
-def cosines(spectra: Sequence[Spectrum], figure: go.Figure | None = None) -> go.Figure:
+def cosines(spectra: Sequence[Spectrum], figure: go.Figure | None = None, *, close: bool = False) -> go.Figure:
     """Figure 2d: the singular values of W_U on a log scale, and neurons' |cosine| with each singular direction.
 
     Args:
         spectra: of one run, one for each neuron; at least one.
         figure: to draw on, where its size or margins are not the usual ones.
+        close: whether only the null space and what lies just before it is in view.
     """
     first = spectra[0]
     places = list(range(len(first.singular_values)))
@@ -40,7 +43,9 @@ def cosines(spectra: Sequence[Spectrum], figure: go.Figure | None = None) -> go.
             )  # fmt: skip
     start = len(places) - first.null_dim - 0.5
     figure.add_vrect(x0=start, x1=len(places) - 0.5, fillcolor=CLASS_COLOURS["entropy"], opacity=0.12, line_width=0)
-    figure.update_xaxes(title_text=f"singular direction (last {first.null_dim}: null space)")
+    figure.update_xaxes(title_text=f"singular direction (last {first.null_dim}: null space)", title_font_size=13)
+    if close:
+        figure.update_xaxes(range=[len(places) - _JUST_BEFORE * first.null_dim - 0.5, len(places) - 0.5])
     right = {
         "overlaying": "y",
         "side": "right",
@@ -69,6 +74,6 @@ def singular_values(named: Mapping[str, Spectrum]) -> go.Figure:
                 hovertemplate=f"%{{fullData.name}}<br>direction %{{customdata}} of {size}: %{{y:.4g}}<extra></extra>",
             )
         )  # fmt: skip
-    figure.update_xaxes(title_text="singular value, from the largest (% of all)")
-    figure.update_yaxes(title_text="singular value of W_U (log)", type="log")
+    figure.update_xaxes(title_text="rank of the singular value (% of all)", title_font_size=13)
+    figure.update_yaxes(title_text="singular value of W_U (log)", title_font_size=13, type="log")
     return figure

@@ -18,6 +18,7 @@ from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
 
 MODEL, RUN, BESIDE, NEURONS = "spectrum-model", "spectrum-run", "spectrum-beside", "spectrum-neurons"
+CLOSE = "spectrum-close"
 BODY, POLL, SEEN = "spectrum-body", "spectrum-poll", "spectrum-seen"
 POLL_MS = 5_000
 MOST_NEURONS = 6
@@ -36,6 +37,8 @@ class Asked:
     beside: str | None
     neurons: str | None
     """Names with commas; None for the run's strongest entropy neurons."""
+    close: bool = False
+    """Whether the null space is looked at closely."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ def register(app: Dash, client: AsyncClient) -> None:
         Output(BESIDE, "data"), Output(BESIDE, "value"), Output(NEURONS, "value"),
         Output(BODY, "children"), Output(SEEN, "data"), Output(POLL, "disabled"),
         Input(POLL, "n_intervals"), Input(MODEL, "value"), Input(RUN, "value"), Input(BESIDE, "value"),
-        Input(NEURONS, "value"), State(SEEN, "data"),
+        Input(NEURONS, "value"), Input(CLOSE, "checked"), State(SEEN, "data"),
     )  # fmt: skip
     async def show(
-        _: int | None, model: str | None, run: str | None, beside: str | None, neurons: str | None, seen: str | None
-    ) -> tuple[Any, ...]:
+        _: int | None, model: str | None, run: str | None, beside: str | None, neurons: str | None,
+        close: bool | None, seen: str | None,
+    ) -> tuple[Any, ...]:  # fmt: skip
         other = ctx.triggered_id == MODEL
-        asked = Asked(model, None if other else run, beside, None if other else neurons)
+        asked = Asked(model, None if other else run, beside, None if other else neurons, bool(close))
         try:
             return await shown(client, asked, seen)
         except ApiError as error:
@@ -69,13 +73,14 @@ def register(app: Dash, client: AsyncClient) -> None:
 
     clientside_callback(
         "window.calibroscopeSpectrum.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
-        Input(BESIDE, "value"), Input(NEURONS, "value"), prevent_initial_call=True,
+        Input(BESIDE, "value"), Input(NEURONS, "value"), Input(CLOSE, "checked"), prevent_initial_call=True,
     )  # fmt: skip
 
 
 def layout(
-    model: str | None = None, run: str | None = None, beside: str | None = None, neurons: str | None = None, **_: str
-) -> Component:
+    model: str | None = None, run: str | None = None, beside: str | None = None, neurons: str | None = None,
+    close: str | None = None, **_: str,
+) -> Component:  # fmt: skip
     """The page's frame; what it shows is fetched."""
     chosen = run if run and run.isdecimal() else None
     other = beside if beside and beside.isdecimal() else _ALONE
@@ -88,6 +93,7 @@ def layout(
                 id=NEURONS, label="Neurons", value=None if neurons is None else neurons[:_MOST_CHARS], debounce=True,
                 placeholder="29.830, 29.1022", description=f"Of the run's layer, with commas; {MOST_NEURONS} at most.",
             ),
+            dmc.Switch(id=CLOSE, label="The null space from close by", checked=close == "1"),
         ],
         className="controls", **{"aria-label": "Which runs and neurons"},
     )  # fmt: skip
@@ -119,7 +125,7 @@ async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[An
     beside = asked.beside if asked.beside in others else _ALONE
     names, left = neuron_names(asked.neurons) if asked.neurons is not None else (await _strongest(client, summary), [])
     written = asked.neurons if asked.neurons is not None else ", ".join(names)
-    state = f"{summary.id}:{summary.status}:{beside}:{written}"
+    state = f"{summary.id}:{summary.status}:{beside}:{written}:{asked.close}"
     controls = (
         options(models), chosen.id, [{"value": str(r.id), "label": run_label(r)} for r in own], str(summary.id),
         [{"value": _ALONE, "label": "nothing"}, *({"value": i, "label": _named(*one)} for i, one in others.items())],
@@ -129,7 +135,7 @@ async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[An
         return *controls, no_update, no_update, summary.status != "running"
     found = await _spectra(client, chosen, summary, others.get(beside))
     writers = await asyncio.gather(*(_writer(client, summary.id, name) for name in names))
-    return *controls, body(summary, found, list(writers), left), state, summary.status != "running"
+    return *controls, body(summary, found, list(writers), left, close=asked.close), state, summary.status != "running"
 
 
 def neuron_names(written: str) -> tuple[list[str], list[str]]:
@@ -170,13 +176,15 @@ def _named(model: ModelSummary, run: RunSummary) -> str:
 
 
 def body(
-    run: RunSummary, found: dict[str, Spectrum], writers: list[Writer | ApiError], left: list[str]
+    run: RunSummary, found: dict[str, Spectrum], writers: list[Writer | ApiError], left: list[str], *, close: bool
 ) -> list[Component]:
     """Figure 2d with the neurons in numbers, and Figure 6."""
-    return [_who_writes(run, next(iter(found.values())), writers, left), _side_by_side(found)]
+    return [_who_writes(run, next(iter(found.values())), writers, left, close), _side_by_side(found)]
 
 
-def _who_writes(run: RunSummary, plain: Spectrum, writers: list[Writer | ApiError], left: list[str]) -> Component:
+def _who_writes(
+    run: RunSummary, plain: Spectrum, writers: list[Writer | ApiError], left: list[str], close: bool
+) -> Component:
     known = [writer for writer in writers if isinstance(writer, Writer)]
     problems = [failure(writer.problem.detail) for writer in writers if isinstance(writer, ApiError)]
     if left:
@@ -187,7 +195,7 @@ def _who_writes(run: RunSummary, plain: Spectrum, writers: list[Writer | ApiErro
         f"direction. The shaded null space are the {plain.null_dim} directions that the unembedding reads least: what "
         "is written there moves the final norm's scale, and hardly a logit."
     )
-    drawn = graph(cosines([writer.spectrum for writer in known] or [plain]), className="big-figure")
+    drawn = graph(cosines([writer.spectrum for writer in known] or [plain], close=close), className="big-figure")
     table = _table(run, known) if known else empty("No neuron is chosen", "Write some to see where they write.")
     return panel("Who writes where", *problems, drawn, table, note=note)
 
@@ -204,7 +212,7 @@ def _table(run: RunSummary, writers: list[Writer]) -> Component:
                     html.Th(dcc.Link(row.neuron, href=neuron_address(run.model, row.neuron, run.id)), scope="row"),
                     html.Td(class_chip(row.neuron_class)),
                     html.Td(number(row.metrics["null_fraction"])),
-                    html.Td(f"direction {most:,} of {len(values):,}"),
+                    html.Td(f"direction {most:,} of 0 to {len(values) - 1:,}"),
                     html.Td(number(values[most])),
                 ]
             )

@@ -47,9 +47,11 @@ async def test_the_page_shows_who_writes_where_and_the_values_in_numbers() -> No
     assert (others, beside) == ([{"value": "none", "label": "nothing"}], "none")
     assert names == "29.7", "what the service calls the strongest"
     words = " ".join(_text(body).split())
-    for word in ("Figure 2d", "Figure 6", "29.7", "direction 7 of 8", "0.700", "90.0", "0.500"):
+    for word in ("Figure 2d", "Figure 6", "29.7", "direction 7 of 0 to 7", "0.700", "90.0", "0.500"):
         assert word in words
     again = await spectrum.shown(service(), Asked("tiny", "1", "none", names), seen)
+    near = await spectrum.shown(service(), Asked("tiny", "1", "none", names, close=True), seen)
+    assert near[7] is not no_update
     assert again[7:9] == (no_update, no_update), "nothing is drawn anew while nothing has changed"
 
 
@@ -123,6 +125,8 @@ async def test_cosines_are_drawn_a_line_a_neuron_over_the_shaded_null_space() ->
     assert list(figure.data[2].y) == [0.9, 0.1, 0.2, 0.1]
     assert len({trace.line.color for trace in figure.data}) == 3
     assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1) == (1.5, 3.5)
+    assert figure.layout.xaxis.range is None
+    assert figures.cosines([one(null_dim=1)], close=True).layout.xaxis.range[1] == 3.5
     assert len(figures.cosines([one()]).data) == 1, "no neuron: the singular values alone"
 
 
@@ -139,4 +143,5 @@ async def test_models_of_different_widths_share_an_axis() -> None:
 async def test_the_address_chooses_the_run(run: str | None, kept: bool) -> None:
     assert ("value='3'" in str(spectrum.layout(model="tiny", run=run))) == kept
     assert "value='4'" in str(spectrum.layout(model="tiny", beside="4"))
+    assert ["checked=True" in str(spectrum.layout(close=close)) for close in ("1", "0", None)] == [True, False, False]
     assert "value='29.7'" in str(spectrum.layout(neurons="29.7"))

@@ -17,7 +17,7 @@ def test_a_neuron_leads_to_its_cosines_and_others_join_it(visit: Visit, site: Si
     table = page.get_by_role("region", name="Where the neurons write")
     expect(table.get_by_role("link")).to_have_text([f"{layer}.3"])
     written = httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/spectrum?neuron={layer}.5").json()
-    box = page.get_by_label("Neurons")
+    box = page.get_by_role("textbox", name="Neurons")
     box.fill(f"{layer}.3, {layer}.5, {layer}.99999")
     box.press("Enter")
     expect(table.get_by_role("link")).to_have_text([f"{layer}.3", f"{layer}.5"])
@@ -26,8 +26,11 @@ def test_a_neuron_leads_to_its_cosines_and_others_join_it(visit: Visit, site: Si
     assert [name for name, _ in drawn] == ["singular value of W_U", f"|cos| of {layer}.3", f"|cos| of {layer}.5"]
     assert {length for _, length in drawn} == {len(written["singular_values"])}
     most = max(range(len(written["cosines"])), key=written["cosines"].__getitem__)
-    expect(table.locator("tbody tr").nth(1)).to_contain_text(f"direction {most} of")
-    page.wait_for_url("**neurons=*99999*")
+    expect(table.locator("tbody tr").nth(1)).to_contain_text(f"direction {most} of 0 to")
+    before = page.locator(LINES).evaluate("plot => plot._fullLayout.xaxis.range[0]")
+    page.get_by_label("The null space from close by").check(force=True)
+    page.wait_for_function(f"document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range[0] > {before}")
+    page.wait_for_url("**neurons=*99999*close=1")
     page.reload()
     expect(table.get_by_role("link")).to_have_text([f"{layer}.3", f"{layer}.5"])
 
@@ -37,5 +40,5 @@ def test_it_starts_with_the_runs_own_neurons(visit: Visit, site: Site) -> None:
     page.goto(site.address)
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Spectrum").click()
     expect(page.get_by_role("region", name="Where the neurons write").get_by_role("link").first).to_be_visible()
-    expect(page.get_by_label("Neurons")).not_to_have_value("")
+    expect(page.get_by_role("textbox", name="Neurons")).not_to_have_value("")
     expect(page.get_by_role("region", name="Singular values in numbers")).to_be_visible()
