@@ -182,14 +182,17 @@ def test_a_clicked_head_is_knocked_out_in_the_next_run(visit: Visit, site: Site)
     open_page(page, site, small(site, parts="heads,bos"))
     run(page)
     place = page.locator("#induction-head-graph .js-plotly-plot")
-    place.scroll_into_view_if_needed()
-    where = place.evaluate(
-        "plot => { const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;"
-        "return [box.x + xaxis._offset + xaxis.d2p(1), box.y + yaxis._offset + yaxis.d2p(0)]; }"
-    )
-    page.mouse.move(where[0] - 20, where[1] + 2)
-    page.mouse.move(*where, steps=8)
-    page.wait_for_selector("#induction-head-graph .hoverlayer .hovertext")
+    for _ in range(20):  # panels above or below may still be drawn, and move the figure
+        place.scroll_into_view_if_needed()
+        where = place.evaluate(
+            "plot => { const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;"
+            "return [box.x + xaxis._offset + xaxis.d2p(1), box.y + yaxis._offset + yaxis.d2p(0)]; }"
+        )
+        page.mouse.move(where[0] - 20, where[1] + 2)
+        page.mouse.move(*where, steps=8)
+        page.wait_for_timeout(400)
+        if page.locator("#induction-head-graph .hoverlayer .hovertext").count():
+            break
     expect(page.locator("#induction-head-graph .hoverlayer")).to_contain_text("attention to the first token")
     page.mouse.click(*where)
     expect(page.get_by_text("Chosen for the next run: L0H1")).to_be_visible()
