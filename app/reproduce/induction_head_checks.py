@@ -1,5 +1,7 @@
 """How the paper's statements about induction heads, and what they do to entropy neurons, are checked."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,34 +114,32 @@ def _those(e: Evidence, own: list[str]) -> str:
     return f"{', '.join(own)} ({len(own)} of {len(e.entropy)} entropy neurons change enough to tell, see 5a)"
 
 
-@on("doubled")
-def most_neurons_need_the_top_head(e: Evidence, found: Induction) -> Finding:
-    pair, own = _top_and_all(found, "bos"), changing(e, found)
+def _left_in_most(
+    e: Evidence, found: Induction, how: str, doing: str, bound: str, holds: Callable[[float], bool]
+) -> Finding:
+    """What is left of the neurons' changes without the best head and without all, of which the first is judged."""
+    pair, own = _top_and_all(found, how), changing(e, found)
     if pair is None:
         return INCOMPLETE
     if not own:
         return _NONE_CHANGES
     alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
     words = (
-        f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} at the first token, "
-        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is below 75 % in most of these."
+        f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} {doing}, "
+        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is {bound} in most of these."
     )
-    return Finding(float(np.mean(alone < 0.75)) > 0.5, words)
+    return Finding(float(np.mean([holds(share) for share in alone])) > 0.5, words)
+
+
+@on("doubled")
+def most_neurons_need_the_top_head(e: Evidence, found: Induction) -> Finding:
+    return _left_in_most(e, found, "bos", "at the first token", "below 75 %", lambda share: share < 0.75)
 
 
 @on("doubled")
 def mean_output_keeps_it(e: Evidence, found: Induction) -> Finding:
-    pair, own = _top_and_all(found, "mean_output"), changing(e, found)
-    if pair is None:
-        return INCOMPLETE
-    if not own:
-        return _NONE_CHANGES
-    alone, together = (np.array([_left(found, name, one) for name in own]) for one in pair)
-    words = (
-        f"Left of the change of {_those(e, own)}: {_percents(alone)} with {pair[0].heads[0]} writing its mean output, "
-        f"{_percents(together)} with {', '.join(pair[1].heads)}. Holds where the first is 75 to 125 % in most of these."
-    )
-    return Finding(float(np.mean(np.abs(alone - 1) <= 0.25)) > 0.5, words)
+    doing, bound = "writing its mean output", "75 to 125 %"
+    return _left_in_most(e, found, "mean_output", doing, bound, lambda share: abs(share - 1) <= 0.25)
 
 
 @on("doubled")
