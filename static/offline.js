@@ -3,7 +3,7 @@
     const OURS = "_dash-update-component";
     const GONE = "The service does not answer. Is it still running? What you see stays here; try again once it is back.";
     const BROKEN = "The service met an error and could not answer. What you see may be out of date: try again, or reload the page.";
-    let banner = null;
+    let banner = null, left = false;
     const say = (sentence) => {
         if (!banner || !banner.isConnected) {
             banner = document.createElement("div");
@@ -17,7 +17,7 @@
     const ask = window.fetch;
     window.fetch = async (...asked) => {
         const address = String((asked[0] && asked[0].url) || asked[0]);
-        if (!address.includes(OURS)) return ask(...asked);
+        if (left || !address.includes(OURS)) return ask(...asked);
         try {
             const answer = await ask(...asked);
             if (answer.status < 500) {
@@ -28,12 +28,13 @@
             console.error("calibroscope: status " + answer.status + " from " + address);
         } catch (error) {
             // A page that is left takes its questions back: nothing is wrong then.
-            if (error && error.name === "AbortError") throw error;
+            if (left || (error && error.name === "AbortError")) throw error;
             say(GONE);
             console.error("calibroscope: no answer from " + address);
         }
         // "Nothing changes": without an answer Dash would leave the pressed button waiting, and shut, for ever.
         return new Response(null, { status: 204 });
     };
-    window.addEventListener("pagehide", () => { window.fetch = ask; });
+    window.addEventListener("pagehide", () => { left = true; });
+    window.addEventListener("pageshow", () => { left = false; });
 })();
