@@ -53,6 +53,7 @@ from app.pages.atlas_views import (
     Y,
     run_banner,
 )
+from app.pages.run_choice import choose_run
 from app.recipe import Scene, recipe
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
@@ -277,26 +278,19 @@ async def _notice(client: AsyncClient) -> str | None:
 async def _refreshed(
     client: AsyncClient, model: str | None, run: str | None, seen: str | None, *, model_changed: bool
 ) -> tuple[Any, ...]:
-    models = (await client.send(calls.models())).models
-    if not models:
-        return [], None, [], None, None, None, False, views.nothing_yet(await _notice(client)), True
-    chosen = next((m for m in models if m.id == model), models[0])
-    runs = (await client.send(calls.runs(chosen.id))).runs
-    if not runs:
-        return views.options(models), chosen.id, [], None, None, None, False, views.nothing_yet(), True
-    wanted = None if model_changed else run
-    summary = next((r for r in runs if str(r.id) == wanted), None)
-    summary = summary or next((r for r in runs if r.id == chosen.latest_run), runs[0])
+    chosen = await choose_run(client, model, None if model_changed else run)
+    summary = chosen.run
+    if summary is None:
+        notice = None if chosen.models else await _notice(client)
+        return *chosen.selects, None, None, False, views.nothing_yet(notice), True
     columns = await client.send(calls.columns(summary.id, ["weight_norm"]))
     revision = f"{summary.id}:{_revision(summary, columns)}"
     is_final = summary.status in ("finished", "failed")
     waiting = not columns.neuron
-    is_other = bool(wanted) and str(summary.id) != wanted
-    state = views.loading(summary) if waiting else views.another(str(wanted), summary) if is_other else None
+    told = None if chosen.missing is None else views.another(chosen.missing, summary)
     return (
-        views.options(models), chosen.id, [{"value": str(r.id), "label": views.run_label(r)} for r in runs],
-        str(summary.id), run_banner(summary), no_update if revision == seen or waiting else revision, is_final, state,
-        waiting,
+        *chosen.selects, run_banner(summary), no_update if revision == seen or waiting else revision, is_final,
+        views.loading(summary) if waiting else told, waiting,
     )  # fmt: skip
 
 

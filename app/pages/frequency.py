@@ -7,10 +7,11 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app.components import empty, failure, graph, panel
+from app.components import empty, failure, fetched_page, graph, panel
 from app.figures.frequency import divergence_scatter
 from app.format import number
-from app.pages.atlas_views import nothing_yet, options, run_label
+from app.pages.atlas_views import another, nothing_yet
+from app.pages.run_choice import choose_run
 from app.text import visible
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import RunPositions, RunSummary, TokenFrequencies, TokenShare
@@ -53,38 +54,24 @@ def layout(model: str | None = None, run: str | None = None, **_: str) -> Compon
         ],
         className="controls", **{"aria-label": "Which run"},
     )  # fmt: skip
-    return html.Div(
-        [
-            dcc.Store(id=SEEN),
-            dcc.Interval(id=POLL, interval=POLL_MS),
-            html.H1("Token frequency", className="visually-hidden"),
-            html.Div(
-                [controls, dcc.Loading(html.Div(id=BODY, className="page-main"), delay_show=400)], className="columns"
-            ),
-        ]
-    )
+    return fetched_page("Token frequency", controls, BODY, dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
 
 
 async def shown(client: AsyncClient, model: str | None, run: str | None, seen: str | None) -> tuple[Any, ...]:
     """All that the page shows of a run; an unknown model or run falls back to the one that pages show first."""
-    models = (await client.send(calls.models())).models
-    if not models:
-        return [], None, [], None, None, nothing_yet(), None, False
-    chosen = next((m for m in models if m.id == model), models[0])
-    runs = (await client.send(calls.runs(chosen.id))).runs
-    if not runs:
-        return options(models), chosen.id, [], None, None, nothing_yet(), None, False
-    summary = next((r for r in runs if str(r.id) == run), None)
-    summary = summary or next((r for r in runs if r.id == chosen.latest_run), runs[0])
+    chosen = await choose_run(client, model, run)
+    summary, selects = chosen.run, chosen.selects
+    if summary is None:
+        return *selects, None, nothing_yet(), None, False
     is_final = summary.status != "running"
     state = f"{summary.id}:{summary.status}:{summary.tokens_counted}"
-    selects = (options(models), chosen.id, [{"value": str(r.id), "label": run_label(r)} for r in runs], str(summary.id))
     if state == seen:
         return *selects, no_update, no_update, no_update, is_final
     positions, frequencies = await asyncio.gather(
         _try(client, calls.positions(summary.id)), _try(client, calls.frequencies(summary.id, limit=SHOWN_TOKENS))
     )
-    return *selects, facts(frequencies), body(summary, positions, frequencies), state, is_final
+    told = [] if chosen.missing is None else [another(chosen.missing, summary)]
+    return *selects, facts(frequencies), [*told, *body(summary, positions, frequencies)], state, is_final
 
 
 async def _try(client: AsyncClient, call: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app.components import class_chip, empty, failure, graph, panel, scrolled
+from app.components import class_chip, empty, failure, fetched_page, graph, panel, scrolled
 from app.figures.spectrum import cosines, singular_values
 from app.format import number
 from app.pages.atlas import neuron_address
-from app.pages.atlas_views import nothing_yet, options, run_label
-from backend.client import ApiError, AsyncClient, calls
+from app.pages.atlas_views import another, nothing_yet, run_label
+from app.pages.run_choice import RunChoice, choose_run
+from backend.client import Answer, ApiError, AsyncClient, calls
 from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
 
 MODEL, RUN, BESIDE, NEURONS = "spectrum-model", "spectrum-run", "spectrum-beside", "spectrum-neurons"
@@ -26,6 +28,10 @@ _STRONGEST = 2
 _MOST_CHARS = 200
 _ALONE = "none"
 """The value of "nothing beside it"."""
+
+
+Place = tuple[ModelSummary, RunSummary]
+"""A run, and whose it is."""
 
 
 @dataclass(frozen=True)
@@ -97,52 +103,51 @@ def layout(
         ],
         className="controls", **{"aria-label": "Which runs and neurons"},
     )  # fmt: skip
-    return html.Div(
-        [
-            dcc.Store(id=SEEN),
-            dcc.Interval(id=POLL, interval=POLL_MS),
-            html.H1("Spectrum of the unembedding", className="visually-hidden"),
-            html.Div(
-                [controls, dcc.Loading(html.Div(id=BODY, className="page-main"), delay_show=400)], className="columns"
-            ),
-        ]
-    )
+    unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
+    return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen)
 
 
 async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[Any, ...]:
     """All that the page shows; an unknown model or run falls back to the one that pages show first."""
-    models = (await client.send(calls.models())).models
-    if not models:
-        return [], None, [], None, [], _ALONE, no_update, nothing_yet(), None, False
-    chosen = next((m for m in models if m.id == asked.model), models[0])
-    runs = {m.id: (await client.send(calls.runs(m.id))).runs for m in models}
-    own = runs[chosen.id]
-    if not own:
-        return options(models), chosen.id, [], None, [], _ALONE, no_update, nothing_yet(), None, False
-    summary = next((r for r in own if str(r.id) == asked.run), None)
-    summary = summary or next((r for r in own if r.id == chosen.latest_run), own[0])
-    others = {str(r.id): (m, r) for m in models for r in runs[m.id] if r.id != summary.id}
+    chosen = await choose_run(client, asked.model, asked.run)
+    run = chosen.run
+    if run is None:
+        return *chosen.selects, [], _ALONE, no_update, nothing_yet(), None, False
+    others = await _others(client, chosen, run)
     beside = asked.beside if asked.beside in others else _ALONE
-    names, left = neuron_names(asked.neurons) if asked.neurons is not None else (await _strongest(client, summary), [])
+    names, left = neuron_names(asked.neurons) if asked.neurons is not None else (await _strongest(client, run), [])
     written = asked.neurons if asked.neurons is not None else ", ".join(names)
-    state = f"{summary.id}:{summary.status}:{beside}:{written}:{asked.close}"
-    controls = (
-        options(models), chosen.id, [{"value": str(r.id), "label": run_label(r)} for r in own], str(summary.id),
-        [{"value": _ALONE, "label": "nothing"}, *({"value": i, "label": _named(*one)} for i, one in others.items())],
-        beside, written,
-    )  # fmt: skip
+    state = f"{run.id}:{run.status}:{beside}:{written}:{asked.close}"
+    choices = [{"value": place, "label": f"{model.name} · {run_label(one)}"} for place, (model, one) in others.items()]
+    controls = (*chosen.selects, [{"value": _ALONE, "label": "nothing"}, *choices], beside, written)
     if state == seen:
-        return *controls, no_update, no_update, summary.status != "running"
-    found = await _spectra(client, chosen, summary, others.get(beside))
-    writers = await asyncio.gather(*(_writer(client, summary.id, name) for name in names))
-    return *controls, body(summary, found, list(writers), left, close=asked.close), state, summary.status != "running"
+        return *controls, no_update, no_update, run.status != "running"
+    own = await client.send(calls.spectrum(run.id))
+    other = await _tried(client.send(calls.spectrum(int(beside)))) if beside != _ALONE else None
+    writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
+    told: list[Component] = [] if chosen.missing is None else [another(chosen.missing, run)]
+    if asked.beside not in (None, beside):
+        told.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
+    if isinstance(other, ApiError):
+        told.append(failure(other.problem.detail))
+    found = _named(chosen, run, own, others.get(beside), other if isinstance(other, Spectrum) else None)
+    parts = [_who_writes(run, own, list(writers), left, asked.close), _side_by_side(found)]
+    return *controls, [*told, *parts], state, run.status != "running"
+
+
+async def _others(client: AsyncClient, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
+    """All runs of the atlas but the one that is shown, by their numbers."""
+    lists = await asyncio.gather(*(client.send(calls.runs(model.id)) for model in chosen.models))
+    every = [(model, one) for model, found in zip(chosen.models, lists, strict=True) for one in found.runs]
+    return {str(one.id): (model, one) for model, one in every if one.id != run.id}
 
 
 def neuron_names(written: str) -> tuple[list[str], list[str]]:
     """The names that read as a neuron's, each once, and what was left out."""
     parts = list(dict.fromkeys(part for part in re.split(r"[\s,;]+", written[:_MOST_CHARS]) if part))
-    names = [part for part in parts if re.fullmatch(r"\d{1,4}\.\d{1,6}", part)]
-    return names[:MOST_NEURONS], [part for part in parts if part not in names[:MOST_NEURONS]]
+    names = [part for part in parts if re.fullmatch(r"\d{1,4}\.\d{1,6}", part)][:MOST_NEURONS]
+    cut = [f"all after {_MOST_CHARS} characters"] if len(written) > _MOST_CHARS else []
+    return names, [part for part in parts if part not in names] + cut
 
 
 async def _strongest(client: AsyncClient, run: RunSummary) -> list[str]:
@@ -154,13 +159,11 @@ async def _strongest(client: AsyncClient, run: RunSummary) -> list[str]:
     return []
 
 
-async def _spectra(
-    client: AsyncClient, model: ModelSummary, run: RunSummary, beside: tuple[ModelSummary, RunSummary] | None
-) -> dict[str, Spectrum]:
-    pairs = [(model, run), *([] if beside is None else [beside])]
-    twice = len({m.name for m, _ in pairs}) < len(pairs)
-    found = await asyncio.gather(*(client.send(calls.spectrum(one.id)) for _, one in pairs))
-    return {f"{m.name}, run {one.id}" if twice else m.name: data for (m, one), data in zip(pairs, found, strict=True)}
+async def _tried(answer: Awaitable[Answer]) -> Answer | ApiError:
+    try:
+        return await answer
+    except ApiError as error:
+        return error
 
 
 async def _writer(client: AsyncClient, run: int, name: str) -> Writer | ApiError:
@@ -171,15 +174,17 @@ async def _writer(client: AsyncClient, run: int, name: str) -> Writer | ApiError
     return Writer(*found)
 
 
-def _named(model: ModelSummary, run: RunSummary) -> str:
-    return f"{model.name} · {run_label(run)}"
-
-
-def body(
-    run: RunSummary, found: dict[str, Spectrum], writers: list[Writer | ApiError], left: list[str], *, close: bool
-) -> list[Component]:
-    """Figure 2d with the neurons in numbers, and Figure 6."""
-    return [_who_writes(run, next(iter(found.values())), writers, left, close), _side_by_side(found)]
+def _named(
+    chosen: RunChoice, run: RunSummary, own: Spectrum, beside: Place | None, other: Spectrum | None
+) -> dict[str, Spectrum]:  # fmt: skip
+    """The spectra by their models' names; with their runs' where both are of one model."""
+    name = chosen.model.name if chosen.model else run.model
+    if beside is None or other is None:
+        return {name: own}
+    model, one = beside
+    return {name: own, model.name: other} if model.name != name else {
+        f"{name}, run {run.id}": own, f"{name}, run {one.id}": other,
+    }  # fmt: skip
 
 
 def _who_writes(

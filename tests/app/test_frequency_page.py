@@ -47,7 +47,9 @@ async def test_the_page_shows_figure_3a_its_correlation_and_both_ends_of_the_dir
 async def test_another_run_is_shown_when_it_is_asked_for_and_an_unknown_one_is_not() -> None:
     two = service(sample.run(id=2), sample.run(id=1))
     assert (await frequency.shown(two, "tiny", "2", None))[3] == "2"
-    assert (await frequency.shown(two, "gone", "77", None))[3] == "1", "the model's first"
+    gone = await frequency.shown(two, "gone", "77", None)
+    assert gone[3] == "1", "the model's first"
+    assert "asks for run 77" in _text(gone[5])
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.4, "not closer"), (-0.4, "the closer"), (None, "no correlation")])

@@ -62,8 +62,28 @@ async def test_two_runs_are_set_beside_each_other() -> None:
     assert [option["value"] for option in others] == ["none", "2"], "a run is not put beside itself"
     assert "Tiny, run 1" in _text(body)
     assert "Tiny, run 2" in _text(body)
-    assert (await spectrum.shown(two, Asked("tiny", "1", "1", ""), None))[5] == "none"
-    assert (await spectrum.shown(two, Asked("gone", "77", "88", ""), None))[3] == "1", "the model's first"
+    itself = await spectrum.shown(two, Asked("tiny", "1", "1", ""), None)
+    assert itself[5] == "none"
+    assert "Run 1 cannot stand beside" in _text(itself[7])
+    gone = await spectrum.shown(two, Asked("gone", "77", "88", ""), None)
+    assert gone[3] == "1", "the model's first"
+    for words in ("asks for run 77", "this is run 1", "Run 88 cannot stand beside"):
+        assert words in _text(gone[7])
+
+
+async def test_what_is_beside_may_be_missing_and_the_rest_is_shown() -> None:
+    two, asked = service(sample.run(id=1), sample.run(id=2)), []
+
+    def spectra(call: Any) -> schemas.Spectrum:
+        asked.append(call.path)
+        if "/runs/2/" in call.path:
+            raise ApiError(schemas.Problem(title="Not yet", status=409, detail="run 2 is at its beginning"))
+        return sample.spectrum()
+
+    two.answers["spectrum"] = spectra
+    body = (await spectrum.shown(two, Asked("tiny", "1", "2", ""), None))[7]
+    assert "run 2 is at its beginning" in _text(body)
+    assert "Figure 6" in _text(body)
 
 
 async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
@@ -78,6 +98,7 @@ async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
         ("29.7, 29.8 29.7;3.1", ["29.7", "29.8", "3.1"], []),
         ("29.7, <b>, L1H2", ["29.7"], ["<b>", "L1H2"]),
         (" ,;", [], []),
+        ("1.0" + " " * 200 + "1.1", ["1.0"], ["all after 200 characters"]),
         (",".join(f"1.{n}" for n in range(8)), [f"1.{n}" for n in range(6)], ["1.6", "1.7"]),
     ],
 )
