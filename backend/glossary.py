@@ -51,7 +51,7 @@ METRICS: tuple[Metric, ...] = (
            "Fourth standardised moment of the activation (3 for a normal distribution): high when the neuron is "
            "quiet on most tokens and loud on a few."),
     Metric("fraction_positive", "Share of positive activations", "", "activations",
-           "Share of positions where the activation is above 0."),
+           "Share of positions where the activation is above 0.", has_se=True),
     Metric("total_effect", "Total effect TE", "nats", "effects",
            "Mean over tokens of |change of loss| when the neuron is set to its mean and the final norm is recomputed.",
            "Eq. 5", has_se=True, scale="log"),

@@ -84,6 +84,12 @@ class RunRow(Base):
     revision: Mapped[int]
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     versions: Mapped[dict[str, str]] = mapped_column(JSON)
+    card: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What exactly was measured: checkpoint, precision, BOS, self-check; None for a run made before it was kept."""
+    chance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What the most extreme of as many random directions reach, by metric; None for a run made before."""
+    error_groups: Mapped[int | None]
+    """Groups of whole sequences behind the standard errors; None where these took tokens as independent."""
 
 
 class NeuronRow(Base):
@@ -95,6 +101,8 @@ class NeuronRow(Base):
     index: Mapped[int] = mapped_column(primary_key=True)
     neuron_class: Mapped[str] = mapped_column(Text, default="plain")
     effect_tokens: Mapped[int] = mapped_column(default=0)
+    paper_criterion: Mapped[bool | None]
+    """Whether it passes the paper's own selection; None for a run made before this was kept."""
 
 
 for _name in METRIC_COLUMNS:
