@@ -45,11 +45,13 @@ class RunPlan:
     tokens_total: int
     config: Config
     versions: dict[str, str]
+    card: dict[str, Any] | None = None
+    """What exactly is measured, as the wire has it."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides the result; versions only describe."""
-        decisive = {name: value for name, value in asdict(self).items() if name != "versions"}
+        """SHA-256 of everything that decides the result; versions and the card only describe."""
+        decisive = {name: value for name, value in asdict(self).items() if name not in ("versions", "card")}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,6 +85,8 @@ class RunRecord:
     weights_hash: str
     config: Config
     versions: dict[str, str]
+    card: dict[str, Any] | None
+    """What exactly was measured, as the wire has it; None for a run made before it was kept."""
 
 
 def windows_of(run: RunRecord) -> int:

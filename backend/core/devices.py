@@ -32,6 +32,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_words(device: torch.device) -> str:
+    """The graphics card's name, or how many of the processor's threads compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
 @contextmanager
 def refusing_memory_errors(what: str) -> Iterator[None]:
     """Turn running out of memory during `what` into a sentence.

@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from backend.core.devices import choose_device, refusing_memory_errors
-from backend.core.errors import BadLayer, SelfCheckFailed, SourceError, UnsupportedModel, first_line, is_memory_error
+from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.metrics.effects import NormKind, Readout
+from backend.core.self_check import SelfCheck
 from backend.core.sources import ModelFiles, require_every_weight
 
 _CHECK_TOKENS = 24
-_LOG_PROB_TOLERANCE = 5e-3
-"""nats; float32 rounding over a deep model reaches some 1e-4, a wrong fold or centring whole nats."""
-_CLOSED_FORM_TOLERANCE = 1e-3
-"""Relative to the largest value; observed 1e-6."""
 _RANDOM_SEED = 20240624
 
 Hooks = list[tuple[str, Any]]
@@ -45,6 +42,9 @@ class Trace:
 
 class AnalysisModel:
     """A language model prepared for analysis. Make one with `AnalysisModel.load`."""
+
+    self_check: SelfCheck
+    """What was found when the processed model was set beside the original one, on loading."""
 
     def __init__(self, bridge: Any, tokenizer: Any, name: str) -> None:
         self.bridge, self.tokenizer, self.name = bridge, tokenizer, name
@@ -79,7 +79,7 @@ class AnalysisModel:
             probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
             expected = original(probe).logits.float().log_softmax(-1)
             model = cls(_boot(original, tokenizer, files, chosen), tokenizer, files.name)
-            model._check_against(probe, expected)
+            model.self_check = SelfCheck.of(model, probe, expected)
         return model
 
     def encode(self, text: str) -> list[int]:
@@ -120,8 +120,8 @@ class AnalysisModel:
         """
         activations = f"blocks.{self.last_layer if layer is None else layer}.mlp.hook_post"
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
-            _, kept = self.run(tokens, self._residual, activations, stop_at_layer=self.n_layers)
-        return Trace(tokens, kept[self._residual], kept[activations])
+            _, kept = self.run(tokens, self.residual_point, activations, stop_at_layer=self.n_layers)
+        return Trace(tokens, kept[self.residual_point], kept[activations])
 
     def readout_of(self, layer: int) -> Readout:
         """What a layer's neurons write, and how the model reads it out at its end: for the weight metrics.
@@ -158,12 +158,9 @@ class AnalysisModel:
         return bool(getattr(self.bridge.cfg, "parallel_attn_mlp", False))
 
     @property
-    def _residual(self) -> str:
+    def residual_point(self) -> str:
+        """The hook point that the residual stream passes after the last block."""
         return f"blocks.{self.last_layer}.hook_resid_post"
-
-    @property
-    def _activations(self) -> str:
-        return f"blocks.{self.last_layer}.mlp.hook_post"
 
     @torch.no_grad()
     def residual_before(self, tokens: Tensor, layer: int) -> Tensor:
@@ -193,7 +190,7 @@ class AnalysisModel:
         def keep(value: Tensor, hook: Any) -> None:
             after.append(value.detach().float())
 
-        every = [*hooks, (self._residual, keep)]
+        every = [*hooks, (self.residual_point, keep)]
         self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
         return after[-1]
 
@@ -265,59 +262,12 @@ class AnalysisModel:
             W_out = W_out - W_out.mean(dim=1, keepdim=True)
         return W_out.contiguous()
 
-    def _check_against(self, probe: Tensor, expected: Tensor) -> None:
-        """The load self-check of SPEC.md: same predictions as the original, and the closed forms hold."""
-        mlp_out_name, scale_name = f"blocks.{self.last_layer}.hook_mlp_out", "ln_final.hook_scale"
-        try:
-            logits, kept = self.run(probe, self._activations, mlp_out_name, self._residual, scale_name)
-        except (KeyError, RuntimeError) as error:
-            if is_memory_error(error):
-                raise
-            raise UnsupportedModel(
-                f"{self.name}: its last MLP or its final norm cannot be read ({first_line(error)}), as in OPT "
-                "350M, which has no final norm. The closed forms of the effects do not hold for it."
-            ) from error
-        logits = logits.float()
-        difference = float((logits.log_softmax(-1) - expected).abs().max())
-        if not difference < _LOG_PROB_TOLERANCE:
-            raise SelfCheckFailed(
-                f"{self.name}: after weight processing the log-probabilities differ from the original model's by "
-                f"{difference:.3g} nats (allowed {_LOG_PROB_TOLERANCE}). Its effects would be wrong: it was not loaded."
-            )
-        post, mlp_out, residual = (kept.get(name) for name in (self._activations, mlp_out_name, self._residual))
-        scale = kept.get(scale_name)
-        if post is None or mlp_out is None or residual is None:
-            raise UnsupportedModel(
-                f"{self.name}: its last MLP offers no activations to read, so no neuron can be ablated."
-            )
-        written = post @ self.readout.W_out
-        # Only what varies from token to token matters: a bias of the MLP is the same at every position.
-        if not _close(self.readout.centred(mlp_out - mlp_out[:, :1]), written - written[:, :1]):
-            raise UnsupportedModel(
-                f"{self.name}: its last MLP's output is not activations · W_out (a norm follows the MLP, as in Gemma 2 "
-                "and 3, or it routes between experts). The closed forms of the effects do not hold for it."
-            )
-        centred = self.readout.centred(residual)
-        own_scale = self.readout.scale(centred)
-        if scale is not None and not _close(own_scale, scale.squeeze(-1)):
-            raise UnsupportedModel(f"{self.name}: its final norm is neither LayerNorm nor RMSNorm as Eq. 2 has them.")
-        own = self.readout.logits(centred, own_scale)
-        if not _close(own.log_softmax(-1), logits.log_softmax(-1)):
-            raise UnsupportedModel(
-                f"{self.name}: its logits are not norm(x)·W_U + b_U (a soft-cap or another step follows). The closed "
-                "forms of the effects do not hold for it."
-            )
-
 
 def _passing_on(outputs: int | None) -> Any:
     def forward(hidden: Tensor, *_: Any, **__: Any) -> Any:
         return hidden if outputs is None else (hidden, *[None] * (outputs - 1))
 
     return forward
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= _CLOSED_FORM_TOLERANCE * expected.abs().max().clamp_min(1e-6))
 
 
 def _probe_tokens(d_vocab: int) -> Tensor:

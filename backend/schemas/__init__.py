@@ -17,6 +17,17 @@ from backend.schemas.base import (
     UnitName,
     Wire,
 )
+from backend.schemas.cards import (
+    CardCheckpoint,
+    CardComputation,
+    CardCorpus,
+    CardNullSpace,
+    CardPrecision,
+    CardSection,
+    CardSelfCheck,
+    CardTokens,
+    RunCard,
+)
 from backend.schemas.features import Feature, FeatureActivation
 from backend.schemas.frequency import MAX_FREQUENT_TOKENS, RunPositions, TokenFrequencies, TokenShare
 from backend.schemas.induction import (
@@ -138,6 +149,14 @@ __all__ = [
     "ActivationStrip",
     "AfterRepeat",
     "Bucket",
+    "CardCheckpoint",
+    "CardComputation",
+    "CardCorpus",
+    "CardNullSpace",
+    "CardPrecision",
+    "CardSection",
+    "CardSelfCheck",
+    "CardTokens",
     "ClipPoint",
     "ClippedAfter",
     "ContextAblateRequest",
@@ -196,6 +215,7 @@ __all__ = [
     "Problem",
     "Promoters",
     "RepeatedText",
+    "RunCard",
     "RunList",
     "RunPositions",
     "RunStage",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from backend.schemas.base import FiniteFloat, Number, Wire
+from backend.schemas.cards import RunCard
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: nobody has worked on the run for a while; `calibroscope precompute` resumes it."""
@@ -40,7 +41,8 @@ class RunSummary(Wire):
     mode: Literal["exact", "survey"]
     """`survey`: effects were computed faster, each token's within `tolerance_nats`."""
     tolerance_nats: FiniteFloat
-    """Largest error of a token's change of loss or entropy, besides float32 rounding."""
+    """Largest error that the effects' kernel allows itself for a token's change of loss or entropy. Float32 rounding of
+    logits and losses comes on top: what both come to was measured, see `card.computation.precision`."""
     corpus: str
     status: RunStatus
     stage: RunStage
@@ -64,7 +66,11 @@ class RunSummary(Wire):
     finished_at: datetime | None
     weights_hash: str
     config: dict[str, str | int | float | bool | None]
+    """What the run was asked to do; of a folder or a file on the machine that measured it, the last part."""
     versions: dict[str, str]
+    card: RunCard | None = None
+    """What exactly was measured: checkpoint, text, BOS, precision, self-check. Null for a run made before this was
+    kept."""
 
 
 class RunList(Wire):
