@@ -31,8 +31,9 @@ from precompute.corpus import open_corpus, pack, tokens_hash
 from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
 from precompute.progress import Reporter
-from precompute.sample import Sample, TracedShard, Traces
+from precompute.sample import Sample, TracedShard, Traces, traces_fingerprint
 from precompute.sample import SampledPositions as GatheredPositions
+from precompute.workspace import working_folder
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -54,7 +55,7 @@ def run(
     Args:
         memory: bytes that the effects engine may take; changes no result beyond rounding.
         cache: where fetched models and corpora are kept.
-        scratch: a folder for what an unfinished run must remember; its part of it is deleted when the run finishes.
+        scratch: a folder for what unfinished runs must remember; a run's part of it is deleted when the run finishes.
 
     Raises:
         CalibroscopeError: with a sentence that says what to do; the run is marked as failed and resumes when run again.
@@ -71,15 +72,16 @@ def run(
     sample = Sample.of(tokens, model.uncounted, config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model)
     told = config.as_dict() | frequencies.described()
-    record = atlas.begin_run(_plan(config, files, model, layer, sample, corpus.name, told))
+    plan = _plan(config, files, model, layer, sample, corpus.name, told)
+    record = atlas.begin_run(plan)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
-    folder = scratch / f"run-{record.id}"
-    work = Run(record.id, config, atlas, model, layer, sample, frequencies, folder, reporter, memory)
+    made_from = traces_fingerprint(model, sample, layer, plan.weights_hash, plan.versions)
     try:
-        with beating(atlas, record.id):
-            work.carry_out()
+        with beating(atlas, record.id), working_folder(scratch, made_from) as folder:
+            traces = Traces(model, sample, folder, layer, made_from)
+            Run(record.id, config, atlas, model, layer, sample, traces, frequencies, reporter, memory).carry_out()
     except Exception as error:
         atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
         raise
@@ -128,17 +130,16 @@ class Run:
         model: AnalysisModel,
         layer: int,
         sample: Sample,
+        traces: Traces,
         frequencies: unigrams.Frequencies,
-        scratch: Path,
         reporter: Reporter,
         memory: int,
     ) -> None:
         self.id, self.config, self.atlas, self.model, self.layer = run_id, config, atlas, model, layer
         self.sample, self.reporter, self.memory = sample, reporter, memory
         self.readout = model.readout_of(layer)
-        self.traces = Traces(model, sample, scratch, layer)
+        self.traces, self.frequencies = traces, frequencies
         self.columns: Columns = {}
-        self.frequencies = frequencies
 
     def carry_out(self) -> None:
         with torch.no_grad():
@@ -151,7 +152,6 @@ class Run:
             else:
                 self.effects_by_forward(means, unigram)
         self.atlas.finish_run(self.id)
-        self.traces.remove()
 
     def weights(self) -> None:
         """Weight metrics, spectrum, neighbours, and what each neuron does to the vocabulary. The metrics are always

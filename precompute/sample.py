@@ -1,23 +1,26 @@
 """The sample of a run: its tokens, and what the model computed on them.
 
-Traces are kept on disk beside the atlas while the run is unfinished, one safetensors file a shard, so that a killed
-run does not run the model again; a file that is missing is made again.
+Traces are kept on disk while the run is unfinished, one safetensors file a shard, so that a killed run does not run the
+model again; a file that is missing, damaged, or made from anything else is made again.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend.core.metrics.distributions import distribution
 from backend.core.model import AnalysisModel
 from precompute.config import SHARD_SEQUENCES
-from precompute.corpus import Tokens, counted_positions
+from precompute.corpus import Tokens, counted_positions, tokens_hash
+from precompute.kept import fingerprint, keep, kept
 
+TRACES_FORMAT = 1
+"""To be raised by hand with every change to what is traced or how it is computed (`Traces._compute`, `TracedShard`,
+`AnalysisModel.trace`): traces that were kept before are then made anew."""
 _ROWS_AT_ONCE = 128
 
 
@@ -57,21 +60,40 @@ class TracedShard:
     """The sum of the predictions at all its positions, [d_vocab], float64."""
 
 
-class Traces:
-    """Traced shards by index, computed once and kept under `folder`."""
+def traces_fingerprint(
+    model: AnalysisModel, sample: Sample, layer: int, weights_hash: str, versions: dict[str, str]
+) -> str:
+    """Everything that decides what a sample's traces hold, to the last bit.
 
-    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path, layer: int) -> None:
+    Args:
+        versions: of the packages that compute them.
+    """
+    return fingerprint(
+        format=TRACES_FORMAT,
+        weights=weights_hash,
+        layer=layer,
+        tokens=tokens_hash(sample.tokens),
+        shards=[(shard.start, shard.stop) for shard in sample.shards],
+        dtype=str(model.readout.W_U.dtype),
+        device=model.device.type,
+        versions=versions,
+    )
+
+
+class Traces:
+    """Traced shards by index, computed once and kept in `folder`, marked with what they are `made_from`."""
+
+    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path, layer: int, made_from: str) -> None:
         self._model, self._sample, self._folder, self._layer = model, sample, folder, layer
+        self._made_from = made_from
 
     def __getitem__(self, index: int) -> TracedShard:
-        path = self._folder / f"trace-{index:05d}.safetensors"
-        if path.exists() and set(found := load_file(path)) == {f.name for f in fields(TracedShard)}:
+        path, made_from = self._folder / f"trace-{index:05d}.safetensors", f"{self._made_from}:{index}"
+        found = kept(path, made_from)
+        if found is not None:
             return TracedShard(**found)
         shard = self._compute(self._sample.shards[index])
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in vars(shard).items()}, unfinished)
-        unfinished.replace(path)
+        keep(path, vars(shard), made_from)
         return shard
 
     def _compute(self, sequences: slice) -> TracedShard:
@@ -103,13 +125,6 @@ class Traces:
             torch.cat([getattr(p, name) for p in parts]).cpu() for name in ("loss", "entropy", "rank")
         )
         return loss, entropy, rank, predicted.cpu()
-
-    def remove(self) -> None:
-        """Delete the files of a finished run."""
-        for path in self._folder.glob("trace-*"):
-            path.unlink(missing_ok=True)
-        if self._folder.exists():
-            self._folder.rmdir()
 
 
 class SampledPositions:

@@ -1,0 +1,152 @@
+"""No run gets anything of another, whatever becomes of that one: killed at any stage, running meanwhile, or finished.
+
+Every test shares one cache among runs and compares each whole atlas with the one that a clean cache gives.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from backend.atlas.store import Atlas
+from backend.core.model import AnalysisModel
+from backend.core.sources import ModelFiles
+from precompute import pipeline
+from precompute.config import RunConfig
+from precompute.progress import Silent
+from tests.precompute.atlas_content import Content, assert_the_same, content
+from tests.reference.tiny_models import build
+
+STAGES = ["Weights 0", "Activations 1", "Contexts 0", "Effects 0", "Effects 2"]
+"""A stage, and how many of its steps are done."""
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing catches it."""
+
+
+class At(Silent):
+    """Does something when a run has come to a place."""
+
+    def __init__(self, place: str, act: Callable[[], None]) -> None:
+        self._place, self._act, self._stage, self._done = place, act, "", 0
+
+    def stage(self, name: str, total: int, done: int, unit: str) -> None:
+        self._stage, self._done = name, 0
+        self._look()
+
+    def advance(self, units: int) -> None:
+        self._done += 1
+        self._look()
+
+    def _look(self) -> None:
+        if f"{self._stage} {self._done}" == self._place:
+            self._act()
+
+
+def kill() -> None:
+    raise Killed
+
+
+@dataclass
+class Bench:
+    """Runs that differ in one thing each, and what a clean cache gives for them."""
+
+    base: RunConfig
+    others: dict[str, RunConfig]
+    folder: Path
+    expected: dict[str, Content]
+
+    def run(self, config: RunConfig, atlas: Path, cache: Path, reporter: Silent | None = None) -> None:
+        if not atlas.exists():
+            atlas.parent.mkdir(exist_ok=True)
+            shutil.copy(self.folder / "empty.db", atlas)  # as opening a new one would make it, in less time
+        with Atlas.open(atlas) as opened:
+            pipeline.run(config, opened, cache, cache / "work", reporter or Silent(), "cpu")
+
+    def clean(self, name: str) -> Content:
+        if name not in self.expected:
+            config = self.base if name in ("base", "atlas") else self.others[name]
+            folder = self.folder / f"clean-{name}"
+            self.run(config, folder / "a.db", folder)
+            self.expected[name] = content(folder / "a.db")
+        return self.expected[name]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[str], ModelFiles]) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+        lines = (f"The {name} lamp {n} hangs by {n % 7} hooks and {n * n} nails.\n" for n in range(40))
+        (folder / name / "text.txt").write_text("".join(lines))
+    base = RunConfig(str(tiny_files("llama").folder), str(folder / "one" / "text.txt"), sequences=5, seq_len=24)
+    others = {
+        "corpus": replace(base, dataset=str(folder / "other" / "text.txt")),
+        "seed": replace(base, seed=1),
+        "length": replace(base, seq_len=20),
+        "layer": replace(base, layer=0),
+        # by the same name, of the same shape
+        "model": replace(base, model=str(build("llama", folder, seed=8).folder)),
+        "atlas": base,
+    }
+    Atlas.open(folder / "empty.db").close()
+    return Bench(base, others, folder, {})
+
+
+@pytest.fixture(scope="module")
+def load() -> Callable[[ModelFiles, str], AnalysisModel]:
+    """Loads each model once: nothing changes one."""
+    plain, loaded = AnalysisModel.load, {}
+
+    def once(files: ModelFiles, device: str) -> AnalysisModel:
+        if files.folder not in loaded:
+            loaded[files.folder] = plain(files, device)
+        return loaded[files.folder]
+
+    return once
+
+
+@pytest.fixture(autouse=True)
+def _small_and_fast(load: Callable[[ModelFiles, str], AnalysisModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnalysisModel, "load", load)
+    monkeypatch.setattr(pipeline, "SHARD_TOKENS", 30)
+    monkeypatch.setattr("precompute.sample.SHARD_SEQUENCES", 2)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_leaves_nothing_to_others_and_ends_the_same(bench: Bench, tmp_path: Path, stage: str) -> None:
+    reached = At(stage, kill)
+    with pytest.raises(Killed):
+        bench.run(bench.base, tmp_path / "base.db", tmp_path, reached)
+    for name, config in bench.others.items():
+        bench.run(config, tmp_path / f"{name}.db", tmp_path)
+        assert_the_same(content(tmp_path / f"{name}.db"), bench.clean(name), f"after a run killed at {stage}: {name}")
+    bench.run(bench.base, tmp_path / "base.db", tmp_path)
+    assert_the_same(content(tmp_path / "base.db"), bench.clean("base"), f"killed at {stage} and resumed")
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_runs_at_the_same_time_do_not_meet(bench: Bench, tmp_path: Path, stage: str) -> None:
+    """The others begin and end while the first one is at a stage; then the first one goes on."""
+
+    def run_the_others() -> None:
+        for name, config in bench.others.items():
+            bench.run(config, tmp_path / f"{name}.db", tmp_path)
+
+    bench.run(bench.base, tmp_path / "base.db", tmp_path, At(stage, run_the_others))
+    for name in bench.others:
+        assert_the_same(content(tmp_path / f"{name}.db"), bench.clean(name), f"while one was at {stage}: {name}")
+    assert_the_same(content(tmp_path / "base.db"), bench.clean("base"), f"while others ran at {stage}")
+
+
+def test_an_atlas_that_was_deleted_is_made_anew(bench: Bench, tmp_path: Path) -> None:
+    """Interrupted, its atlas deleted, and another text measured into a new one of that name."""
+    with pytest.raises(Killed):
+        bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 0", kill))
+    for file in tmp_path.glob("a.db*"):
+        file.unlink()
+    bench.run(bench.others["corpus"], tmp_path / "a.db", tmp_path)
+    assert_the_same(content(tmp_path / "a.db"), bench.clean("corpus"))
