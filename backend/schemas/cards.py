@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from backend.schemas.base import FiniteFloat, Wire
+from backend.schemas.base import FiniteFloat, Number, Wire
 
 CardValue = str | int | float | bool | None
 
@@ -96,13 +96,14 @@ class CardPrecision(Wire):
 
     neurons: int
     tokens: int
-    total: FiniteFloat
-    """Largest difference of a token's change of loss or entropy, final norm recomputed; nats."""
-    frozen: FiniteFloat
+    total: Number
+    """Largest difference of a token's change of loss or entropy, final norm recomputed; nats. Null, as the next two,
+    where one was not finite."""
+    frozen: Number
     """The largest such difference with the final norm's scale held; nats."""
-    held: FiniteFloat | None
-    """The largest difference of a token's change of loss with the token-frequency direction held, nats; null where that
-    is not measured."""
+    held: Number
+    """The largest difference of a token's change of loss with the token-frequency direction held, nats; null also where
+    that is not measured."""
 
 
 class CardComputation(Wire):

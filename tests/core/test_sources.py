@@ -252,7 +252,8 @@ def test_a_gguf_file_becomes_the_model_that_it_holds(
 
     monkeypatch.setattr(sources, "fetch", fetch)
     packaged = find_model("smollm2-135m", tmp_path / "cache", _silent)
-    assert (packaged.origin, packaged.name) == ("packaged", "smollm2-135m")
+    assert (packaged.origin, packaged.name) == ("packaged", "SmolLM2-135M-Instruct (Q4_1)")
+    assert packaged.slug == "smollm2-135m", "what one types stays the address"
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
     monkeypatch.setattr(sources, "fetch", _never)
     monkeypatch.setattr(sources, "_convert_gguf", _never)

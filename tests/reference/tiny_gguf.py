@@ -25,8 +25,15 @@ _LAYER_NAMES = {
 _NORMAL, _CONTROL = 1, 3  # kinds of token
 
 
-def write_gguf(llama: ModelFiles, path: Path, *, without: str | None = None) -> Path:
-    """Write the tiny LLaMA's weights and byte tokenizer to `path`, leaving out one tensor if asked."""
+def write_gguf(
+    llama: ModelFiles, path: Path, *, without: str | None = None, file_type: int | None = None
+) -> Path:  # fmt: skip
+    """Write the tiny LLaMA's weights and byte tokenizer to `path`.
+
+    Args:
+        without: a tensor to leave out.
+        file_type: what the file says of how it keeps its weights, whatever it does.
+    """
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(LAYERS)
     writer.add_context_length(64)
@@ -38,6 +45,8 @@ def write_gguf(llama: ModelFiles, path: Path, *, without: str | None = None) -> 
     writer.add_rope_freq_base(10_000.0)
     writer.add_rope_dimension_count(D_MODEL // HEADS)
     writer.add_vocab_size(VOCAB)
+    if file_type is not None:
+        writer.add_file_type(file_type)
     _write_tokenizer(writer)
     for name, tensor in load_file(llama.folder / "model.safetensors").items():
         if name != without:

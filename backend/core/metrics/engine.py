@@ -64,6 +64,8 @@ class Kernel:
     name: str
     reason: str
     every_pair: Callable[[Problem, Before], PairStatistics]
+    bound: float | None = None
+    """Largest error, in nats, that it allows itself for a loss or an entropy; None where it sums every term."""
 
 
 def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
@@ -73,9 +75,9 @@ def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
         if mode == "survey":
             reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, whole rows else"
-            return Kernel("survey", reason, survey.every_pair)
+            return Kernel("survey", reason, survey.every_pair, survey.TOLERANCE)
         reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
-        return Kernel("moment series", reason, by_series)
+        return Kernel("moment series", reason, by_series, series.EXACT.tolerance)
     if find_spec("triton") is not None:
         from backend.core.metrics import gpu
 

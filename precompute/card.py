@@ -1,0 +1,177 @@
+"""A run's card: everything that a reader of its numbers must know of how they came about."""
+
+import math
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backend import schemas
+from backend.atlas.records import RunRecord
+from backend.atlas.store import Atlas
+from backend.core.checkpoints import Checkpoint
+from backend.core.devices import device_words
+from backend.core.downloads import sha256_of
+from backend.core.metrics.effects import Effects, Readout, TokenBatch
+from backend.core.metrics.engine import choose_kernel
+from backend.core.metrics.frequency import Unigram
+from backend.core.metrics.precision import Precision
+from backend.core.model import AnalysisModel
+from backend.core.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
+from backend.core.sources import ModelFiles
+from precompute.config import RunConfig
+from precompute.corpus import FIRST_COUNTED_POSITION, PACKAGED_CORPORA, Corpus, tokens_hash
+from precompute.sample import Sample
+
+
+class Reading:
+    """A corpus that counts how many of its documents are read."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._documents = corpus.documents
+        self.corpus = replace(corpus, documents=self._counted)
+        self.documents = 0
+
+    def _counted(self) -> Iterator[str]:
+        for document in self._documents():
+            self.documents += 1
+            yield document
+
+
+def card_of(
+    config: RunConfig, files: ModelFiles, model: AnalysisModel, reading: Reading, sample: Sample, layer: int, k: int
+) -> schemas.RunCard:
+    """What is known when a run begins.
+
+    Args:
+        reading: the corpus that the sample was drawn from.
+        layer: whose neurons are measured.
+        k: dimensions of the null space.
+    """
+    return schemas.RunCard(
+        warnings=[],
+        checkpoint=_checkpoint(config, files, model),
+        corpus=_corpus(config, reading, sample),
+        tokens=_tokens(sample),
+        null_space=schemas.CardNullSpace(k=k, rule=_rule(config, model, k)),
+        computation=_computation(config, model, layer),
+        self_check=schemas.CardSelfCheck(
+            **asdict(model.self_check),
+            log_probs_allowed=LOG_PROB_TOLERANCE,
+            relative_allowed=CLOSED_FORM_TOLERANCE,
+        ),
+        platform=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def _checkpoint(config: RunConfig, files: ModelFiles, model: AnalysisModel) -> schemas.CardCheckpoint:
+    asked = config.model if files.origin in ("packaged", "hub") else Path(config.model).name or files.name
+    return schemas.CardCheckpoint(
+        **asdict(Checkpoint.of(files)),
+        name=files.name,
+        asked=asked,
+        origin=files.origin,
+        architecture=model.family,
+        weights_hash=files.weights_hash(),
+    )
+
+
+def _corpus(config: RunConfig, reading: Reading, sample: Sample) -> schemas.CardCorpus:
+    packaged = PACKAGED_CORPORA.get(config.dataset)
+    path = Path(config.dataset).expanduser()
+    is_file = packaged is None and path.is_file()
+    is_hub = packaged is None and not is_file
+    return schemas.CardCorpus(
+        name=reading.corpus.name,
+        origin="packaged" if packaged else "file" if is_file else "hub",
+        requirement=packaged.requirement if packaged else None,
+        file_sha256=packaged.member_sha256 if packaged else sha256_of(path) if is_file else None,
+        split=config.split if is_hub else None,
+        field=config.field if is_hub or path.suffix in (".jsonl", ".parquet") else None,
+        documents_read=reading.documents,
+        sample_sha256=tokens_hash(sample.tokens),
+        licence=packaged.licence if packaged else None,
+    )
+
+
+def _tokens(sample: Sample) -> schemas.CardTokens:
+    sequences, seq_len = sample.tokens.shape
+    sampled, counted = sample.tokens.size, len(sample.order)
+    early, last = sequences * min(FIRST_COUNTED_POSITION, seq_len), sequences
+    return schemas.CardTokens(
+        sequences=sequences,
+        seq_len=seq_len,
+        sampled=sampled,
+        counted=counted,
+        early=early,
+        without_target=last,
+        special=sampled - counted - early - last,
+    )
+
+
+def _rule(config: RunConfig, model: AnalysisModel, k: int) -> str:
+    if config.null_dim is None:
+        return f"1 % of d_model = {model.d_model}, at least 1"
+    return "as asked for" if k == config.null_dim else f"{config.null_dim} asked for, d_model is {model.d_model}"
+
+
+def _computation(config: RunConfig, model: AnalysisModel, layer: int) -> schemas.CardComputation:
+    if layer == model.last_layer:
+        kernel = choose_kernel(model.device, config.mode)
+        name, reason, bound = kernel.name, kernel.reason, kernel.bound
+    else:
+        name, bound = "forward passes", None
+        reason = f"layer {layer} is not the last: each neuron is ablated by running the layers after it again"
+    return schemas.CardComputation(
+        dtype="float32", device=device_words(model.device), kernel=name, kernel_reason=reason, bound=bound,
+        precision=None, also_on=[],
+    )  # fmt: skip
+
+
+def went_on(atlas: Atlas, record: RunRecord, now: schemas.RunCard) -> None:
+    """Keep in an unfinished run's card that this device and kernel take part; a run begun before cards gets its own."""
+    if record.card is None:
+        card = now.model_copy(update={"computation": now.computation.model_copy(update={"also_on": [_UNKNOWN]})})
+    else:
+        card = schemas.RunCard.model_validate(record.card)
+        before, words = card.computation, _words(now.computation)
+        if words in (_words(before), *before.also_on):
+            return
+        card.computation = before.model_copy(update={"also_on": [*before.also_on, words]})
+    with atlas.writing() as writer:
+        writer.update_run(record.id, card=card.model_dump(mode="json"))
+
+
+_UNKNOWN = "an earlier version of Calibroscope, which began the run and kept no card"
+
+
+def _words(computation: schemas.CardComputation) -> str:
+    return f"{computation.device}, {computation.kernel} ({computation.kernel_reason})"
+
+
+def keep_precision(
+    atlas: Atlas,
+    run: int,
+    readout: Readout,
+    batch: TokenBatch,
+    targets: Tensor,
+    effects: Effects,
+    unigram: Unigram | None,
+) -> None:
+    """Compute some of a run's effects again in float64, and keep how far they are; once a run."""
+    record = atlas.run(run)
+    if record.card is None:
+        return
+    card = schemas.RunCard.model_validate(record.card)
+    if card.computation.precision is not None:
+        return
+    with torch.no_grad():
+        found = Precision.of(readout, batch, targets, effects, unigram, record.seed)
+    finite = {name: value if value is None or math.isfinite(value) else None for name, value in asdict(found).items()}
+    precision = schemas.CardPrecision.model_validate(finite)
+    card.computation = card.computation.model_copy(update={"precision": precision})
+    with atlas.writing() as writer:
+        writer.update_run(run, card=card.model_dump(mode="json"))
