@@ -362,6 +362,7 @@ def _engine(settings: Settings) -> "LiveEngine":
         models=settings.models_in_memory,
         texts_mb=settings.texts_mb,
         queue_limit=settings.queue_limit,
+        queue_seconds=settings.queue_seconds,
         memory=settings.memory,
     )
 

@@ -4,13 +4,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import anyio
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
 from backend.live.engine import LiveEngine
-from backend.routes import about, docs, features, frequencies, induction, jobs, models, neurons, problems, texts, tokens
+from backend.routes import (
+    about,
+    docs,
+    features,
+    frequencies,
+    induction,
+    jobs,
+    lanes,
+    models,
+    neurons,
+    problems,
+    texts,
+    tokens,
+)
 from backend.routes.deps import AtlasDoor
 from backend.routes.hosts import KnownHosts
 from backend.settings import LOOPBACK, Settings
@@ -25,6 +39,8 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # So many that no lane can take the threads of another.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = lanes.threads(settings.queue_limit)
         yield
         reader.close()
         writer.close()
@@ -40,6 +56,8 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     )
     service.state.settings, service.state.engine, service.state.notice = settings, engine, None
     service.state.atlas, service.state.writable_atlas = reader, writer
+    service.state.reading, service.state.writing = lanes.reading(), lanes.writing()
+    service.state.followers = lanes.Followers()
     service.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4)  # 9 takes seconds for a model's columns
     if hosts := _hosts(settings):
         service.add_middleware(KnownHosts, allowed_hosts=hosts)

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
         "machine, where without one nothing can be written over HTTP.",
     )
     queue_limit: int = Field(8, ge=1, le=1000, description="Requests that may wait for the model; more are refused.")
+    queue_seconds: float = Field(
+        10,
+        ge=1,
+        le=3600,
+        description="How long the last of them may have to wait, judged by recent ones; beyond that more are refused.",
+    )
 
     @field_validator("api_key", mode="before")
     @classmethod

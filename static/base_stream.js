@@ -17,7 +17,8 @@ window.calibroscopeStream = (() => {
             if (done) return;
             const parts = (rest + value).split("\n\n");
             rest = parts.pop();
-            for (const part of parts) yield JSON.parse(part.replace(/^data: /, ""));
+            // Others are comments, by which the service keeps a quiet connection open.
+            for (const part of parts) if (part.startsWith("data: ")) yield JSON.parse(part.slice("data: ".length));
         }
     }
     const failed = (place, sentence) => {

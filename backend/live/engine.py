@@ -1,14 +1,11 @@
-"""Loaded models and traced texts in memory, and the one queue that leads to them.
-
-A model uses all cores for one request; two at once would both be slower and need twice the memory. So requests wait in
-line, and past a limit they are turned away at once with a word on when to come back.
-"""
+"""Loaded models and traced texts in memory, and what is asked of them: one request at a time, in line."""
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +33,16 @@ from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
-from backend.live.texts import LiveAblation, LiveFrequencies, LiveModel, LiveSweep, LiveText, LiveTokenWeights
+from backend.live.line import EngineBusy, Line, Place
+from backend.live.texts import (
+    Distances,
+    LiveAblation,
+    LiveFrequencies,
+    LiveModel,
+    LiveSweep,
+    LiveText,
+    LiveTokenWeights,
+)
 
 _MOST_FREQUENCIES = 4
 """Runs whose token frequencies are kept: some hundred kilobytes each."""
@@ -47,28 +53,20 @@ _MOST_GENERATIONS = 4
 _MOST_EXPERIMENTS = 2
 
 
-class EngineBusy(CalibroscopeError):
-    """Too many requests wait for the model already."""
-
-    def __init__(self, waiting: int) -> None:
-        self.retry_after = 2
-        super().__init__(f"{waiting} requests wait for the model already. Try again in a few seconds.")
-
-
 class TooManyGenerations(EngineBusy):
     """As many texts are being continued as may be at once."""
 
     def __init__(self, running: int) -> None:
-        super().__init__(running)
-        self.args = (f"{running} texts are being continued already. Try again when one has ended.",)
+        told = f"{running} texts are being continued already, as many as may be. Try again when one has ended."
+        super().__init__(running + 1, running, 10, told)
 
 
 class TooManyExperiments(EngineBusy):
     """As many induction experiments run as may at once."""
 
     def __init__(self, running: int) -> None:
-        super().__init__(running)
-        self.args = (f"{running} induction experiments run already. Try again when one has ended.",)
+        told = f"{running} induction experiments run already, as many as may. Try again when one has ended."
+        super().__init__(running + 1, running, 30, told)
 
 
 class TextForgotten(CalibroscopeError):
@@ -89,24 +87,31 @@ class LiveEngine:
         models: int = 1,
         texts_mb: int = 1024,
         queue_limit: int = 8,
+        queue_seconds: float = 10,
         memory: int = DEFAULT_MEMORY,
     ) -> None:
-        """models: how many stay loaded; texts_mb: memory for traced texts; queue_limit: requests that may wait;
-        memory: bytes for computing the effects of all neurons."""
+        """
+        Args:
+            models: how many stay loaded.
+            texts_mb: memory for traced texts.
+            queue_limit: requests that may wait, the running one included.
+            queue_seconds: how long the last of them may have to wait, as far as recent ones tell.
+            memory: bytes for computing the effects of all neurons.
+        """
         self._cache, self._device = cache, device
         self._models: OrderedDict[str, AnalysisModel] = OrderedDict()
         self._texts: OrderedDict[str, LiveText] = OrderedDict()
-        self._most_models, self._most_bytes, self._queue_limit = models, texts_mb << 20, queue_limit
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._most_models, self._most_bytes = models, texts_mb << 20
+        self._line = Line(queue_limit, queue_seconds)
         self._lock = threading.Lock()
-        self._waiting, self._generations, self._experiments, self._memory = 0, 0, 0, memory
+        self._generations, self._experiments, self._memory = 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
         self._frequencies: OrderedDict[tuple[str, int], TextFrequencies] = OrderedDict()
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue, the running one included."""
-        return self._waiting
+        """Requests in line, the running one included."""
+        return self._line.waiting
 
     @property
     def loaded(self) -> list[str]:
@@ -114,7 +119,17 @@ class LiveEngine:
         return list(self._models)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Answer those who wait that the service is being stopped; nothing is asked of the model any more."""
+        self._line.close()
+
+    def join(self) -> Place:
+        """A place in line, for a request that needs the model: what it asks of this engine within its turn is done at
+        once.
+
+        Raises:
+            EngineBusy: there is none.
+        """
+        return self._line.join()
 
     def trace(self, model: LiveModel, text: str, max_tokens: int) -> LiveText:
         """Run the model over a text, or find it traced already.
@@ -147,8 +162,10 @@ class LiveEngine:
             self._texts.move_to_end(text_id)
             return found
 
-    def distances(self, text: LiveText, frequencies: LiveFrequencies) -> Tensor:
+    def distances(self, text: LiveText, frequencies: LiveFrequencies) -> Distances:
         """D_KL(P_freq‖P) at every token of a text, [tokens]."""
+        if (known := text.distances(frequencies)) is not None:
+            return known
         return self._in_turn(lambda: self._known(text.model, frequencies).before(text.traced))
 
     def ablate(
@@ -278,19 +295,10 @@ class LiveEngine:
         return any(held is model for held in self._models.values())
 
     def _in_turn_admitted(self, work: Callable[[], Result]) -> Result:
-        """A further step of what was admitted: it waits in line like the others but is not turned away."""
         return self._in_turn(work, admitted=True)
 
     def _in_turn(self, work: Callable[[], Result], *, admitted: bool = False) -> Result:
-        with self._lock:
-            if self._waiting >= self._queue_limit and not admitted:
-                raise EngineBusy(self._waiting)
-            self._waiting += 1
-        try:
-            return self._thread.submit(_without_gradients, work).result()
-        finally:
-            with self._lock:
-                self._waiting -= 1
+        return self._line.turn(partial(_without_gradients, work), admitted=admitted)
 
     def _traced(self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], TracedText]) -> LiveText:
         with self._lock:
@@ -332,8 +340,12 @@ class LiveEngine:
             forgotten, _ = self._models.popitem(last=False)
             self._effects.pop(forgotten, None)
         log.info("loading model", source=model.source)
-        files = find_model(model.source, self._cache, lambda line: log.info(line))
-        self._models[model.source] = AnalysisModel.load(files, self._device)
+        began = time.monotonic()
+        try:
+            files = find_model(model.source, self._cache, lambda line: log.info(line))
+            self._models[model.source] = AnalysisModel.load(files, self._device)
+        finally:
+            self._line.set_aside(time.monotonic() - began)
         return self._models[model.source]
 
 

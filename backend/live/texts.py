@@ -20,6 +20,10 @@ class LiveModel:
     source: str
 
 
+Distances = Tensor
+"""D_KL(P_freq‖P) at every token of a text, [tokens]."""
+
+
 @dataclass(frozen=True)
 class LiveFrequencies:
     """The token frequencies of a run, which are read only if the engine does not have them yet."""
@@ -44,6 +48,10 @@ class LiveText:
     """By token id: of the text's tokens and of its predictions."""
     eps: float
     """Of the model's final norm."""
+
+    def distances(self, frequencies: LiveFrequencies) -> Distances | None:
+        """How far its predictions are from a run's token frequencies, where that has been computed."""
+        return self.traced.distances.get(str(frequencies.run))
 
     def residual_norm(self, scale: Tensor) -> Tensor:
         """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""

@@ -12,7 +12,7 @@ router = APIRouter(tags=["about"])
 
 
 @router.get("/health")
-def health(request: Request, engine: EngineDep) -> schemas.Health:
+async def health(request: Request, engine: EngineDep) -> schemas.Health:
     """Answers while the service runs; says which models are in memory and how many requests wait for them."""
     return schemas.Health(
         status="ok", version=version("calibroscope"), models_loaded=engine.loaded, queue=engine.waiting,
@@ -21,6 +21,6 @@ def health(request: Request, engine: EngineDep) -> schemas.Health:
 
 
 @router.get("/glossary")
-def glossary() -> schemas.Glossary:
+async def glossary() -> schemas.Glossary:
     """Every metric's name, unit and definition, and the terms used in them."""
     return answers.glossary()

@@ -12,14 +12,15 @@ from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
 from backend.live import answers as live
 from backend.live.engine import LiveEngine
-from backend.live.texts import LiveModel
+from backend.live.line import Place
+from backend.live.texts import LiveAblation, LiveModel, LiveText
 from backend.routes.answers import not_yet
 
 Kind = Literal["mean", "clip", "zero"]
 
 
 def answer(
-    atlas: Atlas, engine: LiveEngine, record: RunRecord, neuron: NeuronId, context: int, kind: Kind
+    atlas: Atlas, engine: LiveEngine, turn: Place, record: RunRecord, neuron: NeuronId, context: int, kind: Kind
 ) -> schemas.ContextAblation:
     """
     Raises:
@@ -36,8 +37,13 @@ def answer(
     is_last = neuron.layer == model.n_layers - 1
     intervention = _intervention(neuron, kind, float(means[neuron.index]), is_last=is_last)
     tokens, place = _sequence(atlas, record, context)
-    text = engine.trace_tokens(LiveModel(model.slug, model.source), tokens)
-    ablated = engine.ablate(text, [intervention], means if is_last else None)
+    chosen = LiveModel(model.slug, model.source)
+
+    def ablate() -> tuple[LiveText, LiveAblation]:
+        text = engine.trace_tokens(chosen, tokens)
+        return text, engine.ablate(text, [intervention], means if is_last else None)
+
+    text, ablated = turn.turn(ablate)
     whole = live.ablation(text, [intervention], ablated, _reference(record, kind))
     return _cut(whole, shown, place, neuron, kind)
 

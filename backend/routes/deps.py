@@ -1,5 +1,6 @@
-"""What routes are handed: the atlas, the live engine, a neuron's name."""
+"""What routes are handed: a place in their lane, the atlas, the live engine, a neuron's name."""
 
+from collections.abc import AsyncIterator
 from hmac import compare_digest
 from threading import Lock
 from typing import Annotated
@@ -12,6 +13,8 @@ from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron, CalibroscopeError
 from backend.core.neurons import NeuronId
 from backend.live.engine import LiveEngine
+from backend.live.line import Place
+from backend.routes.lanes import Lane, watched
 from backend.settings import Settings
 
 
@@ -52,8 +55,32 @@ def _atlas_if_there(request: Request) -> Atlas | None:
         return None
 
 
-def _engine(request: Request) -> LiveEngine:
+async def _engine(request: Request) -> LiveEngine:
     return request.app.state.engine
+
+
+async def _reading(request: Request) -> AsyncIterator[None]:
+    lane: Lane = request.app.state.reading
+    async with lane.hold(request):
+        yield
+
+
+async def _writing(request: Request) -> AsyncIterator[None]:
+    lane: Lane = request.app.state.writing
+    async with lane.hold(request):
+        yield
+
+
+async def _turn(request: Request) -> AsyncIterator[Place]:
+    """A place in the line to the model, which is given back when the client closes the connection.
+
+    Raises:
+        EngineBusy: there is none.
+    """
+    engine: LiveEngine = request.app.state.engine
+    with engine.join() as place:
+        async with watched(request, place.leave):
+            yield place
 
 
 def _writable(request: Request, key: Annotated[str | None, Header(alias="X-API-Key", max_length=200)] = None) -> Atlas:
@@ -80,6 +107,14 @@ AtlasDep = Annotated[Atlas, Depends(_atlas)]
 WritableAtlasDep = Annotated[Atlas, Depends(_writable)]
 MaybeAtlasDep = Annotated[Atlas | None, Depends(_atlas_if_there)]
 EngineDep = Annotated[LiveEngine, Depends(_engine)]
+# Until the answer is made, not until it is sent: a slow connection keeps nobody waiting.
+Reading = Depends(_reading, scope="function")
+Writing = Depends(_writing, scope="function")
+TurnDep = Annotated[Place, Depends(_turn, scope="function")]
+"""A route that needs the model takes this first, and does all that it needs of the model in the one turn."""
+
+
+ModelSlug = Annotated[str, Path(max_length=200, description="A model's id, from /api/v1/models.")]
 
 
 def _run(atlas: AtlasDep, run: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> RunRecord:

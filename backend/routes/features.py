@@ -11,9 +11,9 @@ from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron
 from backend.core.neurons import NeuronId
 from backend.routes import answers, neighbours
-from backend.routes.deps import AtlasDep
+from backend.routes.deps import AtlasDep, Reading
 
-router = APIRouter(tags=["neuronpedia"])
+router = APIRouter(tags=["neuronpedia"], dependencies=[Reading])
 
 _INTERVALS = 8
 """Equal parts of the range of activations, one of which a context stands for."""

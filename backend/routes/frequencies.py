@@ -12,9 +12,9 @@ from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlation, rank_correlation
 from backend.live.texts import LiveFrequencies
 from backend.routes.answers import not_yet, require_tokens
-from backend.routes.deps import AtlasDep, RunDep
+from backend.routes.deps import AtlasDep, Reading, RunDep
 
-router = APIRouter(prefix="/runs/{run}", tags=["token frequencies"])
+router = APIRouter(prefix="/runs/{run}", tags=["token frequencies"], dependencies=[Reading])
 
 
 @router.get("/positions")

@@ -3,29 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import schemas
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
 from backend.induction_request import plan, run_of, wanted
 from backend.routes import problems
-from backend.routes.deps import AtlasDep, WritableAtlasDep
+from backend.routes.deps import AtlasDep, Reading, WritableAtlasDep, Writing
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _POLL_SECONDS = 0.5
 _ALIVE = timedelta(minutes=2)
-_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Server-sent events, each an InductionEvent: what is there already, then what comes.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-}
 
 
 def _job(atlas: AtlasDep, job: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> JobRecord:
@@ -35,7 +29,7 @@ def _job(atlas: AtlasDep, job: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> JobR
 JobDep = Annotated[JobRecord, Depends(_job)]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[Writing])
 def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
     """Queue a job for the worker (`calibroscope worker`). The same request that still waits is not queued twice."""
     model = atlas.model(body.model)
@@ -47,52 +41,65 @@ def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
     return _answer(atlas.add_job(body.kind, model.slug, None if run is None else run.id, request))
 
 
-@router.get("")
+@router.get("", dependencies=[Reading])
 def list_jobs(atlas: AtlasDep, limit: Annotated[int, Query(ge=1, le=schemas.MAX_JOBS_LISTED)] = 50) -> schemas.JobList:
     """The newest jobs first."""
     return schemas.JobList(jobs=[_answer(job) for job in atlas.jobs(limit)])
 
 
-@router.get("/{job}")
+@router.get("/{job}", dependencies=[Reading])
 def read_job(job: JobDep) -> schemas.Job:
     """A job and how far it is."""
     return _answer(job)
 
 
-@router.post("/{job}/cancel")
+@router.post("/{job}/cancel", dependencies=[Writing])
 def cancel_job(job: JobDep, atlas: WritableAtlasDep) -> schemas.Job:
     """Stop a job. What it has found is kept; one that has ended stays as it is."""
     return _answer(atlas.cancel_job(job.id))
 
 
-@router.get("/{job}/events", response_class=StreamingResponse, responses=_EVENTS)
-def follow_job(job: JobDep, atlas: AtlasDep, request: Request) -> StreamingResponse:
-    """A job's results as they come, as server-sent events; those that are there already come at once."""
-    return StreamingResponse(
-        _events(atlas, job.id, request.url.path),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+async def _followed(request: Request) -> AsyncIterator[None]:
+    """A place among the streams of jobs' events: each asks the atlas again and again.
+
+    Raises:
+        LaneFull: as many are open as may be.
+    """
+    with request.app.state.followers.place():
+        yield
 
 
-async def _events(atlas: Atlas, number: int, path: str) -> AsyncIterator[str]:
-    sent, told = 0, ("", -1.0)
+@router.get("/{job}/events", response_class=EventSourceResponse, dependencies=[Depends(_followed)])
+async def follow_job(job: JobDep, atlas: AtlasDep, request: Request) -> AsyncIterator[schemas.InductionEvent]:
+    """A job's results as they come, as server-sent events; those that are there already come at once. An end or a
+    problem closes the stream."""
+    sent, told, reading = 0, ("", -1.0), request.app.state.reading
     try:
         while True:
-            job = await run_in_threadpool(atlas.job, number)
-            for payload in await run_in_threadpool(atlas.job_events, number, sent):
+            async with reading.hold(request):
+                found, payloads = await run_in_threadpool(_news, atlas, job.id, sent)
+            for payload in payloads:
                 sent += 1
-                yield f"data: {payload}\n\n"
-            if job.status not in ("queued", "running"):
-                yield _event(_ending(job))
+                yield ServerSentEvent(raw_data=payload)  # as it is kept, which is an InductionEvent
+            if found.status not in ("queued", "running"):
+                yield schemas.InductionEvent(_ending(found))
                 return
-            if told != (job.doing, job.progress):
-                told = (job.doing, job.progress)
-                doing = "waiting for a worker (calibroscope worker)" if job.status == "queued" else job.doing
-                yield _event(schemas.InductionProgress(done=round(1000 * job.progress), of=1000, doing=doing))
+            if told != (found.doing, found.progress):
+                told = (found.doing, found.progress)
+                yield schemas.InductionEvent(_progress(found))
             await asyncio.sleep(_POLL_SECONDS)
     except Exception as error:  # the answer has begun: its status can no longer tell
-        yield _event(schemas.InductionProblem(problem=problems.of(error, path)))
+        yield schemas.InductionEvent(schemas.InductionProblem(problem=problems.of(error, request.url.path)))
+
+
+def _news(atlas: Atlas, job: int, sent: int) -> tuple[JobRecord, list[str]]:
+    """How far a job is, and its events after those that have been sent."""
+    return atlas.job(job), atlas.job_events(job, sent)
+
+
+def _progress(job: JobRecord) -> schemas.InductionProgress:
+    doing = "waiting for a worker (calibroscope worker)" if job.status == "queued" else job.doing
+    return schemas.InductionProgress(done=round(1000 * job.progress), of=1000, doing=doing)
 
 
 def _ending(job: JobRecord) -> schemas.InductionEnd | schemas.InductionProblem:
@@ -100,10 +107,6 @@ def _ending(job: JobRecord) -> schemas.InductionEnd | schemas.InductionProblem:
         return schemas.InductionEnd(seconds=max((job.finished_at - job.created_at).total_seconds(), 0))
     detail = "The job was cancelled." if job.status == "cancelled" else job.message or "The job failed."
     return schemas.InductionProblem(problem=schemas.Problem(title=f"Job {job.status}", status=409, detail=detail))
-
-
-def _event(message: schemas.Wire) -> str:
-    return f"data: {message.model_dump_json()}\n\n"
 
 
 def _answer(job: JobRecord) -> schemas.Job:

@@ -4,9 +4,9 @@ from fastapi import APIRouter
 
 from backend import schemas
 from backend.routes import answers
-from backend.routes.deps import AtlasDep, MaybeAtlasDep, RunDep
+from backend.routes.deps import AtlasDep, MaybeAtlasDep, ModelSlug, Reading, RunDep
 
-router = APIRouter(tags=["models and runs"])
+router = APIRouter(tags=["models and runs"], dependencies=[Reading])
 
 
 @router.get("/models")
@@ -18,7 +18,7 @@ def list_models(atlas: MaybeAtlasDep) -> schemas.ModelList:
 
 
 @router.get("/models/{model}/runs")
-def list_runs(model: str, atlas: AtlasDep) -> schemas.RunList:
+def list_runs(model: ModelSlug, atlas: AtlasDep) -> schemas.RunList:
     """A model's runs, newest first."""
     return schemas.RunList(runs=[answers.run(record) for record in atlas.runs(atlas.model(model).slug)])
 

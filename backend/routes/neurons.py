@@ -8,14 +8,14 @@ from backend import schemas
 from backend.atlas.export import MEDIA_TYPES
 from backend.atlas.query import NeuronQuery
 from backend.routes import answers, context_ablation, neighbours
-from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, RunDep
+from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
 
 Names = Annotated[list[str] | None, Query(max_length=100)]
 
 
-@router.get("/neurons")
+@router.get("/neurons", dependencies=[Reading])
 def list_neurons(
     run: RunDep,
     atlas: AtlasDep,
@@ -33,7 +33,7 @@ def list_neurons(
     return answers.neuron_page(atlas, run, query)
 
 
-@router.get("/columns")
+@router.get("/columns", dependencies=[Reading])
 def read_columns(
     run: RunDep, atlas: AtlasDep, name: Annotated[list[str], Query(min_length=1, max_length=40)]
 ) -> schemas.NeuronColumns:
@@ -41,19 +41,19 @@ def read_columns(
     return answers.columns(atlas, run, name)
 
 
-@router.get("/neurons/{neuron}")
+@router.get("/neurons/{neuron}", dependencies=[Reading])
 def read_neuron(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.NeuronDetail:
     """All metrics of a neuron, their percentiles within the run, and why it has its class."""
     return answers.neuron(atlas, run, neuron)
 
 
-@router.get("/neurons/{neuron}/histogram")
+@router.get("/neurons/{neuron}/histogram", dependencies=[Reading])
 def read_histogram(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.Histogram:
     """How often the neuron had which activation in the sample."""
     return answers.histogram(atlas, run, neuron)
 
 
-@router.get("/neurons/{neuron}/contexts")
+@router.get("/neurons/{neuron}/contexts", dependencies=[Reading])
 def read_contexts(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.ContextList:
     """Contexts of the sample that show the neuron: the loudest, the typical, the quietest."""
     return answers.contexts(atlas, run, neuron)
@@ -61,6 +61,7 @@ def read_contexts(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.Co
 
 @router.post("/neurons/{neuron}/contexts/{context}/ablate")
 def ablate_context(
+    turn: TurnDep,
     run: RunDep,
     atlas: AtlasDep,
     engine: EngineDep,
@@ -69,28 +70,28 @@ def ablate_context(
     body: schemas.ContextAblateRequest,
 ) -> schemas.ContextAblation:
     """One of the run's contexts with and without the neuron, on its own tokens (Figure 4b)."""
-    return context_ablation.answer(atlas, engine, run, neuron, context, body.kind)
+    return context_ablation.answer(atlas, engine, turn, run, neuron, context, body.kind)
 
 
-@router.get("/neurons/{neuron}/similar")
+@router.get("/neurons/{neuron}/similar", dependencies=[Reading])
 def read_similar(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.SimilarNeurons:
     """Neurons of the same layer like this one: by what they write (w_out), and by when they fire."""
     return neighbours.similar(atlas, run, neuron)
 
 
-@router.get("/neurons/{neuron}/effects")
+@router.get("/neurons/{neuron}/effects", dependencies=[Reading])
 def read_effects(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.TokenEffects:
     """Per-token effects of mean-ablating the neuron, at the run's sampled positions."""
     return answers.effects(atlas, run, neuron)
 
 
-@router.get("/neurons/{neuron}/logits")
+@router.get("/neurons/{neuron}/logits", dependencies=[Reading])
 def read_logits(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.NeuronLogits:
     """The tokens whose logits the neuron's direct path raises and lowers most."""
     return answers.logits(atlas, run, neuron)
 
 
-@router.get("/spectrum")
+@router.get("/spectrum", dependencies=[Reading])
 def read_spectrum(
     run: RunDep, atlas: AtlasDep, neuron: Annotated[str | None, Query(max_length=40)] = None
 ) -> schemas.Spectrum:
@@ -100,6 +101,7 @@ def read_spectrum(
 
 @router.get(
     "/export.{format}",
+    dependencies=[Reading],
     response_class=Response,
     responses={200: {"content": {media: {} for media in MEDIA_TYPES.values()}, "description": "The file"}},
 )

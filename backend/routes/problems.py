@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
@@ -15,9 +16,10 @@ from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
 from backend.core import errors
-from backend.live.engine import EngineBusy, TextForgotten
+from backend.live.engine import TextForgotten
+from backend.live.line import EngineBusy, LeftTheLine, LineClosed
 from backend.routes.deps import NotAllowed
-from backend.schemas import Problem
+from backend.schemas import BusyProblem, Problem
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +30,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (AtlasUnusable, 503, "The atlas cannot be read"),
     (MalformedArray, 503, "The atlas cannot be read"),
     (EngineBusy, 503, "Busy"),
+    (LineClosed, 503, "The service is being stopped"),
+    (LeftTheLine, 503, "Given up"),
     (TooManyJobs, 503, "Too many jobs"),
     (NotAllowed, 403, "Not allowed"),
     (BadQuery, 422, "Bad query"),
@@ -86,10 +90,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         ),
         (
             "Not now",
-            Problem(
+            BusyProblem(
                 title="Busy",
                 status=503,
-                detail="8 requests wait for the model already. Try again in a few seconds.",
+                detail="8 requests wait for the model already: this one would have place 9 in the line, which has room "
+                "for 8 now. Try again in 5 s.",
+                place=9,
+                limit=8,
             ),
         ),
     )
@@ -101,7 +108,7 @@ def install(service: FastAPI) -> None:
     service.add_exception_handler(errors.CalibroscopeError, _known)
     service.add_exception_handler(RequestValidationError, _invalid)
     service.add_exception_handler(HTTPException, _http)
-    service.add_exception_handler(Exception, _unexpected)
+    service.add_middleware(_Unexpected)
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -116,11 +123,14 @@ def of(error: Exception, path: str) -> Problem:
         # As plain text: structlog's own rendering shows every frame's variables, hundreds of lines with people's texts.
         log.error("unexpected error", path=path, exception="".join(format_exception(error)))
         return Problem(title="Internal error", status=500, detail=_UNEXPECTED)
+    if isinstance(error, EngineBusy):
+        return BusyProblem(title=known[1], status=known[0], detail=str(error), place=error.place, limit=error.limit)
     return Problem(title=known[1], status=known[0], detail=str(error), field=getattr(error, "field", None))
 
 
 def _known(request: Request, error: Exception) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
+    wait = getattr(error, "retry_after", None)
+    headers = None if wait is None else {"Retry-After": str(wait)}
     return answer(of(error, request.url.path), headers)
 
 
@@ -147,5 +157,27 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     return answer(Problem(title=str(error.detail), status=error.status_code, detail=detail), headers)
 
 
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return answer(of(error, request.url.path))
+class _Unexpected:
+    """Answers an error that nobody expected.
+
+    Starlette's own handler raises it again after the answer; the server then closes the connection without having said
+    that it will, and the client's next request on it breaks.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise  # half an answer: only closing the connection tells
+            await answer(of(error, scope["path"]))(scope, receive, send)

@@ -9,12 +9,12 @@ from backend.atlas.store import NotInAtlas
 from backend.core.vocabulary import matching_tokens
 from backend.live import answers
 from backend.live.texts import LiveModel
-from backend.routes.deps import AtlasDep, EngineDep, RunDep
+from backend.routes.deps import AtlasDep, EngineDep, Reading, RunDep, TurnDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["tokens"])
 
 
-@router.get("/tokens")
+@router.get("/tokens", dependencies=[Reading])
 def find_tokens(
     run: RunDep,
     atlas: AtlasDep,
@@ -30,6 +30,7 @@ def find_tokens(
 
 @router.get("/promoters")
 def find_promoters(
+    turn: TurnDep,
     run: RunDep,
     atlas: AtlasDep,
     engine: EngineDep,
@@ -43,5 +44,6 @@ def find_promoters(
     model = atlas.model(run.model)
     if token_id >= model.d_vocab:
         raise NotInAtlas(f"{run.model} has no token {token_id}: its tokens are 0 to {model.d_vocab - 1}.")
-    pushed = engine.token_weights(LiveModel(run.model, model.source), run.layer, token_id)
+    chosen = LiveModel(run.model, model.source)
+    pushed = turn.turn(lambda: engine.token_weights(chosen, run.layer, token_id))
     return answers.promoters(pushed, run.layer, token_id, limit)

@@ -7,6 +7,7 @@ made at token t of the token that follows it, so its last loss and rank are `nul
 """
 
 from backend.schemas.base import (
+    BusyProblem,
     FiniteFloat,
     Glossary,
     Health,
@@ -149,6 +150,7 @@ __all__ = [
     "ActivationStrip",
     "AfterRepeat",
     "Bucket",
+    "BusyProblem",
     "CardCheckpoint",
     "CardComputation",
     "CardCorpus",

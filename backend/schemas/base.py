@@ -36,6 +36,15 @@ class Problem(BaseModel):
     """The field of the request at fault, or null."""
 
 
+class BusyProblem(Problem):
+    """A request that was turned away because others wait already."""
+
+    place: int
+    """Which place in the line it would have had, from 1."""
+    limit: int
+    """How many places there are room for now."""
+
+
 class Health(Wire):
     status: Literal["ok"]
     version: str
