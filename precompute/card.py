@@ -99,7 +99,7 @@ def _corpus(config: RunConfig, reading: Reading, sample: Sample) -> schemas.Card
 
 def _tokens(sample: Sample) -> schemas.CardTokens:
     sequences, seq_len = sample.tokens.shape
-    sampled, counted = sample.tokens.size, len(sample.order)
+    sampled, counted = sample.tokens.size, len(sample.counted)
     early, last = sequences * min(FIRST_COUNTED_POSITION, seq_len), sequences
     return schemas.CardTokens(
         sequences=sequences,

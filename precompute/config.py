@@ -6,13 +6,15 @@ from typing import Literal
 from backend.core.errors import BadConfig
 from backend.core.metrics import survey
 from backend.core.metrics.engine import Mode
+from backend.core.metrics.jackknife import MOST_GROUPS
 from backend.core.metrics.series import EXACT
 from precompute.corpus import DEFAULT_CORPUS
 
 SHARD_SEQUENCES = 4
 """Sequences whose activations are one shard."""
 SHARD_TOKENS = 256
-"""Counted positions whose effects are one shard: the work that a killed run loses at most."""
+"""Positions whose effects are measured at once. A shard of effects holds as many whole sequences as fit into that, one
+at least, and is the work that a killed run loses at most."""
 WINDOW = 64
 """Tokens of a context."""
 HISTOGRAM_BINS = 64
@@ -64,6 +66,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, str | int | float | bool | None]:
         """For the atlas; the shard sizes are part of it because shards are numbered by them."""
         shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
+        shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         own = {name: value for name, value in asdict(self).items() if name != "counts"}  # described by their content
         return {**own, **shards, "tolerance_nats": tolerance}

@@ -5,6 +5,7 @@ activations and contexts, then effects whose standard errors shrink as shards ar
 stopped; running a finished one again changes nothing.
 """
 
+from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.atlas.records import ContextRecord, SampledPositions
+from backend.atlas.records import ContextRecord
 from backend.atlas.store import Atlas
 from backend.core.classes import classify
 from backend.core.forward import ablate_each
@@ -30,14 +31,12 @@ from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
 from precompute.planning import null_dim, plan_of
 from precompute.progress import Reporter
-from precompute.sample import Sample, TracedShard, Traces, traces_fingerprint
+from precompute.sample import Measured, Sample, TracedShard, Traces, traces_fingerprint
 from precompute.sample import SampledPositions as GatheredPositions
+from precompute.token_effects import TokenEffects, most_kept
 from precompute.workspace import working_folder
 
 Columns = dict[str, NDArray[np.float64]]
-
-_MOST_SAMPLED_VALUES = 4_000_000
-"""Bound on neurons × positions whose per-token effects are kept."""
 
 
 def run(
@@ -161,7 +160,8 @@ class Run:
             if index in done:
                 continue
             shard = self.traces[index]
-            moments = Moments.of(shard.activations.flatten(0, 1).double().numpy())
+            groups = np.repeat(self.sample.groups[shards[index]], self.config.seq_len)
+            moments = Moments.of(shard.activations.flatten(0, 1).double().numpy(), groups)
             with self.atlas.writing() as writer:
                 writer.add_shard(self.id, "activations", index, moments.to_arrays())
                 writer.update_run(
@@ -176,7 +176,7 @@ class Run:
         self.columns |= moments.columns()
         with self.atlas.writing() as writer:
             writer.set_neurons(self.id, self.layer, moments.columns())
-            writer.update_run(self.id, tokens_sampled=int(moments.count))
+            writer.update_run(self.id, tokens_sampled=int(moments.count), error_groups=len(moments.by_group.groups))
         return moments.mean
 
     def contexts(self) -> None:
@@ -228,139 +228,99 @@ class Run:
         return unigram
 
     def effects(self, means: NDArray[np.float64], unigram: Unigram) -> None:
-        """Mean ablation of every neuron at every counted position, a shard of shuffled positions at a time."""
-        order = self.sample.order
-        places = [order[start : start + SHARD_TOKENS] for start in range(0, len(order), SHARD_TOKENS)]
-        done = self.atlas.shards_done(self.id, "effects")
-        self.reporter.stage("Effects", len(order), sum(len(places[index]) for index in done), "tokens")
-        parts = dict(self.atlas.shards(self.id, "effects"))
-        sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
+        """Mean ablation of every neuron at every counted position."""
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float().to(self.model.device)
         engine = EffectsEngine(self.readout, self.config.mode, self.memory, unigram)
+
+        def measured(shard: Measured) -> Iterator[_Batch]:
+            for places in np.array_split(shard.places, -(-len(shard.places) // SHARD_TOKENS)):
+                residual, activations, following = gathered.at(places, self.model.device)
+                batch = TokenBatch(residual, activations, following)
+                effects = engine.effects(batch, targets)
+                card.keep_precision(self.atlas, self.id, self.readout, batch, targets, effects, unigram)
+                yield places, activations, effects
+                self.reporter.advance(len(places))
+
+        done = self.atlas.shards_done(self.id, "effects")
+        finished = sum(len(shard.places) for index, shard in enumerate(self.sample.measured) if index in done)
+        self.reporter.stage("Effects", len(self.sample.counted), finished, "tokens")
         self.reporter.say(
             f"Effects by {engine.kernel.name} ({engine.kernel.reason}). The first time, loops are compiled."
         )
-        sampled = _SampledEffects(self, parts)
-        for index, chosen in enumerate(places):
-            if index in done:
-                continue
-            residual, activations, following = gathered.at(chosen, self.model.device)
-            batch = TokenBatch(residual, activations, following)
-            effects = engine.effects(batch, targets)
-            card.keep_precision(self.atlas, self.id, self.readout, batch, targets, effects, unigram)
-            sums.append(EffectSums.of(effects))
-            self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
-            self.reporter.advance(len(chosen))
+        self._all_effects(measured)
 
     def effects_by_forward(self, means: NDArray[np.float64], unigram: Unigram) -> None:
-        """Mean ablation of every neuron of an earlier layer, at all positions of a sequence: a sequence a shard."""
-        counted = np.sort(self.sample.order)
-        length = self.config.seq_len
-        places = [counted[counted // length == index] for index in range(len(self.sample.tokens))]
-        done = self.atlas.shards_done(self.id, "effects")
-        neurons = len(self.readout.W_out)
-        self.reporter.say(f"Effects by forward passes from layer {self.layer} on, one a neuron and sequence.")
-        self.reporter.stage("Effects", len(places) * neurons, len(done) * neurons, "passes")
-        parts = dict(self.atlas.shards(self.id, "effects"))
-        sums = [EffectSums.from_arrays(_only_sums(arrays)) for _, arrays in sorted(parts.items())]
+        """Mean ablation of every neuron of an earlier layer, at all positions of a sequence."""
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float()
         frequency = Frequency.of(self.model.readout, unigram)
-        sampled = _SampledEffects(self, parts)
-        for index, chosen in enumerate(places):
-            if index in done or not len(chosen):
+        neurons, length = len(self.readout.W_out), self.config.seq_len
+
+        def measured(shard: Measured) -> Iterator[_Batch]:
+            for sequence in np.unique(shard.places // length):
+                places = shard.places[shard.places // length == sequence]
+                tokens, positions = torch.from_numpy(self.sample.tokens[sequence]), torch.from_numpy(places % length)
+                advance = self.reporter.advance
+                effects = ablate_each(self.model, tokens, self.layer, targets, positions, advance, frequency)
+                yield places, gathered.at(places, self.model.device)[1], effects
+
+        done = self.atlas.shards_done(self.id, "effects")
+        passes = [neurons * len(np.unique(shard.places // length)) for shard in self.sample.measured]
+        self.reporter.say(f"Effects by forward passes from layer {self.layer} on, one a neuron and sequence.")
+        self.reporter.stage("Effects", sum(passes), sum(passes[index] for index in done), "passes")
+        self._all_effects(measured)
+
+    def _all_effects(self, measured: Callable[[Measured], Iterator["_Batch"]]) -> None:
+        """Measure the shards that are left, and publish after each what all of them say."""
+        shards = self.sample.measured
+        parts = dict(self.atlas.shards(self.id, "effects"))
+        # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
+        kept = 0 if self.config.mode == "survey" else most_kept(len(self.readout.W_out))
+        sampled = TokenEffects(self.sample, kept, self.model.token_strings, parts)
+        whole = reduce(_plus, (EffectSums.from_arrays(arrays) for _, arrays in sorted(parts.items())), None)
+        for index, shard in enumerate(shards):
+            if index in parts:
                 continue
-            tokens, positions = torch.from_numpy(self.sample.tokens[index]), torch.from_numpy(chosen % length)
-            effects = ablate_each(self.model, tokens, self.layer, targets, positions, self.reporter.advance, frequency)
-            sums.append(EffectSums.of(effects))
-            activations = gathered.at(chosen, self.model.device)[1]
-            self._commit_effects(index, len(places), sums, effects, sampled.add(index, chosen, activations, effects))
+            own = None
+            for places, activations, effects in measured(shard):
+                own = _plus(own, EffectSums.of(effects, shard.group))
+                sampled.add(index, places, activations, effects)
+            assert own is not None, "a shard has at least one position"
+            whole = _plus(whole, own)
+            self._commit_effects(index, len(shards), own, whole, sampled)
 
     def _commit_effects(
-        self, index: int, shards: int, sums: list[EffectSums], effects: Effects, sampled: "_SampledEffects | None"
+        self, index: int, shards: int, own: EffectSums, whole: EffectSums, sampled: TokenEffects
     ) -> None:
-        whole = reduce(EffectSums.plus, sums)
         columns = whole.columns() | {"freq_alignment": self.columns["freq_alignment"]}
         self.columns |= columns
-        arrays = sums[-1].to_arrays() | (sampled.arrays_of(index) if sampled else {})
+        finished = index + 1
+        # Rewriting what is shown of single tokens after every shard would cost more than measuring them.
+        shown = sampled.any and (finished == shards or finished.bit_count() == 1)
         with self.atlas.writing() as writer:
-            writer.add_shard(self.id, "effects", index, arrays)
+            writer.add_shard(self.id, "effects", index, own.to_arrays() | sampled.arrays_of(index))
             writer.set_neurons(self.id, self.layer, columns, classify(self.columns), whole.count)
-            if sampled:
+            if shown:
                 writer.put_positions(self.id, sampled.positions())
                 writer.put_token_effects(self.id, sampled.effects())
             writer.update_run(
                 self.id,
                 stage="effects",
-                progress=0.2 + 0.8 * len(sums) / shards,
+                progress=0.2 + 0.8 * finished / shards,
                 tokens_counted=whole.count,
-                mean_loss=whole.before_loss / whole.count,
-                mean_entropy=whole.before_entropy / whole.count,
+                mean_loss=float(whole.before("loss").value),
+                mean_entropy=float(whole.before("entropy").value),
+                error_groups=whole.groups,
             )
 
 
-class _SampledEffects:
-    """Per-token effects of the first shards, for box plots and scatters: shuffled order makes them a fair sample."""
-
-    _EFFECTS = (
-        "activation", "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "delta_loss_freq",
-        "delta_kl",
-    )  # fmt: skip
-
-    def __init__(self, work: Run, parts: dict[int, dict[str, NDArray[np.float64]]]) -> None:
-        self._work = work
-        wanted = min(512, max(SHARD_TOKENS, _MOST_SAMPLED_VALUES // len(work.readout.W_out)))
-        # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
-        self._shards = 0 if work.config.mode == "survey" else wanted // SHARD_TOKENS
-        prefix = "sampled."
-        self._kept = {
-            index: {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            for index, arrays in sorted(parts.items())
-            if index < self._shards
-        }
-
-    def add(
-        self, index: int, places: NDArray[np.int64], activations: torch.Tensor, effects: Effects
-    ) -> "_SampledEffects | None":
-        """Keep a shard; None when its index is past those that are kept."""
-        if index >= self._shards:
-            return None
-        tensors = {name: getattr(effects, name) for name in self._EFFECTS if name != "activation"}
-        tensors |= {
-            "activation": activations,
-            "loss_before": effects.before_loss,
-            "entropy_before": effects.before_entropy,
-            "rank_before": effects.before_rank,
-            "kl_before": effects.before_kl,
-        }
-        self._kept[index] = {"places": places} | {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return self
-
-    def arrays_of(self, index: int) -> dict[str, NDArray[np.float64]]:
-        return {f"sampled.{name}": array for name, array in self._kept[index].items()}
-
-    def _joined(self, name: str) -> NDArray[np.float64]:
-        return np.concatenate([self._kept[index][name] for index in sorted(self._kept)])
-
-    def positions(self) -> SampledPositions:
-        tokens, places = self._work.sample.tokens.ravel(), self._joined("places").astype(np.int64)
-        return SampledPositions(
-            tokens=self._work.model.token_strings(tokens[places].tolist()),
-            targets=self._work.model.token_strings(tokens[places + 1].tolist()),
-            loss_before=self._joined("loss_before"),
-            entropy_before=self._joined("entropy_before"),
-            rank_before=self._joined("rank_before").astype(np.int64),
-            kl_before=self._joined("kl_before"),
-        )
-
-    def effects(self) -> dict[str, NDArray[np.float32]]:
-        """By name, [n_neurons, positions]."""
-        return {name: np.ascontiguousarray(self._joined(name).T, dtype=np.float32) for name in self._EFFECTS}
+_Batch = tuple[NDArray[np.int64], torch.Tensor, Effects]
+"""Flat indices of positions, the activations there [positions, n_neurons], and the effects."""
 
 
-def _only_sums(arrays: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    return {name: array for name, array in arrays.items() if not name.startswith("sampled.")}
+def _plus(sums: EffectSums | None, more: EffectSums) -> EffectSums:
+    return more if sums is None else sums.plus(more)
 
 
 def _histograms(activations: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

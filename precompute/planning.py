@@ -54,7 +54,7 @@ def plan_of(
         seq_len=config.seq_len,
         seed=config.seed,
         null_dim=described.null_space.k,
-        tokens_total=len(sample.order),
+        tokens_total=len(sample.counted),
         config=told,
         versions={"python": platform.python_version()} | {name: version(name) for name in packages},
         card=described.model_dump(mode="json"),

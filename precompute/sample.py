@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.metrics.distributions import distribution
+from backend.core.metrics.jackknife import deal
 from backend.core.model import AnalysisModel
-from precompute.config import SHARD_SEQUENCES
+from precompute.config import SHARD_SEQUENCES, SHARD_TOKENS
 from precompute.corpus import Tokens, counted_positions, tokens_hash
 from precompute.kept import fingerprint, keep, kept
 
@@ -25,19 +26,54 @@ _ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Whole sequences of one group, whose effects are one shard."""
+
+    group: int
+    places: NDArray[np.int64]
+    """Flat indices of their counted positions, sequence by sequence; at least one."""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """Token sequences and the order in which their counted positions are measured."""
+    """Token sequences, which of their positions count, and the groups that errors are taken over."""
 
     tokens: Tokens
     """[sequences, seq_len]"""
-    order: NDArray[np.int64]
-    """Flat indices of the counted positions, shuffled: a prefix of it is a fair sample of the whole, so that the
-    effects of an unfinished run are unbiased and their standard errors mean what they say."""
+    counted: NDArray[np.int64]
+    """Flat indices of the counted positions, ascending."""
+    groups: NDArray[np.int64]
+    """The group that each sequence is dealt to, at random by seed, [sequences]."""
+    seed: int
 
     @classmethod
     def of(cls, tokens: Tokens, uncounted: frozenset[int], seed: int) -> "Sample":
         counted = np.flatnonzero(counted_positions(tokens, uncounted))
-        return cls(tokens, np.random.default_rng(seed).permutation(counted))
+        return cls(tokens, counted, deal(len(tokens), seed), seed)
+
+    @property
+    def measured(self) -> list[Measured]:
+        """The shards of the effects, in the order in which they are measured.
+
+        Groups take turns, and each sequence is in the next group by chance: the shards of an unfinished run are a fair
+        sample of sequences out of as many groups as can be, so that its means are unbiased and its errors shrink.
+        """
+        sequences, length = self.tokens.shape
+        together, chance = max(1, SHARD_TOKENS // length), np.random.default_rng(self.seed)
+        waiting = [chance.permutation(np.flatnonzero(self.groups == group)) for group in np.unique(self.groups)]
+        by_sequence = np.split(self.counted, np.searchsorted(self.counted, np.arange(1, sequences) * length))
+        found = []
+        while any(len(own) for own in waiting):
+            for group, own in enumerate(waiting):
+                places = np.concatenate([self.counted[:0], *(by_sequence[sequence] for sequence in own[:together])])
+                if len(places):
+                    found.append(Measured(group, places))
+            waiting = [own[together:] for own in waiting]
+        return found
+
+    def some_places(self, count: int) -> NDArray[np.int64]:
+        """Flat indices of so many counted positions, drawn at random from all of them; all, where there are fewer."""
+        return np.random.default_rng(self.seed).permutation(self.counted)[:count]
 
     @property
     def shards(self) -> list[slice]:

@@ -14,11 +14,13 @@ from sqlalchemy.orm import Session, undefer
 from backend.atlas.connect import AtlasUnusable
 from backend.atlas.records import Array, ContextRecord, SampledPositions, ShownContext, TraceRecord
 from backend.atlas.schema import (
+    POSITIONS,
     ContextRow,
     DirectionRow,
     HistogramRow,
     ModelRow,
     PositionsRow,
+    ShardRow,
     SpectrumRow,
     TokenEffectsRow,
     TraceRow,
@@ -57,7 +59,8 @@ class Reader:
         if row is None:
             return None
         before = (row.loss_before, row.entropy_before, row.rank_before, row.kl_before)
-        return SampledPositions(row.tokens, row.targets, *before)
+        kept = self._one(select(ShardRow.arrays).where(ShardRow.run == run, ShardRow.stage == POSITIONS))
+        return SampledPositions(row.tokens, row.targets, *before, None if kept is None else kept["sequences"])
 
     def token_effects(self, run: int, indices: list[int]) -> list[dict[str, Array]]:
         """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""

@@ -87,6 +87,8 @@ class RunRecord:
     versions: dict[str, str]
     card: dict[str, Any] | None
     """What exactly was measured, as the wire has it; None for a run made before it was kept."""
+    error_groups: int | None
+    """Groups of whole sequences behind the standard errors so far; None where these took tokens as independent."""
 
 
 def windows_of(run: RunRecord) -> int:
@@ -137,6 +139,8 @@ class SampledPositions:
     rank_before: Array
     kl_before: Array | None = None
     """D_KL(P_freq‖P); None of a run made before token frequencies were."""
+    sequences: Array | None = None
+    """The sequence of the sample that each is in; None of a run made before this was kept."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from backend.atlas.arrays import Array, NamedArrays
 from backend.glossary import METRIC_COLUMNS
 
 Numbers = NDArray[Any]
+POSITIONS = "positions"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -110,7 +111,8 @@ for _name in METRIC_COLUMNS:
 
 
 class ShardRow(Base):
-    """A finished piece of a stage: its sums, from which the published columns follow."""
+    """A finished piece of a stage: its sums, from which the published columns follow. One of the stage POSITIONS says
+    which sequence each sampled position is in."""
 
     __tablename__ = "shards"
     run: Mapped[int] = _run()

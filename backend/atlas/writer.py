@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend.atlas.records import Array, ContextRecord, SampledPositions, TraceRecord
 from backend.atlas.schema import (
+    POSITIONS,
     ContextRow,
     DirectionRow,
     HistogramRow,
@@ -184,6 +185,9 @@ class Writer:
                 kl_before=None if positions.kl_before is None else positions.kl_before.astype(np.float32),
             )
         )
+        if positions.sequences is not None:
+            arrays = {"sequences": positions.sequences.astype(np.int64)}
+            self._session.merge(ShardRow(run=run, stage=POSITIONS, index=0, arrays=arrays))
 
     def put_token_effects(self, run: int, arrays: dict[str, Array]) -> None:
         """Effects at the sampled positions by name, each [n_neurons, positions]."""

@@ -109,6 +109,7 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
         entropy_before=positions.entropy_before.tolist(),
         rank_before=positions.rank_before.tolist(),
         kl_before=None if positions.kl_before is None else positions.kl_before.tolist(),
+        sequences=None if positions.sequences is None else positions.sequences.tolist(),
         background_total=background["delta_loss"],
         background_frozen=background["delta_loss_frozen"],
         background_freq=background.get("delta_loss_freq"),

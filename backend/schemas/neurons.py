@@ -89,6 +89,9 @@ class TokenEffects(Wire):
     """The token at each position."""
     targets: list[str]
     """The token that follows it."""
+    sequences: list[int] | None = None
+    """The sequence of the run's sample that each position is in, from 0: positions of one sequence are not independent.
+    Null of a run made before this was kept."""
     activation: list[FiniteFloat]
     loss_before: list[FiniteFloat]
     entropy_before: list[FiniteFloat]

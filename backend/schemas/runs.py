@@ -60,6 +60,9 @@ class RunSummary(Wire):
     """Positions with a target behind the effects so far."""
     tokens_total: int
     """Positions with a target that the finished run will have."""
+    error_groups: int | None = None
+    """Groups of whole sequences over which the standard errors are taken, so far; with one there are no errors. Null of
+    a run made before, whose errors took tokens as independent: they are too small."""
     mean_loss: Number
     mean_entropy: Number
     created_at: datetime

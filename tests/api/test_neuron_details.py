@@ -49,7 +49,10 @@ def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
         for name in ("direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl", "induction_change"):
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}_se")
-        database.execute("ALTER TABLE neurons DROP COLUMN freq_alignment")
+        for name in ("freq_alignment", "fraction_positive_se", "paper_criterion"):
+            database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
+        for name in ("card", "chance", "error_groups"):
+            database.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     Atlas.open(path).close()
     with TestClient(create_service(Settings(atlas=str(path)), engine=LiveEngine(tmp_path))) as client:

@@ -250,7 +250,7 @@ def test_without_frequencies_there_are_none() -> None:
 def test_sums_carry_frequency_and_its_errors() -> None:
     readout, unigram = random_readout(5), zipf(5, 31)
     effects = ablation_effects(readout, random_batch(5, readout, tokens=400), torch.zeros(7), unigram)
-    sums = EffectSums.of(effects)
+    sums = EffectSums.of(effects, np.arange(400) % 50)
     columns = EffectSums.from_arrays(sums.to_arrays()).columns()
     assert effects.delta_kl is not None
     assert effects.delta_loss_freq is not None
@@ -258,12 +258,13 @@ def test_sums_carry_frequency_and_its_errors() -> None:
     kl = effects.delta_kl.numpy()
     for name, values in (("direct_effect_freq", held), ("delta_kl", kl), ("abs_delta_kl", np.abs(kl))):
         np.testing.assert_allclose(columns[name], values.mean(axis=0), rtol=1e-9)
-        np.testing.assert_allclose(columns[f"{name}_se"], values.std(axis=0, ddof=1) / 20, rtol=1e-6)
+        by_group = values.reshape(8, 50, -1).mean(axis=0)
+        np.testing.assert_allclose(columns[f"{name}_se"], by_group.std(axis=0, ddof=1) / 50**0.5, rtol=1e-6)
     np.testing.assert_allclose(columns["freq_mediated"], 1 - held.mean(axis=0) / total.mean(axis=0))
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, 400, 400) for _ in range(600)]
     shares = np.array([1 - held[d].mean(axis=0) / total[d].mean(axis=0) for d in draws])
-    np.testing.assert_allclose(columns["freq_mediated_se"], shares.std(axis=0), rtol=0.2)
+    np.testing.assert_allclose(columns["freq_mediated_se"], shares.std(axis=0), rtol=0.3)
     twice = sums.plus(sums).columns()
     np.testing.assert_allclose(twice["freq_mediated"], columns["freq_mediated"])
 

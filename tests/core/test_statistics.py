@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.core.metrics.jackknife import GroupSums
 from backend.core.metrics.statistics import Moments, correlations_with
 
 
@@ -13,9 +14,10 @@ from backend.core.metrics.statistics import Moments, correlations_with
 def test_merged_moments_are_those_of_the_whole(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     values = 50 + rng.gamma(2.0, size=(sum(sizes), 3))  # far from zero: power sums would lose their digits
-    merged = None
-    for part in np.split(values, np.cumsum(sizes)[:-1]):
-        own = Moments.from_arrays(Moments.of(part).to_arrays())
+    groups = rng.integers(0, 4, len(values))
+    merged, cuts = None, np.cumsum(sizes)[:-1]
+    for part, own_groups in zip(np.split(values, cuts), np.split(groups, cuts), strict=True):
+        own = Moments.from_arrays(Moments.of(part, own_groups).to_arrays())
         merged = own if merged is None else merged.merged(own)
     assert merged is not None
     columns, centred = merged.columns(), values - values.mean(axis=0)
@@ -27,8 +29,10 @@ def test_merged_moments_are_those_of_the_whole(seed: int, sizes: list[int]) -> N
     if len(values) > 3:
         np.testing.assert_allclose(columns["skew_activation"], (centred**3).mean(axis=0) / std**3, atol=1e-6)
         np.testing.assert_allclose(columns["kurtosis_activation"], (centred**4).mean(axis=0) / std**4, rtol=1e-6)
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-        np.testing.assert_allclose(columns["mean_activation_se"], error, rtol=1e-6)
+    for name, quantity in (("mean_activation", values), ("fraction_positive", (values > 0).astype(np.float64))):
+        expected = GroupSums.of({"q": quantity}, groups).mean("q")
+        np.testing.assert_allclose(columns[name], expected.value)
+        np.testing.assert_allclose(columns[f"{name}_se"], expected.error, rtol=1e-6, atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -36,7 +40,7 @@ def test_merged_moments_are_those_of_the_whole(seed: int, sizes: list[int]) -> N
 def test_moments_scale_with_the_activations(seed: int, factor: float, negative: bool) -> None:
     values = np.random.default_rng(seed).gamma(2.0, size=(40, 3))
     by = -factor if negative else factor
-    plain, scaled = (Moments.of(v).columns() for v in (values, by * values))
+    plain, scaled = (Moments.of(v, np.arange(40) % 6).columns() for v in (values, by * values))
     np.testing.assert_allclose(scaled["mean_activation"], by * plain["mean_activation"])
     for name in ("mean_activation_se", "std_activation"):
         np.testing.assert_allclose(scaled[name], factor * plain[name])
@@ -45,14 +49,16 @@ def test_moments_scale_with_the_activations(seed: int, factor: float, negative: 
     np.testing.assert_allclose(scaled["min_activation"], by * plain["max_activation" if negative else "min_activation"])
 
 
-def test_one_token_has_a_mean_but_no_error() -> None:
-    columns = Moments.of(np.array([[1.5, -2.0]])).columns()
-    np.testing.assert_array_equal(columns["mean_activation"], [1.5, -2.0])
+def test_one_sequence_has_a_mean_but_no_error() -> None:
+    columns = Moments.of(np.array([[1.5, -2.0], [2.5, 0.0]]), np.zeros(2, np.int64)).columns()
+    np.testing.assert_array_equal(columns["mean_activation"], [2, -1])
+    np.testing.assert_array_equal(columns["fraction_positive"], [1, 0])
     assert np.isnan(columns["mean_activation_se"]).all()
+    assert np.isnan(columns["fraction_positive_se"]).all()
 
 
 def test_positive_share_counts_only_above_zero() -> None:
-    moments = Moments.of(np.array([[-1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [0.0, -1.0]]))
+    moments = Moments.of(np.array([[-1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [0.0, -1.0]]), np.arange(4))
     np.testing.assert_allclose(moments.columns()["fraction_positive"], [0.5, 0.25])
 
 

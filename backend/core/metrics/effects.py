@@ -7,16 +7,18 @@ direct effect holds its scale at s (Eq. 6), so what only the total shows went th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.metrics.engine import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
 from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.metrics.jackknife import Array, Estimate, GroupSums
 from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.statistics import Array, mean_and_error, ratio_error
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
 
@@ -248,77 +250,81 @@ _SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_fr
 """Shares of the total effect that a direct effect leaves out."""
 
 
+_BEFORE: dict[str, Callable[[Effects], Tensor]] = {
+    "before_loss": lambda e: e.before_loss,
+    "before_entropy": lambda e: e.before_entropy,
+}
+"""What the model did by itself, [tokens]."""
+
+
 @dataclass(frozen=True)
 class EffectSums:
-    """Sums over tokens from which all effect metrics follow; they add up over shards. Arrays are float64."""
+    """Sums over tokens, by group of sequences, from which all effect metrics and their errors follow."""
 
-    count: int
-    total: dict[str, Array]
-    """Σq by metric, each [n_neurons]."""
-    squares: dict[str, Array]
-    """Σq² by metric."""
-    products: dict[str, Array]
-    """Σ |Δloss|·|its direct part| by share of `_SHARES`, [n_neurons]: the covariance behind the share's error."""
-    before_loss: float
-    before_entropy: float
+    by_group: GroupSums
+    """Of every mean's summands, [k, n_neurons], and of the loss and the entropy before, [k]."""
 
     @classmethod
-    def of(cls, effects: Effects) -> Self:
-        """The sums of one batch."""
-        summands = {name: summand(effects).double() for name, summand in _MEANS.items()}
+    def of(cls, effects: Effects, groups: int | NDArray[np.int64] = 0) -> Self:
+        """The sums of one batch.
+
+        Args:
+            groups: the group that all tokens' sequences are dealt to, or that of each token, [tokens].
+        """
+        summands = {name: summand(effects) for name, summand in (_MEANS | _BEFORE).items()}
         loss, kl = effects.delta_loss_freq, effects.delta_kl
         if loss is not None and kl is not None:
-            summands |= {name: summand(loss, kl).double() for name, summand in _FREQUENCY_MEANS.items()}
-        known = {share: direct for share, direct in _SHARES.items() if direct in summands}
-        products = {share: summands["total_effect"] * summands[direct] for share, direct in known.items()}
-        return cls(
-            count=len(effects.before_loss),
-            total={name: q.sum(dim=0).cpu().numpy() for name, q in summands.items()},
-            squares={name: q.square().sum(dim=0).cpu().numpy() for name, q in summands.items()},
-            products={share: product.sum(dim=0).cpu().numpy() for share, product in products.items()},
-            before_loss=float(effects.before_loss.double().sum()),
-            before_entropy=float(effects.before_entropy.double().sum()),
-        )
+            summands |= {name: summand(loss, kl) for name, summand in _FREQUENCY_MEANS.items()}
+        if isinstance(groups, int):
+            totals = {name: q.sum(dim=0, keepdim=True, dtype=torch.float64) for name, q in summands.items()}
+            counts = np.array([float(len(effects.before_loss))])
+            return cls(GroupSums(np.array([groups]), counts, {n: q.cpu().numpy() for n, q in totals.items()}))
+        return cls(GroupSums.of({name: q.cpu().numpy() for name, q in summands.items()}, groups))
+
+    @property
+    def count(self) -> int:
+        """Tokens."""
+        return self.by_group.count
+
+    @property
+    def groups(self) -> int:
+        """Groups of sequences behind the errors."""
+        return len(self.by_group.groups)
 
     def plus(self, other: Self) -> Self:
         """The sums of both batches."""
-        return type(self)(
-            count=self.count + other.count,
-            total={name: self.total[name] + other.total[name] for name in self.total},
-            squares={name: self.squares[name] + other.squares[name] for name in self.squares},
-            products={share: self.products[share] + other.products[share] for share in self.products},
-            before_loss=self.before_loss + other.before_loss,
-            before_entropy=self.before_entropy + other.before_entropy,
-        )
+        return type(self)(self.by_group.plus(other.by_group))
+
+    def before(self, name: Literal["loss", "entropy"]) -> Estimate:
+        """The mean of what the model had before anything was ablated."""
+        return self.by_group.mean(f"before_{name}")
 
     def columns(self) -> dict[str, Array]:
         """The effect metrics and their standard errors by name, each [n_neurons]."""
+        known = self.by_group.totals
         columns: dict[str, Array] = {}
-        means = {name: mean_and_error(self.total[name], self.squares[name], self.count) for name in self.total}
-        for name, value in means.items():
-            columns[name], columns[f"{name}_se"] = value.mean, value.error
-        total = means["total_effect"]
-        for share, products in self.products.items():
-            direct = means[_SHARES[share]]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                columns[share] = 1 - direct.mean / total.mean
-            columns[f"{share}_se"] = ratio_error(direct, total, products, self.count)
+        for name in known:
+            if name not in _BEFORE:
+                columns |= _column(name, self.by_group.mean(name))
+        for share, direct in _SHARES.items():
+            if direct in known:
+                columns |= _column(share, self.by_group.estimate(partial(_left_out, direct)))
         return columns
 
-    def to_arrays(self) -> dict[str, Array]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For storing a shard; `from_arrays` reads it back."""
-        arrays = {f"total.{name}": array for name, array in self.total.items()}
-        arrays |= {f"squares.{name}": array for name, array in self.squares.items()}
-        arrays |= {f"products.{share}": array for share, array in self.products.items()}
-        counts = np.array([self.count, self.before_loss, self.before_entropy])
-        return {**arrays, "counts": counts}
+        return self.by_group.to_arrays()
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        count, before_loss, before_entropy = arrays["counts"]
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """What `to_arrays` gave; arrays of other names are left alone."""
+        return cls(GroupSums.from_arrays(arrays))
 
-        def group(prefix: str) -> dict[str, Array]:
-            return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-        total, squares, products = group("total."), group("squares."), group("products.")
-        return cls(int(count), total, squares, products, float(before_loss), float(before_entropy))
+def _left_out(direct: str, means: Mapping[str, Array]) -> Array:
+    """The share of the total effect that a direct effect leaves out."""
+    return 1 - means[direct] / means["total_effect"]
+
+
+def _column(name: str, estimate: Estimate) -> dict[str, Array]:
+    return {name: estimate.value, f"{name}_se": estimate.error}

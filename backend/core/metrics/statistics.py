@@ -1,16 +1,16 @@
-"""Running statistics that merge: shards are summed in any grouping and give the same mean and error.
+"""Running statistics that merge: shards are summed in any grouping and give the same mean and error. All float64.
 
-Everything is float64. Standard errors treat tokens as independent draws, as the paper's error bars do; tokens of one
-sequence are correlated, so a standard error here is a lower bound for a sample of few sequences.
+Power sums are kept over all positions together. Of what has an error, sums are kept by group of sequences besides
+(jackknife.py), since positions of one sequence are not independent.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from backend.core.metrics.jackknife import Array, GroupSums
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class Moments:
     m4: Array
     low: Array
     high: Array
-    positive: Array
+    by_group: GroupSums
+    """Sums of the activation and of whether it is above 0, [k, n_neurons]."""
 
     @classmethod
-    def of(cls, values: Array) -> Self:
-        """The moments of `values` [samples, n_neurons]."""
+    def of(cls, values: Array, groups: NDArray[np.int64]) -> Self:
+        """The moments of `values` [samples, n_neurons], and the group that each sample's sequence is dealt to."""
         values = np.asarray(values, dtype=np.float64)
         mean = values.mean(axis=0)
         centred = values - mean
@@ -41,7 +42,7 @@ class Moments:
             (square * square).sum(axis=0),
             values.min(axis=0),
             values.max(axis=0),
-            (values > 0).sum(axis=0).astype(np.float64),
+            GroupSums.of({"activation": values, "positive": values > 0}, groups),
         )
 
     def merged(self, other: Self) -> Self:
@@ -66,69 +67,41 @@ class Moments:
             m4,
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
-            self.positive + other.positive,
+            self.by_group.plus(other.by_group),
         )
 
     def columns(self) -> dict[str, Array]:
         """The activation metrics of SPEC.md by name, each [n_neurons]."""
         variance = self.m2 / self.count
-        with np.errstate(divide="ignore", invalid="ignore"):  # below two tokens the error is NaN, not 0
-            error = (
-                np.sqrt(self.m2 / (self.count - 1) / self.count) if self.count > 1 else np.full_like(variance, np.nan)
-            )
+        mean, positive = (self.by_group.mean(name) for name in ("activation", "positive"))
+        with np.errstate(divide="ignore", invalid="ignore"):
             skew = (self.m3 / self.count) / variance**1.5
             kurtosis = (self.m4 / self.count) / variance**2
         return {
             "mean_activation": self.mean,
-            "mean_activation_se": error,
+            "mean_activation_se": mean.error,
             "std_activation": np.sqrt(variance),
             "min_activation": self.low,
             "max_activation": self.high,
             "skew_activation": skew,
             "kurtosis_activation": kurtosis,
-            "fraction_positive": self.positive / self.count,
+            "fraction_positive": positive.value,
+            "fraction_positive_se": positive.error,
         }
 
-    def to_arrays(self) -> dict[str, Array]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For storing a shard; `from_arrays` reads it back."""
-        arrays = {name: getattr(self, name) for name in ("mean", "m2", "m3", "m4", "low", "high", "positive")}
-        return {"count": np.array([self.count]), **arrays}
+        arrays = {name: getattr(self, name) for name in _POWER_SUMS}
+        return {"count": np.array([self.count]), **arrays, **self.by_group.to_arrays()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array]) -> Self:
-        rest = {name: array for name, array in arrays.items() if name != "count"}
-        return cls(count=float(arrays["count"][0]), **rest)
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """What `to_arrays` gave."""
+        rest = {name: arrays[name] for name in _POWER_SUMS}
+        return cls(count=float(arrays["count"][0]), **rest, by_group=GroupSums.from_arrays(arrays))
 
 
-@dataclass(frozen=True)
-class MeanAndError:
-    """A mean over tokens and its standard error, each [n_neurons]."""
-
-    mean: Array
-    error: Array
-
-
-def mean_and_error(total: Array, squares: Array, count: float) -> MeanAndError:
-    """From Σq, Σq² and the number of tokens; the error is NaN below two tokens."""
-    if count < 1:
-        nothing = np.full_like(total, np.nan)
-        return MeanAndError(nothing, nothing)
-    mean = total / count
-    if count < 2:
-        return MeanAndError(mean, np.full_like(mean, np.nan))
-    variance = np.maximum(squares - count * mean * mean, 0.0) / (count - 1)
-    return MeanAndError(mean, np.sqrt(variance / count))
-
-
-def ratio_error(top: MeanAndError, bottom: MeanAndError, products: Array, count: float) -> Array:
-    """Standard error of mean(top)/mean(bottom) by the delta method, from Σ(top·bottom) over the same tokens."""
-    if count < 2:
-        return np.full_like(top.mean, np.nan)
-    covariance = (products - count * top.mean * bottom.mean) / (count - 1) / count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = top.mean / bottom.mean
-        variance = top.error**2 + ratio**2 * bottom.error**2 - 2 * ratio * covariance
-        return np.sqrt(np.maximum(variance, 0.0)) / np.abs(bottom.mean)
+_POWER_SUMS = ("mean", "m2", "m3", "m4", "low", "high")
 
 
 def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, float]:
