@@ -184,8 +184,8 @@ def export(
 
     with Atlas.open(_settings(atlas=atlas).atlas, read_only=True) as opened:
         chosen = opened.newest_run() if run is None else run
-        export_run(opened, chosen, format.value, out)
-    typer.echo(f"Run {chosen} written to {out}.")
+        written = export_run(opened, chosen, format.value, out)
+    typer.echo(f"Run {chosen} written to {' and '.join(str(path) for path in written)}.")
 
 
 @app.command()
@@ -282,10 +282,12 @@ def models() -> None:
     from backend.core.sources import PACKAGED_MODELS
     from precompute.corpus import PACKAGED_CORPORA
 
-    for title, packaged in (("Models", PACKAGED_MODELS), ("Corpora", PACKAGED_CORPORA)):
-        typer.echo(f"{title}:")
-        for name, file in packaged.items():
-            typer.echo(f"  {name:<14} {file.megabytes:>4} MB  {file.licence}")
+    typer.echo("Models:")
+    for name, model in PACKAGED_MODELS.items():
+        typer.echo(f"  {name:<14} {model.megabytes:>4} MB  {model.licence}: {model.name}")
+    typer.echo("Corpora:")
+    for name, file in PACKAGED_CORPORA.items():
+        typer.echo(f"  {name:<14} {file.megabytes:>4} MB  {file.licence}")
     typer.echo("Also: a Hugging Face name, a model folder with safetensors, a .gguf file.")
 
 

@@ -1,4 +1,8 @@
-"""One row a neuron, with every metric and its standard error: CSV, Parquet or JSON."""
+"""One row a neuron, with every metric and its standard error: CSV, Parquet or JSON.
+
+What was measured goes with the numbers: into a Parquet file's key-value metadata, into the object that a JSON file is,
+and into a file beside a CSV, which stays free of comments.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -11,6 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from backend.atlas.described import run_summary
+from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.glossary import METRIC_COLUMNS
 
@@ -22,52 +28,75 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 
 
-def run_table(atlas: Atlas, run: int) -> pa.Table:
-    """All neurons of a run; a metric that is not measured, or not finite, is null.
+RUN_KEY = b"calibroscope.run"
+"""Under which a Parquet file's metadata, and a table's, say what was measured: a run as the API has it, JSON."""
 
-    Raises:
-        NotInAtlas: no such run.
-    """
-    record = atlas.run(run)
-    columns = atlas.columns(run, list(METRIC_COLUMNS))
+
+def run_table(atlas: Atlas, record: RunRecord) -> pa.Table:
+    """All neurons of a run; a metric that is not measured, or not finite, is null. What was measured is the table's
+    metadata."""
+    columns = atlas.columns(record.id, list(METRIC_COLUMNS))
     index = columns["index"].astype(np.int64)
     table = {
         "neuron": pa.array([f"{record.layer}.{i}" for i in index], pa.string()),
         "layer": pa.array(np.full(len(index), record.layer), pa.int64()),
         "index": pa.array(index, pa.int64()),
-        "neuron_class": pa.array(atlas.classes(run), pa.string()),
+        "neuron_class": pa.array(atlas.classes(record.id), pa.string()),
         "effect_tokens": pa.array(columns["effect_tokens"].astype(np.int64), pa.int64()),
     }
     for name in METRIC_COLUMNS:
         table[name] = pa.array(columns[name], pa.float64(), mask=~np.isfinite(columns[name]))
-    return pa.table(table)
+    return pa.table(table).replace_schema_metadata({RUN_KEY: about(record)})
+
+
+def about(record: RunRecord) -> bytes:
+    """What was measured, as JSON: the run with its card, as `GET /api/v1/runs/{run}` has it."""
+    return run_summary(record).model_dump_json(indent=2).encode()
 
 
 def write_table(table: pa.Table, format: Format, sink: BinaryIO) -> None:
-    """A table into an open binary file."""
+    """A run's table into an open binary file."""
     writers: dict[Format, Callable[[], object]] = {
         "csv": lambda: pacsv.write_csv(table, sink),
         "parquet": lambda: pq.write_table(table, sink),
-        "json": lambda: sink.write(orjson.dumps(table.to_pylist(), option=orjson.OPT_INDENT_2)),
+        "json": lambda: sink.write(_as_json(table)),
     }
     writers[format]()
 
 
-def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> None:
-    """A run into a file, which appears only when it is whole.
+def _as_json(table: pa.Table) -> bytes:
+    run = orjson.Fragment(table.schema.metadata[RUN_KEY])
+    return orjson.dumps({"run": run, "neurons": table.to_pylist()}, option=orjson.OPT_INDENT_2)
+
+
+def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> list[Path]:
+    """A run into a file, which appears only when it is whole; the files written, of a CSV also the one that says what
+    was measured.
 
     Raises:
         NotInAtlas: no such run, or none at all.
     """
     if run is None:
         raise NotInAtlas("The atlas has no run to export yet.")
-    table = run_table(atlas, run)
+    table = run_table(atlas, atlas.run(run))
+    contents: dict[Path, Callable[[BinaryIO], object]] = {path: lambda sink: write_table(table, format, sink)}
+    if format == "csv":
+        contents[path.with_name(f"{path.name}.json")] = lambda sink: sink.write(table.schema.metadata[RUN_KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not mkstemp, whose files nobody else can read
+    parts = {_part_of(whole): whole for whole in contents}
     try:
-        with part.open("xb") as sink:
-            write_table(table, format, sink)
-        part.replace(path)
+        for part, whole in parts.items():
+            with part.open("xb") as sink:
+                contents[whole](sink)
+        for part, whole in parts.items():
+            part.replace(whole)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for part in parts:
+            part.unlink(missing_ok=True)
         raise
+    return list(contents)
+
+
+def _part_of(path: Path) -> Path:
+    """A name beside a file for what is not whole yet; not mkstemp's, whose files nobody else can read."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

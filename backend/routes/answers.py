@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import schemas
+from backend.atlas.described import model_name, run_summary
 from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
 from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.classes import explain
-from backend.core.metrics.series import EXACT
 from backend.core.neurons import NeuronId
 from backend.glossary import FORMULAS, METRIC_COLUMNS, METRICS, TERMS
 
@@ -21,15 +21,15 @@ _BACKGROUND_VALUES = 4_000
 
 
 def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
-    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source")}
-    runs = atlas.runs(record.slug)
-    return schemas.ModelSummary(id=record.slug, n_runs=len(runs), latest_run=atlas.newest_run(record.slug), **described)
+    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
+    runs, latest = atlas.runs(record.slug), atlas.newest_run(record.slug)
+    return schemas.ModelSummary(
+        id=record.slug, name=model_name(record), n_runs=len(runs), latest_run=latest, **described
+    )  # fmt: skip
 
 
 def run(record: RunRecord) -> schemas.RunSummary:
-    described = {name: value for name, value in vars(record).items() if name != "revision"}
-    mode, tolerance = record.config.get("mode", "exact"), record.config.get("tolerance_nats", EXACT.tolerance)
-    return schemas.RunSummary(**described, mode=mode, tolerance_nats=tolerance)
+    return run_summary(record)
 
 
 def row(record: NeuronRecord) -> schemas.NeuronRow:
@@ -148,7 +148,7 @@ def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spect
 
 def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
     sink = io.BytesIO()
-    write_table(run_table(atlas, record.id), format, sink)
+    write_table(run_table(atlas, record), format, sink)
     return sink.getvalue()
 
 

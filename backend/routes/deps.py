@@ -5,7 +5,7 @@ from hmac import compare_digest
 from threading import Lock
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Header, Path, Request, Response
 
 from backend.atlas.connect import AtlasMissing
 from backend.atlas.records import RunRecord
@@ -117,7 +117,13 @@ TurnDep = Annotated[Place, Depends(_turn, scope="function")]
 ModelSlug = Annotated[str, Path(max_length=200, description="A model's id, from /api/v1/models.")]
 
 
-def _run(atlas: AtlasDep, run: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> RunRecord:
+def about_run(run: int) -> dict[str, str]:
+    """The header that leads from an answer's numbers to what was measured (RFC 8288)."""
+    return {"Link": f'</api/v1/runs/{run}>; rel="describedby"; type="application/json"'}
+
+
+def _run(atlas: AtlasDep, run: Annotated[int, Path(ge=1, le=2**31 - 1)], response: Response) -> RunRecord:
+    response.headers.update(about_run(run))
     return atlas.run(run)
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from backend import schemas
 from backend.atlas.records import Array, RunRecord, ShownContext
@@ -11,7 +11,7 @@ from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron
 from backend.core.neurons import NeuronId
 from backend.routes import answers, neighbours
-from backend.routes.deps import AtlasDep, Reading
+from backend.routes.deps import AtlasDep, Reading, about_run
 
 router = APIRouter(tags=["neuronpedia"], dependencies=[Reading])
 
@@ -27,8 +27,10 @@ def read_feature(
     modelId: Annotated[str, Path(max_length=200, description="A model's id, from /api/v1/models.")],
     layer: Annotated[str, Path(max_length=20, examples=["29"])],
     index: Annotated[str, Path(max_length=20, examples=["830"])],
+    response: Response,
 ) -> schemas.Feature:
-    """A neuron of the model's newest run of that layer, as Neuronpedia's users parse it.
+    """A neuron of the model's newest run of that layer, as Neuronpedia's users parse it. The `Link` header leads to
+    that run, which says what was measured.
 
     Not filled: `lossValues`, which elsewhere is what a feature contributes to the loss and which no run keeps for its
     contexts; and, for runs made before they were kept, `topkCosSim…` and `logits_hist_data…`. These are empty lists.
@@ -44,6 +46,7 @@ def read_feature(
         raise NotInAtlas(
             f"No run of {modelId} has measured layer {neuron.layer}: calibroscope precompute with --layers does."
         )
+    response.headers.update(about_run(run))
     return feature(atlas, atlas.run(run), neuron)
 
 

@@ -8,7 +8,7 @@ from backend import schemas
 from backend.atlas.export import MEDIA_TYPES
 from backend.atlas.query import NeuronQuery
 from backend.routes import answers, context_ablation, neighbours
-from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep
+from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep, about_run
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
 
@@ -106,6 +106,7 @@ def read_spectrum(
     responses={200: {"content": {media: {} for media in MEDIA_TYPES.values()}, "description": "The file"}},
 )
 def export(run: RunDep, atlas: AtlasDep, format: Literal["csv", "parquet", "json"]) -> Response:
-    """One row a neuron, with every metric, as a file."""
-    headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.{format}"'}
+    """One row a neuron, with every metric, as a file. What was measured is in it, but for a CSV, whose `Link` header
+    leads to it."""
+    headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.{format}"'} | about_run(run.id)
     return Response(answers.exported(atlas, run, format), media_type=MEDIA_TYPES[format], headers=headers)

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from backend.atlas import export
+from backend.atlas.described import run_summary
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.glossary import METRIC_COLUMNS
+from backend.schemas import RunSummary
 from tests.conftest import TinyAtlas
 
 
@@ -20,13 +22,35 @@ def test_formats_agree_and_have_the_glossarys_columns(tiny_atlas: TinyAtlas, tmp
             export.export_run(atlas, tiny_atlas.run, format, tmp_path / f"out.{format}")
         expected = atlas.columns(tiny_atlas.run, ["total_effect"])["total_effect"]
     tables = [pq.read_table(tmp_path / "out.parquet"), pacsv.read_csv(tmp_path / "out.csv")]
-    rows = [table.to_pylist() for table in tables] + [json.loads((tmp_path / "out.json").read_text())]
+    rows = [table.to_pylist() for table in tables] + [json.loads((tmp_path / "out.json").read_text())["neurons"]]
     assert rows[0][3]["neuron"] == rows[2][3]["neuron"] == f"{tiny_atlas.layer}.3"
     for table in rows:
         assert len(table) == tiny_atlas.neurons
         assert set(METRIC_COLUMNS) <= set(table[0])
         assert (table[3]["layer"], table[3]["index"]) == (tiny_atlas.layer, 3)
         np.testing.assert_allclose([row["total_effect"] for row in table], expected)
+
+
+def test_every_format_says_what_was_measured(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    """In a Parquet file's metadata, in a JSON file's object, beside a CSV, which has no line but its head and rows."""
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
+        expected = run_summary(atlas.run(tiny_atlas.run))
+        for format in ("parquet", "json"):
+            written = export.export_run(atlas, tiny_atlas.run, format, tmp_path / f"out.{format}")
+            assert written == [tmp_path / f"out.{format}"]
+        written = export.export_run(atlas, tiny_atlas.run, "csv", tmp_path / "out.csv")
+    assert written == [tmp_path / "out.csv", tmp_path / "out.csv.json"]
+    told = [
+        pq.read_schema(tmp_path / "out.parquet").metadata[export.RUN_KEY],
+        json.dumps(json.loads((tmp_path / "out.json").read_text())["run"]),
+        (tmp_path / "out.csv.json").read_text(),
+    ]
+    for one in told:
+        assert RunSummary.model_validate_json(one) == expected
+        assert str(tiny_atlas.path.parent) not in str(one), "no folder of the machine that measured it"
+    assert expected.card is not None
+    assert expected.card.checkpoint.name == "llama"
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + tiny_atlas.neurons
 
 
 def test_a_failure_leaves_no_file(tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
