@@ -10,6 +10,10 @@ from backend.core.metrics.jackknife import MOST_GROUPS
 from backend.core.metrics.series import EXACT
 from precompute.corpus import DEFAULT_CORPUS
 
+RESULTS_FORMAT = 2
+"""To be raised by hand with every release that computes another number, from the packing of text over the traces to the
+classes, or keeps a run's parts otherwise. A run of another format is another run: a finished one stays, and is measured
+again when asked for; what an unfinished one has kept is not read."""
 SHARD_SEQUENCES = 4
 """Sequences whose activations are one shard."""
 SHARD_TOKENS = 256
@@ -69,4 +73,4 @@ class RunConfig:
         shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         own = {name: value for name, value in asdict(self).items() if name != "counts"}  # described by their content
-        return {**own, **shards, "tolerance_nats": tolerance}
+        return {**own, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from backend.atlas.records import ContextRecord
 from backend.atlas.store import Atlas
+from backend.atlas.writer import RunIsFinished, RunTakenOver
 from backend.core.classes import classify
 from backend.core.forward import ablate_each
 from backend.core.metrics import weights
@@ -60,6 +61,7 @@ def run(
     """
     files = find_model(config.model, cache, reporter.say)
     reporter.say(f"Loading {files.name} …")
+    state = files.state()
     model = AnalysisModel.load(files, device)
     layer = model.last_layer if config.layer is None else config.layer
     model.readout_of(layer)  # refuses a layer that is not there before anything is written
@@ -70,19 +72,24 @@ def run(
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, model.uncounted, config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model)
-    told = config.as_dict() | frequencies.described()
+    told = config.as_dict() | frequencies.described() | {"tokenizer_hash": files.tokenizer_hash()}
     described = card.card_of(config, files, model, reading, sample, layer, null_dim(config, model))
+    files.require(state)
     plan = plan_of(config, files, model, layer, sample, described, told)
-    record = atlas.begin_run(plan)
+    record = atlas.begin_run(plan, reporter.say)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
     card.went_on(atlas, record, described)
-    made_from = traces_fingerprint(model, sample, layer, plan.weights_hash, plan.versions)
+    made_from = traces_fingerprint(model, sample, layer, plan.weights_hash, plan.made_by)
     try:
         with beating(atlas, record.id), working_folder(scratch, made_from) as folder:
             traces = Traces(model, sample, folder, layer, made_from)
             Run(record.id, config, atlas, model, layer, sample, traces, frequencies, reporter, memory).carry_out()
+    except RunIsFinished:
+        reporter.say(f"Run {record.id} has been finished by another process meanwhile.")
+    except RunTakenOver:  # it is no longer this process's to mark as failed
+        raise
     except Exception as error:
         atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
         raise

@@ -4,11 +4,13 @@ import platform
 from importlib.metadata import version
 
 from backend.atlas.records import Config, ModelRecord, RunPlan
+from backend.core.devices import device_name
 from backend.core.metrics import weights
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
 from backend.schemas import RunCard
 from precompute.config import RunConfig
+from precompute.kept import fingerprint
 from precompute.sample import Sample
 
 
@@ -44,6 +46,7 @@ def plan_of(
         source=config.model,
     )
     packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     return RunPlan(
         model=measured,
         layer=layer,
@@ -56,6 +59,12 @@ def plan_of(
         null_dim=described.null_space.k,
         tokens_total=len(sample.counted),
         config=told,
-        versions={"python": platform.python_version()} | {name: version(name) for name in packages},
+        versions=versions,
         card=described.model_dump(mode="json"),
+        made_by=fingerprint(
+            format=told["results_format"],
+            versions=versions,
+            device=device_name(model.device),
+            kernel=described.computation.kernel,
+        ),
     )

@@ -19,9 +19,6 @@ from precompute.config import SHARD_SEQUENCES, SHARD_TOKENS
 from precompute.corpus import Tokens, counted_positions, tokens_hash
 from precompute.kept import fingerprint, keep, kept
 
-TRACES_FORMAT = 1
-"""To be raised by hand with every change to what is traced or how it is computed (`Traces._compute`, `TracedShard`,
-`AnalysisModel.trace`): traces that were kept before are then made anew."""
 _ROWS_AT_ONCE = 128
 
 
@@ -96,23 +93,19 @@ class TracedShard:
     """The sum of the predictions at all its positions, [d_vocab], float64."""
 
 
-def traces_fingerprint(
-    model: AnalysisModel, sample: Sample, layer: int, weights_hash: str, versions: dict[str, str]
-) -> str:
+def traces_fingerprint(model: AnalysisModel, sample: Sample, layer: int, weights_hash: str, made_by: str) -> str:
     """Everything that decides what a sample's traces hold, to the last bit.
 
     Args:
-        versions: of the packages that compute them.
+        made_by: a fingerprint of the code, packages and device that compute them.
     """
     return fingerprint(
-        format=TRACES_FORMAT,
         weights=weights_hash,
         layer=layer,
         tokens=tokens_hash(sample.tokens),
         shards=[(shard.start, shard.stop) for shard in sample.shards],
         dtype=str(model.readout.W_U.dtype),
-        device=model.device.type,
-        versions=versions,
+        made_by=made_by,
     )
 
 

@@ -47,11 +47,15 @@ class RunPlan:
     versions: dict[str, str]
     card: dict[str, Any] | None = None
     """What exactly is measured, as the wire has it."""
+    made_by: str = ""
+    """Fingerprint of the code, packages and device that would make its parts now: an unfinished run whose parts were
+    made by others begins anew."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides the result; versions and the card only describe."""
-        decisive = {name: value for name, value in asdict(self).items() if name not in ("versions", "card")}
+        """SHA-256 of everything that decides the result but for rounding: versions, device and card only describe."""
+        describing = ("versions", "card", "made_by")
+        decisive = {name: value for name, value in asdict(self).items() if name not in describing}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

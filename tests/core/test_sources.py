@@ -139,6 +139,34 @@ def test_one_number_makes_another_hash(tiny_files: Callable[[str], ModelFiles], 
     assert ModelFiles(folder, "copy", "folder").weights_hash() != original.weights_hash()
 
 
+def test_the_tokenizer_has_a_hash_of_its_own(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    original = tiny_files("gpt2")
+    copy = ModelFiles(Path(shutil.copytree(original.folder, tmp_path / "copy")), "copy", "folder")
+    assert copy.tokenizer_hash() == original.tokenizer_hash()
+    (copy.folder / "notes.md").write_text("no part of it")
+    (copy.folder / "generation_config.json").write_text("{}")
+    assert copy.tokenizer_hash() == original.tokenizer_hash()
+    file = copy.folder / "tokenizer_config.json"
+    file.write_text(file.read_text().replace("</s>", "<s>"))
+    assert copy.tokenizer_hash() != original.tokenizer_hash(), "another token ends a document"
+    assert copy.weights_hash() == original.weights_hash()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "new.safetensors"])
+def test_files_that_change_while_they_are_read_are_refused(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, name: str
+) -> None:
+    """A training that writes its checkpoints there: half would be of one and half of the next."""
+    copy = ModelFiles(Path(shutil.copytree(tiny_files("gpt2").folder, tmp_path / "copy")), "copy", "folder")
+    before = copy.state()
+    copy.weights_hash()
+    copy.require(before)
+    file = copy.folder / name
+    file.write_bytes(file.read_bytes() if file.exists() else b"")
+    with pytest.raises(SourceError, match="changed while they were read"):
+        copy.require(before)
+
+
 @pytest.fixture
 def wheel(tmp_path: Path) -> tuple[Path, bytes]:
     """A wheel with one file in it, and what the file holds."""

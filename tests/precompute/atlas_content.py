@@ -1,10 +1,11 @@
-"""What an atlas holds, for comparing two of them: every table, bit for bit, except when things happened."""
+"""What an atlas holds, for comparing two of them: every table, bit for bit, except when things happened and in
+which process."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-_WHEN = {"created_at", "heartbeat", "finished_at", "revision"}
+_WHEN = {"created_at", "heartbeat", "finished_at", "revision", "owner"}
 Content = dict[str, list[tuple[object, ...]]]
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from backend.atlas.store import Atlas
+from backend.atlas.writer import RunTakenOver
 from backend.core.model import AnalysisModel
 from backend.core.sources import ModelFiles
-from precompute import pipeline
+from precompute import pipeline, planning
 from precompute.config import RunConfig
 from precompute.progress import Silent
+from precompute.sample import TracedShard, Traces
 from tests.precompute.atlas_content import Content, assert_the_same, content
 from tests.reference.tiny_models import build
 
@@ -150,3 +152,64 @@ def test_an_atlas_that_was_deleted_is_made_anew(bench: Bench, tmp_path: Path) ->
         file.unlink()
     bench.run(bench.others["corpus"], tmp_path / "a.db", tmp_path)
     assert_the_same(content(tmp_path / "a.db"), bench.clean("corpus"))
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_two_at_the_same_run_of_one_atlas_do_no_harm(bench: Bench, tmp_path: Path, stage: str) -> None:
+    """The second takes it up and finishes it; the first sees that at its next write."""
+    reporter = At(stage, lambda: bench.run(bench.base, tmp_path / "a.db", tmp_path))
+    bench.run(bench.base, tmp_path / "a.db", tmp_path, reporter)
+    assert_the_same(content(tmp_path / "a.db"), bench.clean("base"), f"taken up at {stage}")
+
+
+def test_a_run_that_another_process_took_up_stops_with_a_sentence(bench: Bench, tmp_path: Path) -> None:
+    """And leaves it as that one left it: neither failed, nor with the first one's older sums published over it."""
+
+    def begin_again_and_die() -> None:
+        with pytest.raises(Killed):
+            bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 1", kill))
+
+    with pytest.raises(RunTakenOver, match="another process"):
+        bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 2", begin_again_and_die))
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        assert atlas.run(1).status == "running"
+    bench.run(bench.base, tmp_path / "a.db", tmp_path)
+    assert_the_same(content(tmp_path / "a.db"), bench.clean("base"))
+
+
+@pytest.mark.parametrize("change", ["cut", "bit", "swapped", "empty"])
+def test_a_damaged_working_file_is_made_anew(bench: Bench, tmp_path: Path, change: str) -> None:
+    with pytest.raises(Killed):
+        bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 2", kill))
+    first, second, *_ = sorted((tmp_path / "work").rglob("trace-*.safetensors"))
+    whole = first.read_bytes()
+    bit = whole[:-9] + bytes([whole[-9] ^ 2]) + whole[-8:]
+    first.write_bytes({"cut": whole[:-64], "bit": bit, "swapped": second.read_bytes(), "empty": b""}[change])
+    bench.run(bench.base, tmp_path / "a.db", tmp_path)
+    assert_the_same(content(tmp_path / "a.db"), bench.clean("base"), change)
+
+
+@pytest.mark.parametrize("format", ["results", "versions"])
+def test_what_older_code_left_is_not_gone_on_with(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """Its runs here keep other numbers: all of them would show in the end if they were read."""
+    plain = Traces._compute
+
+    def otherwise(self: Traces, sequences: slice) -> TracedShard:
+        shard = plain(self, sequences)
+        return replace(shard, activations=shard.activations + 1, loss=shard.loss + 1)
+
+    with monkeypatch.context() as older:
+        older.setattr(Traces, "_compute", otherwise)
+        if format == "versions":
+            older.setattr(planning, "version", lambda name: "0.1")
+        else:
+            older.setattr("precompute.config.RESULTS_FORMAT", 0)
+        with pytest.raises(Killed):
+            bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 2", kill))
+    bench.run(bench.base, tmp_path / "b.db", tmp_path)
+    assert_the_same(content(tmp_path / "b.db"), bench.clean("base"), format)
+    if format == "versions":
+        bench.run(bench.base, tmp_path / "a.db", tmp_path)
+        assert_the_same(content(tmp_path / "a.db"), bench.clean("base"), format)
