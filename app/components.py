@@ -231,11 +231,16 @@ def scrolled(table: html.Table, label: str) -> html.Div:
     return html.Div(table, className="scrolled", tabIndex=0, role="region", **{"aria-label": label})
 
 
-def graph(figure: Any, **options: Any) -> dcc.Graph:
-    """A figure in the house configuration; as tall as its layout says, else as its class does."""
+def graph(figure: Any, *, buttons: Sequence[Sequence[str]] | None = None, **options: Any) -> dcc.Graph:
+    """A figure in the house configuration; as tall as its layout says, else as its class does.
+
+    Args:
+        buttons: of its toolbar, by group, in place of the usual ones.
+    """
     if figure.layout.height is not None:
         options.setdefault("style", {"height": figure.layout.height})
-    return dcc.Graph(figure=figure, config=GRAPH_CONFIG, **options)
+    config = GRAPH_CONFIG if buttons is None else {**GRAPH_CONFIG, "modeBarButtons": buttons}
+    return dcc.Graph(figure=figure, config=config, **options)
 
 
 def empty(title: str, sentence: str, command: str | None = None) -> html.Div:

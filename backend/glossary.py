@@ -7,6 +7,7 @@ Pure data, imported by every layer, so that a name is written and defined in one
 from dataclasses import dataclass
 from typing import Literal
 
+PAPER = "https://arxiv.org/abs/2406.16254"
 Stage = Literal["weights", "activations", "effects", "induction"]
 
 

@@ -111,6 +111,27 @@ def test_nothing_untrusted_is_unpickled_or_executed(path: Path) -> None:
     assert "dangerously_allow_html" not in path.read_text()
 
 
+def _drawing_calls(path: Path) -> Iterator[tuple[str, str]]:
+    """What draws a figure in a browser, with the configuration that it is given."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and re.search(r"(\bGraph|\bto_html|\bwrite_html)$", ast.unparse(node.func)):
+            given = {one.arg: ast.unparse(one.value) for one in node.keywords}
+            yield ast.unparse(node.func), given.get("config", "")
+
+
+def test_every_figure_is_drawn_in_the_house_configuration() -> None:
+    """Plotly's own uploads a figure at a click, links to its maker, and may do more in its next version."""
+    drawn = {path.relative_to(ROOT).as_posix(): list(_drawing_calls(path)) for path in FILES}
+    wrong = [
+        (place, call, config)
+        for place, calls in drawn.items()
+        for call, config in calls
+        if not (config == "GRAPH_CONFIG" or (place, call, config) == ("app/components.py", "dcc.Graph", "config"))
+    ]
+    assert not wrong, "draw it with app.components.graph, or give it app.figures.theme.GRAPH_CONFIG"
+    assert sum(map(len, drawn.values())) >= 3
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 420, "one room per thing"

@@ -23,12 +23,17 @@ SERIES_COLOURS = ("#aa4499", "#2f9585", "#cc6677", "#6e6bd0", "#8f8a2b", "#3f9bc
 MAGNITUDE_SCALE = "Cividis"
 CHANGE_SCALE = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f7f7f7"], [0.75, "#fdb863"], [1.0, "#b35806"]]
 
+MOVING_BUTTONS = ["zoomIn2d", "zoomOut2d", "resetScale2d"]
 GRAPH_CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "responsive": True,
-    "modeBarButtonsToRemove": ["autoScale2d"],
+    # Those that are wanted are named: left to itself, Plotly adds one that uploads the figure, and later ones may too.
+    "modeBarButtons": [["toImage"], ["zoom2d", "pan2d"], MOVING_BUTTONS],
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
     "toImageButtonOptions": {"format": "svg", "filename": "calibroscope"},
 }
+"""Of every figure, on the pages and in reports: nothing in it leads or sends anything to another machine."""
 
 
 _TEMPLATE = go.layout.Template(layout={"colorway": list(CLASS_COLOURS.values()), "hovermode": "closest"})

@@ -7,11 +7,11 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from app.components import empty
+from app.components import empty, graph
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS, Preset, preset_of
 from app.figures.scatter import View
-from app.figures.theme import CLASS_COLOURS, GRAPH_CONFIG, blank
+from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
 from app.format import number
 from app.pages.atlas_state import Asked, logs
 from app.pages.atlas_table import CLEAR, PICKED_BAR
@@ -97,7 +97,6 @@ def figure_tools(asked: Asked) -> Component:
 
 def figure_area(asked: Asked) -> list[Component]:
     """The figure with all that belongs to it."""
-    config = {**GRAPH_CONFIG, "modeBarButtons": [["zoomIn2d", "zoomOut2d", "resetScale2d"]]}
     return [
         html.P(id=SENTENCES, className="sentences"),
         figure_tools(asked),
@@ -109,7 +108,7 @@ def figure_area(asked: Asked) -> list[Component]:
             id=PICKED_BAR, className="picked-bar", hidden=True, role="status",
         ),
         html.Div(id=NOTE),
-        dcc.Graph(id=GRAPH, figure=blank(), config=config, className="big-figure"),
+        graph(blank(), buttons=[MOVING_BUTTONS], id=GRAPH, className="big-figure"),
         dmc.Modal(
             [
                 html.P("Run it where calibroscope is installed, while the service is up.", className="quiet"),

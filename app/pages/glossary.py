@@ -1,11 +1,11 @@
 """`/glossary`: every word and metric of the instrument, with its formula."""
 
-from dash import Dash, dcc, html, register_page
+from dash import Dash, html, register_page
 from dash.development.base_component import Component
 
 from app.components import panel
 from backend.client import AsyncClient
-from backend.glossary import FORMULAS, METRICS, TERMS, Metric, Stage
+from backend.glossary import FORMULAS, METRICS, PAPER, TERMS, Metric, Stage
 
 _STAGES: dict[Stage, str] = {
     "weights": "Weights",
@@ -27,7 +27,7 @@ def layout(**_: str) -> Component:
         panel(title, html.Dl([part for m in METRICS if m.stage == stage for part in _entry(m)]))
         for stage, title in _STAGES.items()
     ]
-    paper = dcc.Link("arXiv 2406.16254", href="https://arxiv.org/abs/2406.16254", target="_blank")
+    paper = html.A("arXiv 2406.16254", href=PAPER, target="_blank", rel="noopener noreferrer")
     source = html.P(
         [
             "Equations, sections and figures are those of “Confidence Regulation Neurons in Language Models”, ",

@@ -8,8 +8,8 @@ from app.format import number
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import JobKind
 from app.reproduce.write import PLOTLY, Checked, Report, Written
+from backend.glossary import PAPER
 
-PAPER = "https://arxiv.org/abs/2406.16254"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; max-width: 1080px; margin: 24px auto; padding: 0 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; } th, td { text-align: left; vertical-align: top;
@@ -88,8 +88,8 @@ def html_page(report: Report) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}</style><script src="{PLOTLY}"></script></head>
 <body><h1>{escape(title)}</h1>
-<p>The figures of <a href="{PAPER}">Confidence Regulation Neurons in Language Models</a>, redrawn from one run of
-Calibroscope, and its claims beside what was measured. {escape(_tally(report))}</p>
+<p>The figures of <a href="{PAPER}" rel="noopener noreferrer">Confidence Regulation Neurons in Language
+Models</a>, redrawn from one run of Calibroscope, and its claims beside what was measured. {escape(_tally(report))}</p>
 <ul>{listed}</ul>{stills}
 {parts}
 <p class="quiet">{escape(_made(report))}</p></body></html>
