@@ -60,6 +60,7 @@ def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) ->
         top_heads=body.top_heads,
         heads=tuple(dict.fromkeys(HeadId.parse(name) for name in body.heads)),
         seed=body.seed,
+        knocked_out_at=body.knocked_out_at,
     )
     if run is None or body.source not in ("natural", "text"):
         return found

@@ -49,12 +49,12 @@ def head_scores(model: AnalysisModel, part: Repeats) -> HeadScores:
 
 
 def bos_hooks(heads: Iterable[HeadId]) -> Hooks:
-    """Heads attend to the first token alone."""
+    """Heads attend to the first token alone, at every position."""
 
     def replace(z: Tensor, head: HeadId) -> Tensor:
         return z[:, :1, head.index]
 
-    return _hooks(heads, replace)
+    return head_hooks(heads, replace)
 
 
 def output_hooks(heads: Iterable[HeadId], outputs: Mapping[HeadId, Tensor]) -> Hooks:
@@ -63,10 +63,11 @@ def output_hooks(heads: Iterable[HeadId], outputs: Mapping[HeadId, Tensor]) -> H
     def replace(z: Tensor, head: HeadId) -> Tensor:
         return outputs[head].to(z)
 
-    return _hooks(heads, replace)
+    return head_hooks(heads, replace)
 
 
-def _hooks(heads: Iterable[HeadId], value: Callable[[Tensor, HeadId], Tensor]) -> Hooks:
+def head_hooks(heads: Iterable[HeadId], value: Callable[[Tensor, HeadId], Tensor]) -> Hooks:
+    """Hooks that replace each head's z by `value(z of all heads, head)`, at every position that is run."""
     by_layer: dict[int, list[HeadId]] = defaultdict(list)
     for head in heads:
         by_layer[head.layer].append(head)

@@ -30,6 +30,8 @@ TOKENS_AT_ONCE = 512
 """Tokens through the model in one step: others wait that long."""
 _CLIPPED_AT_ONCE = 256
 _SAMPLES, _POINTS = 3, 1_000
+_KEYS_BYTES = 1 << 30
+"""Keys and values kept at once, where heads are changed at one position alone."""
 _SCORED_SEQUENCES, _SCORED_SPAN = 10, 50
 
 
@@ -163,6 +165,7 @@ class Plan:
     references: Tensor | None = None
     """What clipping brings every neuron of the layer down to, [d_mlp]; None for its mean over first occurrences."""
     reference: str = "its mean over the first occurrences"
+    knocked_out_at: knockouts.Where = "every"
 
     def clipped_to(self, means: NDArray[np.float64], reference: str) -> "Plan":
         """The same with other references, and what to call them."""
@@ -194,12 +197,15 @@ class Experiment:
         """Work, a little between two values."""
         parts = self._plan.parts
         changing = knockouts.planned(self._plan.top_heads if not self._plan.heads else len(self._plan.heads), parts)
+        own = self._knockouts()
+        mean_outputs = "mean_output" in parts
         needs_heads = bool(parts & {"heads", "bos", "mean_output", "attribution"})
         measures = bool(parts & {"curves", "clip", "change"})
         clipped = -(-int(_second(self._repeats).sum()) // _CLIPPED_AT_ONCE) if "clip" in parts and self._indices else 0
         scored = self._scored() if needs_heads else []
-        passes = measures + 2 * ("attribution" in parts) + changing
-        self._of = passes * len(self._batches) + clipped + len(scored)
+        passes = measures + 2 * ("attribution" in parts)
+        changed = own.steps_of(changing, mean_outputs=mean_outputs) if changing else 0
+        self._of = passes * len(self._batches) + clipped + len(scored) + changed
         if measures:
             yield from self._measured()
         if not needs_heads:
@@ -209,10 +215,16 @@ class Experiment:
             yield from self._attribution(heads)
         if parts & {"bos", "mean_output"}:
             jobs = knockouts.jobs(heads.chosen, heads.baselines, parts)
-            own = knockouts.Knockouts(self._model, self._batches, self._indices)
-            self._of += (own.passes(jobs) - changing) * len(self._batches)
+            self._of += own.steps_of(len(jobs), mean_outputs=mean_outputs) - changed
             for told in own.steps(jobs):
                 yield self._step(told) if isinstance(told, str) else told
+
+    def _knockouts(self) -> knockouts.Knockouts:
+        """Where heads are changed at one position alone, each costs one token's pass: the more sequences go together,
+        the less a pass costs each of them."""
+        alone = self._plan.knocked_out_at == "measured"
+        batches = list(self._repeats.parts(_tokens_in_memory(self._model))) if alone else self._batches
+        return knockouts.Knockouts(self._model, batches, self._indices, self._plan.knocked_out_at)
 
     def _step(self, doing: str) -> Progress:
         self._done += 1
@@ -314,6 +326,11 @@ class Experiment:
         count = int(self._repeats.valid.sum())
         for reads, (own, other) in sums.items():
             yield Attribution(reads, components(self._model), own / count, other / count, heads.prefix_matching)
+
+
+def _tokens_in_memory(model: AnalysisModel) -> int:
+    """Tokens whose keys and values, at most as wide as the residual stream, fit into the memory that is set aside."""
+    return max(TOKENS_AT_ONCE, _KEYS_BYTES // (2 * 4 * model.n_layers * model.d_model))
 
 
 @dataclass

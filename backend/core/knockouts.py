@@ -1,12 +1,14 @@
 """Attention heads changed, and what last-layer neurons and predictions do then (Figures 5c, 12, 13)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from backend.core.alone import Unchanged, changed_alone, unchanged
 from backend.core.attention import bos_hooks, continued, output_hooks, output_sums, prefixes
 from backend.core.metrics.induction import Mean, knocked_out
 from backend.core.model import AnalysisModel
@@ -16,6 +18,11 @@ from backend.core.repeats import Repeats
 
 How = Literal["bos", "mean_output"]
 Role = Literal["induction", "baseline"]
+Where = Literal["every", "measured"]
+"""`every`: heads are changed at every position, so that later positions look back on changed ones. `measured`: at the
+position that is read alone, as in the paper's authors' code."""
+_POSITIONS_AT_ONCE = 16
+"""Positions between two words on progress, where heads are changed at one alone."""
 _PREFIX_BYTES = 1 << 30
 """Residual streams kept, so that the model before the first changed head runs once."""
 
@@ -39,6 +46,7 @@ class Knockout:
     """What the model does then, by position: [2·span] each."""
 
     job: Job
+    where: Where
     loss: Mean
     entropy: Mean
     activations: Mean
@@ -57,9 +65,9 @@ def jobs(chosen: Sequence[HeadId], baselines: Sequence[HeadId], parts: AbstractS
 
 
 def planned(heads: int, parts: AbstractSet[str]) -> int:
-    """Passes over the text that so many heads, and as many baselines, will take."""
+    """How many jobs so many heads, and as many baselines, will be."""
     together = len(knocked_out([(0, head) for head in range(heads)]))
-    return 2 * together * ("bos" in parts) + (together + 1) * ("mean_output" in parts)
+    return 2 * together * ("bos" in parts) + together * ("mean_output" in parts)
 
 
 def _together(heads: Sequence[HeadId]) -> list[list[HeadId]]:
@@ -70,29 +78,61 @@ def _together(heads: Sequence[HeadId]) -> list[list[HeadId]]:
 class Knockouts:
     """Runs jobs over batches of repeated text."""
 
-    def __init__(self, model: AnalysisModel, batches: Sequence[Repeats], indices: list[int]) -> None:
-        """indices: last-layer neurons whose activations are told."""
-        self._model, self._batches, self._indices = model, batches, indices
+    def __init__(
+        self, model: AnalysisModel, batches: Sequence[Repeats], indices: list[int], where: Where = "every"
+    ) -> None:
+        """indices: last-layer neurons whose activations are told; where: the positions at which heads are changed."""
+        self._model, self._batches, self._indices, self._where = model, batches, indices, where
         self._kept: dict[int, dict[int, Tensor]] = {}
         self._bytes = 0
 
-    def passes(self, jobs: Sequence[Job]) -> int:
-        """How often `steps` goes through all batches."""
-        return len(jobs) + any(job.how == "mean_output" for job in jobs)
+    def steps_of(self, jobs: int, *, mean_outputs: bool) -> int:
+        """How many words on progress `steps` has for so many jobs."""
+        a_job = sum(1 if self._where == "every" else len(_pieces(part)) for part in self._batches)
+        return jobs * a_job + mean_outputs * len(self._batches)
 
     def steps(self, jobs: Sequence[Job]) -> Iterator[str | Knockout]:
-        """Does one batch at a time: says what it did, and yields each job's result."""
+        """Does a little at a time: says what it did, and yields each job's result."""
         outputs = yield from self._outputs([job for job in jobs if job.how == "mean_output"])
+        readings: dict[int, list[Readings]] = {number: [] for number in range(len(jobs))}
+        if self._where == "measured":
+            yield from self._at_measured(jobs, outputs, readings)
         layers = {job.layer for job in jobs}
-        for job in jobs:
-            readings: list[Readings] = []
-            for number, part in enumerate(self._batches):
-                hooks = bos_hooks(job.heads) if job.how == "bos" else output_hooks(job.heads, outputs)
-                prefix = self._prefixes(number, part, layers)[job.layer]
-                residual, activations = continued(self._model, prefix, job.layer, hooks)
-                readings.append(read_repeats(self._model.readout, part, residual, activations[..., self._indices]))
-                yield f"knocking out {', '.join(map(str, job.heads))}"
-            yield Knockout(job, *Readings.joined(readings).means(self._batches[0].inside))
+        for number, job in enumerate(jobs):
+            if self._where == "every":
+                yield from self._everywhere(job, outputs, layers, readings[number])
+            yield Knockout(job, self._where, *Readings.joined(readings[number]).means(self._batches[0].inside))
+
+    def _everywhere(
+        self, job: Job, outputs: Mapping[HeadId, Tensor], layers: AbstractSet[int], readings: list[Readings]
+    ) -> Iterator[str]:
+        for number, part in enumerate(self._batches):
+            hooks = bos_hooks(job.heads) if job.how == "bos" else output_hooks(job.heads, outputs)
+            prefix = self._prefixes(number, part, layers)[job.layer]
+            residual, activations = continued(self._model, prefix, job.layer, hooks)
+            readings.append(read_repeats(self._model.readout, part, residual, activations[..., self._indices]))
+            yield _doing(job)
+
+    def _at_measured(
+        self, jobs: Sequence[Job], outputs: Mapping[HeadId, Tensor], readings: Mapping[int, list[Readings]]
+    ) -> Iterator[str]:
+        heads = sorted({head for job in jobs for head in job.heads})
+        for part in self._batches:
+            before = unchanged(self._model, part.tokens, heads, self._indices)
+            for number, job in enumerate(jobs):
+                yield from self._one_at_a_time(job, before, part, outputs, readings[number])
+
+    def _one_at_a_time(
+        self, job: Job, before: Unchanged, part: Repeats, outputs: Mapping[HeadId, Tensor], readings: list[Readings]
+    ) -> Iterator[str]:
+        # At the first position a head has nothing else to look at: BOS ablation leaves it as it is.
+        residual, activations = before.residual.clone(), before.activations.clone()
+        written = None if job.how == "bos" else outputs
+        for places in _pieces(part):
+            for place, x, n in changed_alone(self._model, before, places, job.heads, self._indices, written):
+                residual[:, place], activations[:, place] = x, n
+            yield _doing(job)
+        readings.append(read_repeats(self._model.readout, part, residual, activations))
 
     def _outputs(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Each head's z, averaged over the tokens of all second occurrences."""
@@ -114,3 +154,13 @@ class Knockouts:
         if self._bytes + size <= _PREFIX_BYTES:
             self._kept[number], self._bytes = found, self._bytes + size
         return found
+
+
+def _doing(job: Job) -> str:
+    return f"knocking out {', '.join(map(str, job.heads))}"
+
+
+def _pieces(part: Repeats) -> list[list[int]]:
+    """The positions that are read of some sequence, a few at a time."""
+    places = torch.unique(part.places[part.present]).tolist()
+    return [places[start : start + _POSITIONS_AT_ONCE] for start in range(0, len(places), _POSITIONS_AT_ONCE)]

@@ -194,11 +194,15 @@ class AnalysisModel:
         self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
         return after[-1]
 
-    def new_memory(self) -> Any:
-        """Room for the keys and values of a text that grows; `extended` fills it."""
+    def new_memory(self, *, sliding: bool = True) -> Any:
+        """Room for the keys and values of a text that grows; `extended` fills it.
+
+        Args:
+            sliding: whether layers that look back on a window only keep no more than that window.
+        """
         from transformers import DynamicCache
 
-        return DynamicCache(config=self.bridge.original_model.config)
+        return DynamicCache(config=self.bridge.original_model.config) if sliding else DynamicCache()
 
     @torch.no_grad()
     def extended(self, tokens: Tensor, memory: Any, hooks: Hooks) -> Tensor:

@@ -60,6 +60,7 @@ class Told:
             case Knockout():
                 return schemas.InductionKnockout(
                     how=result.job.how,
+                    knocked_out_at=result.where,
                     heads=[str(head) for head in result.job.heads],
                     role=result.job.role,
                     activations=self._by_neuron(result.activations),

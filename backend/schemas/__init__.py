@@ -53,6 +53,7 @@ from backend.schemas.induction import (
     InductionProgress,
     InductionRequest,
     InductionSource,
+    KnockoutPositions,
     InductionStart,
     RepeatedText,
 )
@@ -195,6 +196,7 @@ __all__ = [
     "InductionProgress",
     "InductionRequest",
     "InductionSource",
+    "KnockoutPositions",
     "InductionStart",
     "InterventionKind",
     "InterventionRequest",

@@ -12,6 +12,7 @@ MAX_INDUCTION_NEURONS = 16
 MAX_SPAN = 200
 InductionSource = Literal["random", "synthetic", "natural", "text"]
 InductionPart = Literal["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"]
+KnockoutPositions = Literal["every", "measured"]
 HeadName = Annotated[str, StringConstraints(pattern=r"^L[0-9]{1,4}H[0-9]{1,4}$"), Field(examples=["L5H1"])]
 
 
@@ -37,6 +38,9 @@ class InductionRequest(Wire):
     top_heads: Annotated[int, Field(ge=1, le=6)] = 3
     heads: Annotated[list[HeadName], Field(default_factory=list, max_length=6)]
     """Instead of the heads with the highest prefix-matching scores."""
+    knocked_out_at: KnockoutPositions = "every"
+    """Where heads are changed: `every` position, so that what comes later looks back on changed positions too, or the
+    `measured` position alone, everything before it being as the unchanged model has it (the paper's authors' code)."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     run: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
     """Whose corpus, classes and reference means are used; null for the model's latest run."""
@@ -172,6 +176,8 @@ class InductionKnockout(Wire):
 
     kind: Literal["knockout"] = "knockout"
     how: Literal["bos", "mean_output"]
+    knocked_out_at: KnockoutPositions = "every"
+    """Where the heads are changed, as in the request."""
     heads: list[HeadName]
     role: Literal["induction", "baseline"]
     activations: dict[NeuronName, Curve]

@@ -158,6 +158,65 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
     assert checked >= 6
 
 
+@pytest.mark.parametrize("family", KINDS)
+def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
+    family: str, tiny_model: Models, tiny_files: Files
+) -> None:
+    """A pass for every position over the whole sequence, with the heads changed there and nowhere else."""
+    model, reference, repeats = setting(family, tiny_model, tiny_files)
+    heads = (HeadId(1, 2), HeadId(0, 1))
+    found = only(Knockout, experiment(model, repeats, "bos", "mean_output", heads=heads, knocked_out_at="measured"))
+    inputs = [
+        torch.stack([reference.inputs_of(reference.heads_of(layer), tokens) for tokens in repeats.tokens])
+        for layer in range(LAYERS)
+    ]
+    means = [z[:, 1 + SPAN :].mean(dim=(0, 1)) for z in inputs]
+    chosen = [one for one in found if one.job.role == "induction"]
+    assert [(one.job.how, len(one.job.heads)) for one in chosen] == [
+        (how, count) for how in ("bos", "mean_output") for count in (1, 1, 2)
+    ]
+    for knockout in chosen:
+        losses, activations = [], []
+        for tokens, own in zip(repeats.tokens, zip(*inputs, strict=True), strict=True):
+            rows = []
+            for place in range(1, len(tokens)):
+                edits = []
+                for head in knockout.job.heads:
+                    columns = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
+                    values = own[head.layer][:, columns].clone()
+                    bos = knockout.job.how == "bos"
+                    values[place] = own[head.layer][0, columns] if bos else means[head.layer][columns]
+                    edits.append((reference.heads_of(head.layer), columns, values))
+                outcome = reference.edited(tokens, edits, frozen=False)
+                activation = _edited_activations(reference, tokens, edits)[place, list(NEURONS)]
+                rows.append((outcome.loss[place] if place < len(outcome.loss) else torch.tensor(torch.nan), activation))
+            losses.append(torch.stack([row[0].double() for row in rows]))
+            activations.append(torch.stack([row[1] for row in rows]))
+        close(knockout.loss.mean[:-1], torch.stack(losses).mean(dim=0)[:-1], 1e-4)
+        close(knockout.activations.mean, torch.stack(activations).mean(dim=0), 1e-4)
+
+
+def test_changing_heads_at_one_position_alone_is_not_changing_them_at_every_one(tiny_model: Models) -> None:
+    """What comes after looks back on changed positions in the one case, and on unchanged ones in the other; at the
+    first two positions there is nothing changed to look back on but what is read itself."""
+    model = tiny_model("llama")
+    repeats = random_repeats(model.ordinary, model.bos, SEQUENCES, SPAN, seed=2)
+    everywhere, alone = (
+        only(Knockout, experiment(model, repeats, "bos", heads=(HeadId(0, 1),), knocked_out_at=where))[0]
+        for where in ("every", "measured")
+    )
+    close(alone.activations.mean[:1], everywhere.activations.mean[:1])
+    assert (alone.activations.mean[2:] - everywhere.activations.mean[2:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("where", ["every", "measured"])
+def test_progress_of_knock_outs_ends_where_it_said_it_would(where: Any, tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    repeats = random_repeats(model.ordinary, model.bos, SEQUENCES, SPAN, seed=2)
+    told = only(Progress, experiment(model, repeats, "bos", "mean_output", knocked_out_at=where))
+    assert told[-1].done == told[-1].of == len(told)
+
+
 def _edited_activations(reference: Reference, tokens: Tensor, edits: list[Any]) -> Tensor:
     seen: list[Tensor] = []
     handle = reference.mlp_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
