@@ -14,15 +14,15 @@
 
     // ---- a request, from the controls in the order of _REQUEST (app/pages/induction.py)
     const whole = (value, otherwise) => (Number.isInteger(value) ? value : otherwise);
-    const asked = ([model, run, source, text, sequences, span, neurons, parts, heads, top, seed]) => ({
+    const asked = ([model, run, source, text, sequences, span, neurons, parts, heads, top, seed, at]) => ({
         model, run, source: source || "synthetic", text: text || "", sequences: whole(sequences, 20),
         span: whole(span, 100), neurons: neurons || [], parts: parts || [], heads: heads || [], top: whole(top, 3),
-        seed: whole(seed, 0),
+        seed: whole(seed, 0), at: at || "every",
     });
     const bodyOf = (now) => ({
         source: now.source, text: now.source === "text" ? now.text : null, sequences: now.sequences, span: now.span,
         neurons: now.neurons, parts: now.parts, top_heads: now.top, heads: now.heads, seed: now.seed,
-        run: Number(now.run),
+        knocked_out_at: now.at, run: Number(now.run),
     });
     const refusal = (now, most = Infinity) => {
         if (!now.model || !now.run) return "There is no run to measure with yet.";
@@ -42,6 +42,7 @@
             model: now.model, run: now.run, source: now.source, sequences: now.sequences, span: now.span,
             seed: now.seed, neurons: now.neurons.join(","), parts: now.parts.join(","), top: now.top,
         });
+        if (now.at !== "every") query.set("at", now.at);
         if (now.heads.length) query.set("heads", now.heads.join(","));
         const path = "/induction?" + query.toString().replaceAll("%2C", ",");
         const hash = now.source === "text" && now.text ? "#" + new URLSearchParams({ text: now.text }) : "";

@@ -74,8 +74,8 @@ window.calibroscopeInductionJobs = (() => {
     // Whether the controls still ask for what the job does. Lists in any order; no neurons: those that are offered.
     const alike = (a, b) => JSON.stringify([...a].sort()) === JSON.stringify([...b].sort());
     const sameRequest = (shown, now) => {
-        const { request } = shown;
-        if (!request) return true;
+        if (!shown.request) return true;
+        const request = { knocked_out_at: "every", ...shown.request };  // jobs from before it could be chosen
         const body = page().bodyOf(now);
         if (!shown.neurons && now.neurons.length)
             shown.neurons = request.neurons && request.neurons.length ? request.neurons : now.neurons;

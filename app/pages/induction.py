@@ -39,7 +39,7 @@ MOST_DEFAULTS, MOST_OFFERED = 6, 16
 _REQUEST = (
     (ids.MODEL, "value"), (ids.RUN, "value"), (ids.SOURCE, "value"), (ids.TEXT, "value"), (ids.SEQUENCES, "value"),
     (ids.SPAN, "value"), (ids.NEURONS, "value"), (ids.PARTS, "value"), (ids.HEADS, "value"),
-    (ids.TOP_HEADS, "value"), (ids.SEED, "value"),
+    (ids.TOP_HEADS, "value"), (ids.SEED, "value"), (ids.KNOCKED_OUT_AT, "value"),
 )  # fmt: skip
 """All that makes a request, in the order in which static/induction.js takes it."""
 

@@ -5,7 +5,7 @@ from dash import html
 
 from app.pages import induction_ids as ids
 from app.pages.induction_state import MOST_HEADS, MOST_SEED, Asked
-from app.pages.induction_views import part_choices
+from app.pages.induction_views import KNOCKED_OUT_AT_LABELS, part_choices
 from backend.schemas import MAX_INDUCTION_NEURONS, MAX_INDUCTION_SEQUENCES, MAX_JOB_SEQUENCES, MAX_SPAN
 
 SOURCE_LABELS = {
@@ -85,6 +85,12 @@ def _what_is_measured(asked: Asked) -> list[object]:
             splitChars=[",", " "], placeholder="L5H1", acceptValueOnBlur=True, clearable=True,
             clearButtonProps={"aria-label": "Clear the heads"},
             description="None: those with the highest prefix-matching scores.",
+        ),
+        dmc.Select(
+            id=ids.KNOCKED_OUT_AT, label="Heads are changed", value=asked.knocked_out_at, allowDeselect=False,
+            data=[{"value": value, "label": label} for value, label in KNOCKED_OUT_AT_LABELS.items()],
+            description="The paper's authors change a head only at the position that is read; changed at every one, "
+            "later positions look back on changed ones too. The former takes a few times as long.",
         ),
         html.Div(_whole(ids.TOP_HEADS, "How many of those", asked.top_heads, 1, MOST_HEADS), className="numbers"),
     ]  # fmt: skip

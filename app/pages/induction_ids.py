@@ -5,6 +5,7 @@ MODEL, RUN, SOURCE = "induction-model", "induction-run", "induction-source"
 TEXT, TEXT_BOX = "induction-text", "induction-text-box"
 SEQUENCES, SPAN, NEURONS, PARTS = "induction-sequences", "induction-span", "induction-neurons", "induction-parts"
 TOP_HEADS, HEADS, SEED = "induction-top-heads", "induction-heads", "induction-seed"
+KNOCKED_OUT_AT = "induction-knocked-out-at"
 GO, CANCEL, COPY, SAID = "induction-go", "induction-cancel", "induction-copy", "induction-said"
 PROGRESS, DOING, FAILED = "induction-progress", "induction-doing", "induction-failed"
 DEFAULTS, MESSAGE, INTRODUCTION, TOLD, REST = (

@@ -15,11 +15,13 @@ from backend.schemas import (
     InductionRequest,
     InductionSource,
     Job,
+    KnockoutPositions,
     NeuronName,
 )
 
 PARTS: tuple[InductionPart, ...] = get_args(InductionPart)
 SOURCES: tuple[InductionSource, ...] = get_args(InductionSource)
+KNOCKED_OUT_AT: tuple[KnockoutPositions, ...] = get_args(KnockoutPositions)
 SPANS: dict[InductionSource, int] = {"random": 100, "synthetic": 100, "natural": 6, "text": 4}
 """What repeats is as long as this unless a person says otherwise."""
 MOST_HEADS = 6
@@ -43,6 +45,7 @@ class Asked:
     parts: list[InductionPart] = field(default_factory=lambda: list(_START.parts))
     heads: list[str] = field(default_factory=list)
     top_heads: int = _START.top_heads
+    knocked_out_at: KnockoutPositions = _START.knocked_out_at
     seed: int = 0
     go: bool = False
     """Whether the run starts by itself."""
@@ -53,6 +56,7 @@ class Asked:
 def read(**address: str | None) -> Asked:
     """From an address's parameters; one's own text is not among them, it stays behind the `#`."""
     source = next((one for one in SOURCES if one == address.get("source")), "synthetic")
+    at = next((one for one in KNOCKED_OUT_AT if one == address.get("at")), _START.knocked_out_at)
     parts = [part for part in PARTS if part in (address.get("parts") or "").split(",")]
     return Asked(
         model=address.get("model"),
@@ -64,6 +68,7 @@ def read(**address: str | None) -> Asked:
         parts=parts or list(_START.parts),
         heads=names(address.get("heads"), "head")[:MOST_HEADS],
         top_heads=_whole(address.get("top"), 1, MOST_HEADS, _START.top_heads),
+        knocked_out_at=at,
         seed=_whole(address.get("seed"), 0, MOST_SEED, 0),
         go=address.get("go") == "1",
     )
@@ -80,6 +85,7 @@ def read_job(job: Job) -> Asked:
         model=job.model, run=run, source=request.source, sequences=request.sequences, span=request.span,
         neurons=list(request.neurons), parts=[part for part in PARTS if part in request.parts],
         heads=list(request.heads), top_heads=request.top_heads, seed=request.seed, text=request.text,
+        knocked_out_at=request.knocked_out_at,
     )  # fmt: skip
 
 

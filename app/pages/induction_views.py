@@ -24,6 +24,7 @@ from backend.schemas import (
     InductionKnockout,
     InductionPart,
     InductionStart,
+    KnockoutPositions,
     NeuronColumns,
     RepeatedText,
 )
@@ -36,6 +37,10 @@ PART_LABELS: dict[InductionPart, str] = {
     "bos": "Knock heads out: look at BOS (5c, 12)",
     "mean_output": "Heads write their mean (13)",
     "attribution": "What components write (14)",
+}
+KNOCKED_OUT_AT_LABELS: dict[KnockoutPositions, str] = {
+    "every": "at every position",
+    "measured": "at the measured position alone",
 }
 MOST_SAMPLES = 3
 _PREDICTED = ("loss", "entropy")
@@ -278,7 +283,9 @@ def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | N
         for name in neurons
     ]
     window = head_figures.smoothing(_span(found))
-    note = f"Lines are running means over {window} positions. " if window > 1 else ""
+    where = dict.fromkeys(KNOCKED_OUT_AT_LABELS[one.knocked_out_at] for one in found)
+    note = f"Heads are changed {' and '.join(where)}. "
+    note += f"Lines are running means over {window} positions. " if window > 1 else ""
     note += "In the table: mean activation, loss and entropy over the second occurrence."
     if unchanged is None:
         note += " Run the curves too to see the activations with all heads in place."

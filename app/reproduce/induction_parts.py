@@ -123,15 +123,15 @@ def _named(figure: go.Figure) -> go.Figure:
 
 
 def _knockout_table(neurons: Sequence[str], unchanged: Mapping[str, Curve], out: Sequence[InductionKnockout]) -> Table:
-    columns = ("neuron", "heads", "role", "occurrence", "position", "activation", "activation_se")
+    columns = ("neuron", "heads", "changed_at", "role", "occurrence", "position", "activation", "activation_se")
     rows: list[tuple[Any, ...]] = []
     for name in neurons:
-        lines = [("", "all heads in place", unchanged[name])]
-        lines += [("+".join(one.heads), one.role, one.activations[name]) for one in out]
-        for heads, role, curve in lines:
+        lines = [("", "", "all heads in place", unchanged[name])]
+        lines += [("+".join(one.heads), one.knocked_out_at, one.role, one.activations[name]) for one in out]
+        for heads, changed_at, role, curve in lines:
             span = len(curve.mean) // 2
             for place, (mean, se) in enumerate(zip(curve.mean, curve.se, strict=True)):
-                rows.append((name, heads, role, 1 + place // span, place % span, mean, se))
+                rows.append((name, heads, changed_at, role, 1 + place // span, place % span, mean, se))
     return dict(zip(columns, (list(column) for column in zip(*rows, strict=True)), strict=True))
 
 

@@ -53,8 +53,8 @@ from backend.schemas.induction import (
     InductionProgress,
     InductionRequest,
     InductionSource,
-    KnockoutPositions,
     InductionStart,
+    KnockoutPositions,
     RepeatedText,
 )
 from backend.schemas.jobs import (
@@ -196,7 +196,6 @@ __all__ = [
     "InductionProgress",
     "InductionRequest",
     "InductionSource",
-    "KnockoutPositions",
     "InductionStart",
     "InterventionKind",
     "InterventionRequest",
@@ -204,6 +203,7 @@ __all__ = [
     "JobList",
     "JobRequest",
     "JobStatus",
+    "KnockoutPositions",
     "MetricDefinition",
     "ModelList",
     "ModelSummary",

@@ -31,11 +31,12 @@ def anyio_backend() -> str:
 def test_an_address_sets_the_controls() -> None:
     asked = induction_state.read(
         model="tiny", run="1", source="natural", neurons="29.7,29.7,<b>,29.3", parts="bos,heads,magic",
-        heads="L3H1,29.7", sequences="7", top="2", seed="5", go="1",
+        heads="L3H1,29.7", sequences="7", top="2", seed="5", go="1", at="measured",
     )  # fmt: skip
     assert (asked.source, asked.span, asked.sequences, asked.seed) == ("natural", 6, 7, 5)
     assert (asked.neurons, asked.heads, asked.top_heads) == (["29.7", "29.3"], ["L3H1"], 2)
     assert (asked.parts, asked.go) == (["heads", "bos"], True)
+    assert asked.knocked_out_at == "measured"
     drawn = str(controls(asked))
     assert "'29.7'" in drawn
     assert f"max={schemas.MAX_SPAN}" in drawn
@@ -43,12 +44,18 @@ def test_an_address_sets_the_controls() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [{}, {"source": "magic", "sequences": "many", "span": "", "parts": "none", "top": "x"}, {"go": "yes"}]
+    "address",
+    [
+        {},
+        {"source": "magic", "sequences": "many", "span": "", "parts": "none", "top": "x", "at": "noon"},
+        {"go": "yes"},
+    ],
 )
 def test_what_cannot_be_read_falls_back_to_the_start(address: dict[str, str]) -> None:
     asked, start = induction_state.read(**address), schemas.InductionRequest()
     assert (asked.source, asked.sequences, asked.span) == (start.source, start.sequences, start.span)
     assert (asked.parts, asked.top_heads, asked.go) == (start.parts, start.top_heads, False)
+    assert asked.knocked_out_at == start.knocked_out_at == "every"
 
 
 def test_limits_of_an_address_are_the_services() -> None:

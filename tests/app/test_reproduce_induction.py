@@ -412,7 +412,7 @@ async def test_numbers_beside_a_figure_are_those_drawn(worked: Own) -> None:
     lines = [trace.name for trace in clips.figure.data if trace.name]  # type: ignore[union-attr]
     assert lines == [*found.frequency, f"{RANDOM_NEURONS} random neurons (mean)"]
     unchanged = [row for row in zip(*out.table.values(), strict=True) if row[:2] == (found.entropy[0], "")]  # type: ignore[union-attr]
-    assert [row[5] for row in unchanged] == doubled.curves.activations[found.entropy[0]].mean
+    assert [row[6] for row in unchanged] == doubled.curves.activations[found.entropy[0]].mean
     assert doubled.change is not None
     assert changes.table["change_doubled"] == doubled.change.change  # type: ignore[union-attr]
     assert len(direct.table["neuron"]) == sum(len(one.components) for one in doubled.attributions) * 2  # type: ignore[union-attr]

@@ -107,7 +107,7 @@ def test_other_sources_are_told_apart(source: str, span: str, points: int, visit
 def test_a_link_fills_the_controls_and_runs_only_if_it_says_so(visit: Visit, site: Site) -> None:
     page, asked = visit.page, []
     page.on("request", lambda one: asked.append(one) if one.method == "POST" and "/api/v1/" in one.url else None)
-    open_page(page, site, small(site, seed="7", top="2", heads="L0H1"))
+    open_page(page, site, small(site, seed="7", top="2", heads="L0H1", at="measured"))
     expect(page.get_by_role("textbox", name="Seed")).to_have_value("7")
     page.wait_for_timeout(1000)
     assert asked == [], "opening a link starts nothing"
@@ -117,6 +117,7 @@ def test_a_link_fills_the_controls_and_runs_only_if_it_says_so(visit: Visit, sit
     finished(page)
     body = json.loads(asked[0].post_data or "")
     expected = {"span": 8, "sequences": 3, "seed": 7, "top_heads": 2, "heads": ["L0H1"], "source": "synthetic"}
+    expected |= {"knocked_out_at": "measured"}
     assert {name: body[name] for name in expected} == expected
     page.wait_for_function("!location.search.includes('go=')")
     assert page.url == link, "the same state has the same address"
