@@ -10,12 +10,20 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError, TimeoutError
 
 from backend.core.errors import CalibroscopeError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_SECONDS = 30
+PATIENCE = 30.0
+"""Seconds that another process's lock is waited for: one that works by itself can wait."""
+_BUSY, _LOCKED = 5, 6
+"""SQLite's codes, https://www.sqlite.org/rescode.html; more precise ones have them in their lowest byte."""
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's."""
+_MOST_CONNECTIONS = 32
+_JOURNAL_BYTES = 64 << 20
+"""What the write-ahead log is cut back to once all of it is in the database."""
 _ADVISORY_LOCK = 0x0CA11B705C09E
 """Any number, as long as every Calibroscope asks PostgreSQL for the same one."""
 
@@ -26,6 +34,29 @@ class AtlasMissing(CalibroscopeError):
 
 class AtlasUnusable(CalibroscopeError):
     """What is there is not an atlas, or not one that this version can use."""
+
+
+class AtlasBusy(AtlasUnusable):
+    """Another process holds the atlas, for longer than is waited here."""
+
+    def __init__(self) -> None:
+        self.retry_after = 5
+        super().__init__("Another process holds the atlas and lets nobody else at it. Try again in a few seconds.")
+
+
+def failure(error: SQLAlchemyError, what: str, advice: str = "") -> AtlasUnusable:
+    """What a database's error means to who asked.
+
+    Args:
+        what: does not work, in words; the database's own words follow.
+        advice: what to do where another process's lock is not the reason.
+    """
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    has_waited = isinstance(error, TimeoutError) or getattr(original, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+    if has_waited or code in (_BUSY, _LOCKED):
+        return AtlasBusy()
+    return AtlasUnusable(f"{what}: {original}. {advice}".rstrip())
 
 
 def atlas_url(location: str | Path) -> URL:
@@ -49,20 +80,24 @@ def atlas_url(location: str | Path) -> URL:
     return url
 
 
-def connect(url: URL, *, read_only: bool) -> Engine:
+def connect(url: URL, *, read_only: bool, patience: float = PATIENCE) -> Engine:
     """An engine for the atlas at `url`, brought to the newest schema unless it is read only.
+
+    Args:
+        patience: seconds that another process's lock is waited for, here and whenever the engine is used.
 
     Raises:
         AtlasMissing: it is read only and nothing is there yet.
+        AtlasBusy: another process holds it.
         AtlasUnusable: what is there is not an atlas, or one of another version; or it cannot be reached.
     """
-    engine = _sqlite(url, read_only) if url.get_backend_name() == "sqlite" else _server(url)
+    engine = _sqlite(url, read_only, patience) if url.get_backend_name() == "sqlite" else _server(url, patience)
     try:
         if not _is_current(engine, url, read_only=read_only):
             _migrate(engine, url)
-    except DatabaseError as error:
+    except (DatabaseError, TimeoutError) as error:
         engine.dispose()
-        raise AtlasUnusable(f"The atlas at {_shown(url)} cannot be opened: {error.orig}.") from error
+        raise failure(error, f"The atlas at {_shown(url)} cannot be opened") from error
     except CalibroscopeError:
         engine.dispose()
         raise
@@ -80,7 +115,7 @@ def lock_writers(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
-def _sqlite(url: URL, read_only: bool) -> Engine:
+def _sqlite(url: URL, read_only: bool, patience: float) -> Engine:
     path = Path(str(url.database))
     if read_only:
         if not path.exists():
@@ -92,7 +127,12 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AtlasUnusable(f"The atlas's folder {path.parent} cannot be made: {error.strerror}.") from error
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": patience, "check_same_thread": False},
+        max_overflow=_MOST_CONNECTIONS,
+        pool_timeout=patience,
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
@@ -101,14 +141,18 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         if not read_only:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
         cursor.close()
 
     return engine
 
 
-def _server(url: URL) -> Engine:
+def _server(url: URL, patience: float) -> Engine:
+    waits = {"options": f"-c lock_timeout={round(1000 * patience)}"}
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(
+            url, pool_pre_ping=True, connect_args=waits, max_overflow=_MOST_CONNECTIONS, pool_timeout=patience
+        )
     except ModuleNotFoundError as error:
         raise AtlasUnusable(
             f"An atlas in PostgreSQL needs the package {error.name}: pip install 'calibroscope[postgres]'."

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine, Executable, Select, func, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, TimeoutError
 from sqlalchemy.orm import Session, undefer
 
-from backend.atlas.connect import AtlasUnusable
+from backend.atlas.connect import failure
 from backend.atlas.records import Array, ContextRecord, SampledPositions, ShownContext, TraceRecord
 from backend.atlas.schema import (
     POSITIONS,
@@ -27,6 +27,8 @@ from backend.atlas.schema import (
     UnigramRow,
 )
 from backend.core.errors import CalibroscopeError
+
+_ADVICE = "See that its file is whole and writable and its disk has room, or that its server runs; then try again."
 
 
 class NotInAtlas(CalibroscopeError):
@@ -157,16 +159,14 @@ class Reader:
     def _session(self) -> Iterator[Session]:
         """
         Raises:
+            AtlasBusy: another process holds the atlas.
             AtlasUnusable: the database fails: its file is damaged, its disk full, its server gone.
         """
         try:
             with Session(self._engine) as session:
                 yield session
-        except DatabaseError as error:
-            raise AtlasUnusable(
-                f"The atlas fails: {error.orig}. See that its file is whole and writable and its disk has room, or "
-                "that its server runs; then try again."
-            ) from error
+        except (DatabaseError, TimeoutError) as error:
+            raise failure(error, "The atlas fails", _ADVICE) from error
 
     def _all(self, wanted: Select[Any]) -> list[Any]:
         with self._session() as session:

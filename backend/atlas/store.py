@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.atlas import resuming
-from backend.atlas.connect import atlas_url, connect
+from backend.atlas.connect import PATIENCE, atlas_url, connect
 from backend.atlas.jobs import Jobs
 from backend.atlas.query import NeuronQuery
 from backend.atlas.reader import NotInAtlas
@@ -33,20 +33,23 @@ _RUN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "
 class Atlas(Jobs):
     """An open atlas. Make one with `Atlas.open`; use it as a context manager, or `close` it."""
 
-    def __init__(self, location: str | Path, *, read_only: bool) -> None:
+    def __init__(self, location: str | Path, *, read_only: bool, patience: float) -> None:
         url = atlas_url(location)
-        self._engine = connect(url, read_only=read_only)
+        self._engine = connect(url, read_only=read_only, patience=patience)
         self._owners: dict[int, str] = {}
         """The marks under which runs were begun here."""
 
     @classmethod
-    def open(cls, location: str | Path, *, read_only: bool = False) -> Self:
+    def open(cls, location: str | Path, *, read_only: bool = False, patience: float = PATIENCE) -> Self:
         """Open the atlas at a path or database URL; a writable one is created and brought up to date.
+
+        Args:
+            patience: seconds that another process's lock is waited for, whenever the atlas is asked.
 
         Raises:
             AtlasMissing, AtlasUnusable: with a sentence that says what to do.
         """
-        return cls(location, read_only=read_only)
+        return cls(location, read_only=read_only, patience=patience)
 
     def close(self) -> None:
         self._engine.dispose()

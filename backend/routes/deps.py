@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request, Response
 
-from backend.atlas.connect import AtlasMissing
+from backend.atlas.connect import AtlasBusy, AtlasMissing
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron, CalibroscopeError
@@ -16,6 +16,10 @@ from backend.live.engine import LiveEngine
 from backend.live.line import Place
 from backend.routes.lanes import Lane, watched
 from backend.settings import Settings
+
+_READERS_WAIT = 0.1
+"""Seconds. A reader waits for no writer, in an atlas that Calibroscope has made; somebody else may have locked it."""
+_WRITERS_WAIT = 3.0
 
 
 class NotAllowed(CalibroscopeError):
@@ -27,17 +31,25 @@ class AtlasDoor:
 
     def __init__(self, settings: Settings, *, read_only: bool) -> None:
         self._location, self._read_only, self._lock = settings.atlas, read_only, Lock()
+        self._patience = _READERS_WAIT if read_only else _WRITERS_WAIT
         self._open: Atlas | None = None
 
     def get(self) -> Atlas:
         """
         Raises:
             AtlasMissing, AtlasUnusable: there is nothing to open.
+            AtlasBusy: another process holds it.
         """
-        with self._lock:
-            if self._open is None:
-                self._open = Atlas.open(self._location, read_only=self._read_only)
+        if self._open is not None:
             return self._open
+        if not self._lock.acquire(timeout=_WRITERS_WAIT):  # who holds it opens the atlas, which takes its time
+            raise AtlasBusy
+        try:
+            if self._open is None:
+                self._open = Atlas.open(self._location, read_only=self._read_only, patience=self._patience)
+            return self._open
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         if self._open is not None:

@@ -21,7 +21,7 @@ READING = min(max(2, os.cpu_count() or 2), 8)
 """Readers that are worked on at once."""
 _MOST_READERS = 256
 WRITING = 2
-_MOST_WRITERS = 8
+_MOST_WRITERS = 4
 _MOST_FOLLOWERS = 64
 """Streams of jobs' events at the same time."""
 _SPARE_THREADS = 16

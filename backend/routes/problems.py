@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.atlas.arrays import MalformedArray
-from backend.atlas.connect import AtlasMissing, AtlasUnusable
+from backend.atlas.connect import AtlasBusy, AtlasMissing, AtlasUnusable
 from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
@@ -27,6 +27,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotInAtlas, 404, "Not in the atlas"),
     (TextForgotten, 404, "Text not in memory"),
     (AtlasMissing, 404, "No atlas yet"),
+    (AtlasBusy, 503, "The atlas is in use"),
     (AtlasUnusable, 503, "The atlas cannot be read"),
     (MalformedArray, 503, "The atlas cannot be read"),
     (EngineBusy, 503, "Busy"),
