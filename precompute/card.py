@@ -132,20 +132,14 @@ def _computation(config: RunConfig, model: AnalysisModel, layer: int) -> schemas
 
 
 def went_on(atlas: Atlas, record: RunRecord, now: schemas.RunCard) -> None:
-    """Keep in an unfinished run's card that this device and kernel take part; a run begun before cards gets its own."""
-    if record.card is None:
-        card = now.model_copy(update={"computation": now.computation.model_copy(update={"also_on": [_UNKNOWN]})})
-    else:
-        card = schemas.RunCard.model_validate(record.card)
-        before, words = card.computation, _words(now.computation)
-        if words in (_words(before), *before.also_on):
-            return
-        card.computation = before.model_copy(update={"also_on": [*before.also_on, words]})
+    """Keep in an unfinished run's card that this device and kernel take part."""
+    card = schemas.RunCard.model_validate(record.card)
+    before, words = card.computation, _words(now.computation)
+    if words in (_words(before), *before.also_on):
+        return
+    card.computation = before.model_copy(update={"also_on": [*before.also_on, words]})
     with atlas.writing() as writer:
         writer.update_run(record.id, card=card.model_dump(mode="json"))
-
-
-_UNKNOWN = "an earlier version of Calibroscope, which began the run and kept no card"
 
 
 def _words(computation: schemas.CardComputation) -> str:

