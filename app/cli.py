@@ -12,7 +12,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 from backend.core.errors import BadConfig, CalibroscopeError
-from backend.settings import Settings
+from backend.settings import Settings, unusable
 
 if TYPE_CHECKING:
     from backend.live.engine import LiveEngine
@@ -314,7 +315,10 @@ def _layers(listed: str) -> list[int | None]:
 
 
 def _settings(**given: object) -> Settings:
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise BadConfig(unusable(error)) from None
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -337,6 +341,7 @@ def _serve(
 
     from app.dashboard import create_dashboard, warm_up
     from backend.client import AsyncClient
+    from backend.guards.connections import server_config
     from backend.service import announce, create_service
 
     engine = _engine(settings)
@@ -351,7 +356,8 @@ def _serve(
         timer = threading.Timer(1.5, when_ready, [address])
         timer.daemon = True
         timer.start()
-    uvicorn.run(service, host=settings.host, port=settings.port, log_level="warning")
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(server_config(service, settings.host, settings.port)).run()
     engine.close()
 
 

@@ -7,9 +7,9 @@ import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
-from app import pins, tour
+from app import errors, pins, tour
 from app.pages import atlas, frequency, glossary, induction, jobs, lab, missing, neuron, spectrum
-from backend.client import AsyncClient
+from backend.client import AsyncClient, in_process
 
 _INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -21,6 +21,7 @@ STATIC = Path(__file__).resolve().parent.parent / "static"
 
 def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
     """The dashboard, mounted on the service's application; it sees nothing but what `client` answers."""
+    errors.install(server)
     app = Dash(
         "calibroscope",
         server=server,
@@ -33,12 +34,15 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
         suppress_callback_exceptions=True,
         serve_locally=True,
         use_async=True,
+        on_error=errors.failed,
     )
+    app.backend.websocket_capability = False  # no callback uses one; pages would open one all the same
     for page in (atlas, neuron, lab, induction, jobs, frequency, spectrum, glossary):
         page.register(app, client)
     missing.register(app)
     pins.register(app)
     app.layout = _shell
+    server.state.inline_scripts = app.csp_hashes
     return app
 
 
@@ -47,7 +51,7 @@ async def warm_up(server: FastAPI) -> None:
 
     Dash finishes its set-up when `/` is first asked for; a deep link that came first would get a page without styles.
     """
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=server), base_url="http://127.0.0.1") as client:
+    async with httpx.AsyncClient(transport=in_process(server), base_url="http://127.0.0.1") as client:
         (await client.get("/")).raise_for_status()
 
 
@@ -78,7 +82,7 @@ def _shell() -> dmc.MantineProvider:
     # Shade 8 is the lightest blue on which white text can be read.
     theme = {"primaryColor": "blue", "primaryShade": 8, "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"}
     return dmc.MantineProvider(
-        [header, pins.shell(), html.Main(page_container, id="content", tabIndex=-1)],
+        [header, pins.shell(), errors.shell(), html.Main(page_container, id="content", tabIndex=-1)],
         theme=theme,
         defaultColorScheme="auto",
     )

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
+from backend.guards.service import GuardedService
 from backend.live.engine import LiveEngine
 from backend.routes import (
     about,
@@ -26,14 +27,13 @@ from backend.routes import (
     tokens,
 )
 from backend.routes.deps import AtlasDoor
-from backend.routes.hosts import KnownHosts
-from backend.settings import LOOPBACK, Settings
+from backend.settings import Settings
 
 _REST = "/api/{rest:path}"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
+def create_service(settings: Settings, *, engine: LiveEngine) -> GuardedService:
     """The API over the atlas that the settings name and the live engine. The atlas need not exist yet."""
     reader, writer = AtlasDoor(settings, read_only=True), AtlasDoor(settings, read_only=False)
 
@@ -45,7 +45,8 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
         reader.close()
         writer.close()
 
-    service = FastAPI(
+    service = GuardedService(
+        settings,
         title="Calibroscope",
         version=version("calibroscope"),
         description="How a language model regulates its own confidence: neurons, their effects, and live ablations.",
@@ -59,8 +60,6 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
     service.state.reading, service.state.writing = lanes.reading(), lanes.writing()
     service.state.followers = lanes.Followers()
     service.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4)  # 9 takes seconds for a model's columns
-    if hosts := _hosts(settings):
-        service.add_middleware(KnownHosts, allowed_hosts=hosts)
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
     for room in (about, models, neurons, frequencies, tokens, texts, induction, jobs):
@@ -76,13 +75,6 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> FastAPI:
 def announce(service: FastAPI, notice: str) -> None:
     """Have `GET /health` say something that the atlas cannot."""
     service.state.notice = notice
-
-
-def _hosts(settings: Settings) -> list[str]:
-    """Names that the service answers to. A page elsewhere that resolves its own name to this machine gets nothing."""
-    if settings.is_local:
-        return [*LOOPBACK, "[::1]", "testserver", *settings.allowed_hosts]
-    return settings.allowed_hosts and [*settings.allowed_hosts, settings.host]
 
 
 def _nothing_here(request: Request) -> None:

@@ -1,13 +1,15 @@
 """Every setting: name, default, sentence. From the environment (`CALIBROSCOPE_PORT=9000`) or from flags."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, ByteSize, Field, SecretStr, field_validator
+from pydantic import AliasChoices, ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+_ORIGIN = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -27,6 +29,11 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Host names, with commas between them, that browsers may call the service by, besides this "
         "machine's own; empty allows any name when listening beyond this machine.",
+    )
+    embed_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Origins, as in https://lab.example with commas between them, whose pages may show the service's "
+        "in a frame; empty: none.",
     )
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("calibroscope"),
@@ -57,7 +64,25 @@ class Settings(BaseSettings):
         """An empty variable sets no key: anybody could send an empty one."""
         return None if value == "" else value
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        """A header holds ASCII alone: no client could send another key as it is."""
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("write the key in ASCII letters, digits and signs alone: an HTTP header holds no others")
+        return value
+
+    @field_validator("embed_origins")
+    @classmethod
+    def _origins(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if not _ORIGIN.fullmatch(value):
+                raise ValueError(
+                    f"{value[:60]!r} is not an origin: write a scheme and a host, as in https://lab.example"
+                )
+        return values
+
+    @field_validator("allowed_hosts", "embed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`a.example, b.example`, or a JSON list."""
@@ -71,3 +96,11 @@ class Settings(BaseSettings):
     def is_local(self) -> bool:
         """Whether only this machine can reach the service."""
         return self.host in LOOPBACK
+
+
+def unusable(error: ValidationError) -> str:
+    """What is wrong with the settings, in a sentence that names the variable and never shows a secret."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    variable = name if name.isupper() else f"CALIBROSCOPE_{name.upper()}"
+    return f"{variable} cannot be used: {first['msg'].removeprefix('Value error, ')}."

@@ -13,6 +13,9 @@
         }
         if (banner.textContent !== sentence) banner.textContent = sentence;
     };
+    const told = async (answer) => {
+        try { return (await answer.clone().json()).detail; } catch { return null; }
+    };
     const clear = () => { if (banner) banner.remove(); };
     const ask = window.fetch;
     window.fetch = async (...asked) => {
@@ -24,7 +27,7 @@
                 clear();
                 return answer;
             }
-            say(BROKEN);
+            say(await told(answer) || BROKEN);
             console.error("calibroscope: status " + answer.status + " from " + address);
         } catch (error) {
             // A page that is left takes its questions back: nothing is wrong then.

@@ -18,7 +18,7 @@ RULES: list[tuple[str, str, str]] = [
     (r"backend/", r"(app|precompute)(\.|$)", "arrows run app → backend ← precompute"),
     (r"precompute/", r"app(\.|$)", "arrows run app → backend ← precompute"),
     (r"app/(?!cli\.py)", r"(precompute|torch|sqlalchemy|transformer_lens|transformers)(\.|$)", "the app only draws"),
-    (r"app/(?!cli\.py)", r"backend\.(?!client$|schemas$|glossary$)", "the app sees the client, the wire, the words"),
+    (r"app/(?!cli\.py)", r"backend\.(?!(client|schemas|glossary|incidents)$)", "the app sees the client and the wire"),
     (r"backend/core/", r"(fastapi|dash|plotly|sqlalchemy|typer|starlette)(\.|$)", "the science serves a notebook too"),
     (r"backend/core/", r"backend\.(atlas|live|routes|service|settings|schemas|client)", "the science knows no service"),
     (r"backend/core/metrics/", r"(transformers|transformer_lens|pathlib)(\.|$)", "metrics are tensors to tensors"),

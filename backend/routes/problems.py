@@ -1,15 +1,14 @@
 """Every error as an RFC 9457 problem document: one shape, one place."""
 
-from traceback import format_exception
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend import incidents
 from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasBusy, AtlasMissing, AtlasUnusable
 from backend.atlas.jobs import TooManyJobs
@@ -20,8 +19,6 @@ from backend.live.engine import TextForgotten
 from backend.live.line import EngineBusy, LeftTheLine, LineClosed
 from backend.routes.deps import NotAllowed
 from backend.schemas import BusyProblem, Problem
-
-log = structlog.get_logger(__name__)
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotInAtlas, 404, "Not in the atlas"),
@@ -43,7 +40,6 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 _LONGEST_FIELD = 200
 
-_UNEXPECTED = "The service met an error that it did not expect; its log has the details. The request can be repeated."
 _MEDIA_TYPE = "application/problem+json"
 
 
@@ -121,9 +117,12 @@ def of(error: Exception, path: str) -> Problem:
     """An error as a problem, also where it meets an answer that has begun; an unexpected one goes to the log."""
     known = next(((status, title) for kind, status, title in _STATUS if isinstance(error, kind)), None)
     if known is None:
-        # As plain text: structlog's own rendering shows every frame's variables, hundreds of lines with people's texts.
-        log.error("unexpected error", path=path, exception="".join(format_exception(error)))
-        return Problem(title="Internal error", status=500, detail=_UNEXPECTED)
+        incident = incidents.record(error, path=path)
+        detail = (
+            f"The service met an error that it did not expect (incident {incident}). Its log has the details under "
+            "that number. The request can be repeated."
+        )
+        return Problem(title="Internal error", status=500, detail=detail)
     if isinstance(error, EngineBusy):
         return BusyProblem(title=known[1], status=known[0], detail=str(error), place=error.place, limit=error.limit)
     return Problem(title=known[1], status=known[0], detail=str(error), field=getattr(error, "field", None))

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 
 from backend.client import Client
+from backend.guards.connections import server_config
 from backend.live.engine import LiveEngine
 from backend.service import create_service
 from backend.settings import Settings
@@ -28,7 +29,7 @@ def address(tiny_atlas: TinyAtlas, engine: LiveEngine) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     service = create_service(Settings(atlas=str(tiny_atlas.path), port=port), engine=engine)
-    server = uvicorn.Server(uvicorn.Config(service, host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(server_config(service, "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

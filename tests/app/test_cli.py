@@ -74,6 +74,22 @@ def test_errors_are_sentences_and_not_tracebacks(arguments: list[str], sentence:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("CALIBROSCOPE_API_KEY", "schlüssel", "ASCII letters"),
+        ("CALIBROSCOPE_PORT", "many", "valid integer"),
+        ("CALIBROSCOPE_EMBED_ORIGINS", "lab.example", "https://lab.example"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, value: str, sentence: str) -> None:
+    done = _calibroscope("serve", **{name: value})
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_port_in_use_says_to_take_another() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -105,27 +121,40 @@ def test_stopping_the_demo_stops_its_analysis(sign: signal.Signals) -> None:
             os.kill(child, 0)
 
 
+OUTSIDE = {"CALIBROSCOPE_ALLOWED_HOSTS": "atlas.example.org"}
+
+
 @pytest.mark.slow
-def test_serve_answers_on_its_port(tiny_atlas: TinyAtlas) -> None:
+@pytest.mark.parametrize(
+    ("listening", "environment", "name"), [([], {}, "127.0.0.1"), (["--host", "0.0.0.0"], OUTSIDE, "atlas.example.org")]
+)
+def test_serve_answers_on_its_port(
+    listening: list[str], environment: dict[str, str], name: str, tiny_atlas: TinyAtlas
+) -> None:
     import httpx
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "app.cli", "serve", "--atlas", str(tiny_atlas.path), "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [*command, *listening], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+    address, host = f"http://127.0.0.1:{port}", {"host": name}
     try:
         assert server.stdout is not None
         assert f":{port}/" in server.stdout.readline()
         for _ in range(60):
             try:
-                page = httpx.get(f"http://127.0.0.1:{port}/m/llama/n/1/3", timeout=5)
+                page = httpx.get(f"{address}/m/llama/n/1/3", headers=host, timeout=5)
                 break
             except httpx.TransportError:
                 time.sleep(0.25)
         assert page.status_code == 200
         assert "calibroscope.css" in page.text, "a deep link that comes first has its styles"
-        assert httpx.get(f"http://127.0.0.1:{port}/api/v1/health", timeout=5).json()["status"] == "ok"
+        assert httpx.get(f"{address}/api/v1/health", headers=host, timeout=5).json()["status"] == "ok"
+        strange = httpx.get(f"{address}/api/v1/health", headers={"host": "evil.example"}, timeout=5)
+        assert strange.status_code == 400
     finally:
         server.terminate()
         server.wait(timeout=20)

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from app.dashboard import create_dashboard, warm_up
 from backend.client import AsyncClient
+from backend.guards.connections import server_config
 from backend.live.engine import LiveEngine
 from backend.service import create_service
 from backend.settings import Settings
@@ -32,6 +33,10 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+_TELL_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) => console.error(
+    "The page's policy forbids " + event.effectiveDirective + " " + event.blockedURI + " " + event.sample));"""
+"""Libraries catch what they are refused, and Chromium does not always write it to the console."""
 
 
 @dataclass
@@ -61,7 +66,7 @@ def serving(atlas: TinyAtlas, cache: Path, **settings: Any) -> Iterator[Site]:
     pages = dict(page_registry)  # Dash keeps one for the whole process: a later site's would be asked for all
     service = create_service(Settings(atlas=str(atlas.path), port=port, **settings), engine=engine)
     create_dashboard(AsyncClient(service=service), service)
-    server = uvicorn.Server(uvicorn.Config(service, host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(server_config(service, "127.0.0.1", port))
 
     def serve() -> None:  # in its own thread: Playwright keeps an event loop in this one
         anyio.run(warm_up, service)
@@ -111,8 +116,10 @@ def open_context(
 
 
 def watch(page: Page, site: Site) -> Visit:
-    """Collect errors in the page's console, failed answers, and requests that leave the machine."""
+    """Collect errors in the page's console, failed answers, what the page's policy forbade it, and requests that leave
+    the machine."""
     visit = Visit(page)
+    page.add_init_script(_TELL_VIOLATIONS)
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
     page.on("console", lambda message: visit.errors.append(message.text) if message.type == "error" else None)
     page.on("response", lambda answer: visit.errors.append(answer.url) if answer.status >= 400 else None)

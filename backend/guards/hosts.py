@@ -5,8 +5,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.routes import problems
 from backend.schemas import Problem
+from backend.settings import LOOPBACK, Settings
 
 _KNOWN = "calibroscope.host_is_known"
+
+
+def names_of(settings: Settings) -> list[str]:
+    """Names that the service answers to; none means any name."""
+    if settings.is_local:
+        return [*LOOPBACK, "[::1]", "testserver", *settings.allowed_hosts]
+    return settings.allowed_hosts and [*settings.allowed_hosts, settings.host]
 
 
 class KnownHosts:
