@@ -64,6 +64,13 @@ Dataset = Annotated[
 Sequences = Annotated[int, typer.Option(min=1, help="Sequences to sample from the corpus.")]
 SeqLen = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
 Seed = Annotated[int, typer.Option(help="Which sequences are drawn, and in which order positions are measured.")]
+Bos = Annotated[
+    str,
+    typer.Option(
+        help="What stands before each sequence: auto (a BOS or nothing, by the lower loss; else as the tokenizer "
+        "does), always (the tokenizer's BOS), never, or a token: its text, or its number."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
@@ -76,6 +83,7 @@ def demo(
     dataset: Dataset = "lee-news",
     sequences: Sequences = DEMO_SEQUENCES,
     seq_len: SeqLen = 256,
+    bos: Bos = "auto",
     device: Device = "auto",
     atlas: AtlasFile = None,
     host: Host = None,
@@ -86,7 +94,7 @@ def demo(
     settings = _settings(atlas=atlas, host=host, port=port, device=device)
     _require_free_port(settings)
     command = [sys.executable, "-m", "app.cli", "precompute", "--model", model, "--dataset", dataset]
-    command += ["--sequences", str(sequences), "--seq-len", str(seq_len), "--device", device]
+    command += ["--sequences", str(sequences), "--seq-len", str(seq_len), f"--bos={bos}", "--device", device]
     command += ["--out", str(settings.atlas)]
     with _beside(command) as analysis:
         _serve(settings, _open_page if browser else None, analysis)
@@ -117,6 +125,7 @@ def precompute(
         str | None, typer.Option(help="An .npy file of token counts by token id, instead of --frequency.")
     ] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")] = None,
+    bos: Bos = "auto",
     induction: Annotated[
         int, typer.Option(min=0, max=2_000, help="Sequences for the induction lab's figures, after all else; 0: none.")
     ] = 20,
@@ -138,7 +147,7 @@ def precompute(
         for layer in _layers(layers):
             config = RunConfig(
                 model, dataset, sequences, seq_len, seed, null_dim, split, field, layer, mode.value,
-                "counts" if counts else "model" if frequency is None else frequency.value, counts,
+                "counts" if counts else "model" if frequency is None else frequency.value, counts, bos,
             )  # fmt: skip
             done = run(config, atlas, settings.cache_dir, scratch, reporter, device, settings.memory)
             reporter.say(f"Run {done} is finished, in {settings.atlas}.")
@@ -201,6 +210,7 @@ def reproduce(
         int,
         typer.Option(min=0, max=2_000, help="Sequences for what the induction figures lack; 0: measure nothing more."),
     ] = 20,
+    bos: Bos = "auto",
     atlas: AtlasFile = None,
     device: Device = "auto",
 ) -> None:
@@ -223,7 +233,7 @@ def reproduce(
     except ValueError as error:
         raise BadConfig(str(error)) from error
     settings = _settings(atlas=atlas, device=device)
-    runs = [_measured(name, settings) for name in model]
+    runs = [_measured(name, settings, bos) for name in model]
     engine = _engine(settings)
     try:
         client = AsyncClient(service=create_service(settings, engine=engine), timeout=600)
@@ -235,7 +245,7 @@ def reproduce(
     typer.echo(f"The report is {page}.")
 
 
-def _measured(name: str, settings: Settings) -> int:
+def _measured(name: str, settings: Settings, bos: str) -> int:
     """The run of a model to reproduce from; measured now if the atlas has none."""
     from backend.atlas.connect import AtlasMissing
     from backend.atlas.store import Atlas
@@ -250,7 +260,7 @@ def _measured(name: str, settings: Settings) -> int:
     found = known()
     if found is None:
         typer.echo(f"The atlas has no finished run of the last layer of {name}: it is measured now.")
-        precompute(model=name, induction=0, out=str(settings.atlas), device=settings.device)
+        precompute(model=name, bos=bos, induction=0, out=str(settings.atlas), device=settings.device)
         found = known()
     if found is None:
         raise CalibroscopeError(f"{name} was measured, but the atlas does not have it under that name.")

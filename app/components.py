@@ -31,7 +31,7 @@ class Strip:
     """More of each token, for its tooltip."""
     marked: int | None = None
     unscaled: int = 0
-    """Tokens at the start that do not stretch the scale: BOS, where activations are often extreme."""
+    """Tokens at the start that do not stretch the scale: at the first, BOS or not, activations are often extreme."""
     log: bool = False
     """Colour by the logarithm of the values, which are positive: ranks."""
     scale_with: Sequence[float | None] = ()

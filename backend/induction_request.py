@@ -9,6 +9,7 @@ from backend.core.errors import BadNeuron
 from backend.core.induction import Plan
 from backend.core.neurons import HeadId, NeuronId
 from backend.core.repeating import Corpus, Wanted
+from backend.run_beginning import of_run
 
 _DEFAULT_NEURONS = 6
 
@@ -35,7 +36,7 @@ def wanted(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) 
         NotInAtlas: no run has stored any.
     """
     corpus = _corpus(atlas, run) if body.source in ("synthetic", "natural") else None
-    return Wanted(body.source, body.sequences, body.span, body.seed, body.text, corpus)
+    return Wanted(body.source, body.sequences, body.span, body.seed, body.text, corpus, of_run(atlas, run))
 
 
 def _corpus(atlas: Atlas, run: RunRecord | None) -> Corpus:

@@ -12,6 +12,7 @@ from torch import Tensor
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
+from backend.core.beginning import Beginning
 from backend.core.checkpoints import Checkpoint
 from backend.core.devices import device_words
 from backend.core.downloads import sha256_of
@@ -22,6 +23,7 @@ from backend.core.metrics.precision import Precision
 from backend.core.model import AnalysisModel
 from backend.core.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
 from backend.core.sources import ModelFiles
+from precompute.beginnings import separator_section
 from precompute.config import RunConfig
 from precompute.corpus import FIRST_COUNTED_POSITION, PACKAGED_CORPORA, Corpus, tokens_hash
 from precompute.sample import Sample
@@ -42,20 +44,30 @@ class Reading:
 
 
 def card_of(
-    config: RunConfig, files: ModelFiles, model: AnalysisModel, reading: Reading, sample: Sample, layer: int, k: int
+    config: RunConfig,
+    files: ModelFiles,
+    model: AnalysisModel,
+    beginning: Beginning,
+    reading: Reading,
+    sample: Sample,
+    layer: int,
+    k: int,
 ) -> schemas.RunCard:
     """What is known when a run begins.
 
     Args:
+        beginning: of every sequence.
         reading: the corpus that the sample was drawn from.
         layer: whose neurons are measured.
         k: dimensions of the null space.
     """
     return schemas.RunCard(
-        warnings=[],
+        warnings=beginning.warnings,
         checkpoint=_checkpoint(config, files, model),
         corpus=_corpus(config, reading, sample),
         tokens=_tokens(sample),
+        bos=schemas.CardSection.model_validate(beginning.as_section()),
+        separator=schemas.CardSection.model_validate(separator_section(model)),
         null_space=schemas.CardNullSpace(k=k, rule=_rule(config, model, k)),
         computation=_computation(config, model, layer),
         self_check=schemas.CardSelfCheck(

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from backend.core.beginning import AUTO
 from backend.core.errors import BadConfig
 from backend.core.metrics import survey
 from backend.core.metrics.engine import Mode
@@ -55,6 +56,9 @@ class RunConfig:
     counts: str | None = None
     """The file of counts."""
 
+    bos: str = AUTO
+    """What stands before each sequence: auto, always, never, or a token (`backend.core.beginning`)."""
+
     def __post_init__(self) -> None:
         if self.sequences < 1:
             raise BadConfig("--sequences must be at least 1.")
@@ -64,6 +68,8 @@ class RunConfig:
             raise BadConfig("--null-dim must be at least 1.")
         if (self.frequency == "counts") != (self.counts is not None):
             raise BadConfig("--frequency counts and --counts FILE belong together.")
+        if not self.bos:
+            raise BadConfig("--bos takes auto, always, never, a token, or a token's number.")
         if self.layer is not None and self.mode == "survey":
             raise BadConfig("--mode survey is for the last layer: neurons of others are measured exactly.")
 
@@ -72,5 +78,6 @@ class RunConfig:
         shards = {"shard_sequences": SHARD_SEQUENCES, "shard_tokens": SHARD_TOKENS, "window": WINDOW}
         shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
-        own = {name: value for name, value in asdict(self).items() if name != "counts"}  # described by their content
+        # What these come to decides the run, not how they were asked for: counts by content, BOS as a token.
+        own = {name: value for name, value in asdict(self).items() if name not in ("counts", "bos")}
         return {**own, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}

@@ -1,7 +1,8 @@
 """Which contexts of the sample show a neuron: the loudest, the typical, the quietest.
 
-The sample is cut into windows of tokens. A window's peak is its highest activation over the positions that are not
-BOS, EOS or padding, where activations are often extreme for every neuron alike.
+The sample is cut into windows of tokens. A window's peak is its highest activation over the positions that are neither
+special (BOS, EOS, padding, what separates documents) nor the first of their sequence: there activations are often
+extreme for every neuron alike, since attention that has nothing to look for rests on the first token, BOS or not.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,13 @@ def windows(tokens: Tokens) -> list[tuple[int, slice]]:
     """(sequence, positions) of every window of [sequences, seq_len]; the last of a sequence may be shorter."""
     count, length = tokens.shape
     return [(s, slice(start, min(start + WINDOW, length))) for s in range(count) for start in range(0, length, WINDOW)]
+
+
+def shown_positions(tokens: Tokens, special: frozenset[int]) -> NDArray[np.bool_]:
+    """Where of [sequences, seq_len] an activation may be a peak."""
+    shown = ~np.isin(tokens, list(special))
+    shown[:, 0] = False
+    return shown
 
 
 def choose(

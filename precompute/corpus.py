@@ -46,10 +46,7 @@ class Tokenizer(Protocol):
     """What packing needs of a model."""
 
     @property
-    def bos(self) -> int | None: ...
-
-    @property
-    def eos(self) -> int | None: ...
+    def separator(self) -> int | None: ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -90,17 +87,21 @@ def open_corpus(name: str, cache: Path, say: Say, *, split: str = "train", field
     return Corpus(name, lambda: _hub(name, split, field))
 
 
-def pack(corpus: Corpus, tokenizer: Tokenizer, sequences: int, seq_len: int, seed: int) -> Tokens:
+def pack(
+    corpus: Corpus, tokenizer: Tokenizer, sequences: int, seq_len: int, seed: int, bos: int | None = None
+) -> Tokens:
     """A seeded sample of packed sequences, [at most `sequences`, seq_len]; fewer where the corpus is shorter.
 
-    Documents follow each other, separated by the end-of-sequence token; each sequence begins with BOS where the
-    tokenizer defines one. The sample is drawn without replacement from the corpus's first sequences (a pool of 20 for
-    each one wanted).
+    Documents follow each other, separated by the token that separates them in training. The sample is drawn without
+    replacement from the corpus's first sequences (a pool of 20 for each one wanted).
+
+    Args:
+        bos: the token that each sequence begins with; None for text alone.
 
     Raises:
         SourceError: the corpus has no text for even one sequence.
     """
-    pool = np.array(list(islice(_packed(corpus, tokenizer, seq_len), sequences * _POOL)), dtype=np.int64)
+    pool = np.array(list(islice(_packed(corpus, tokenizer, seq_len, bos), sequences * _POOL)), dtype=np.int64)
     if len(pool) == 0:
         raise SourceError(
             f"{corpus.name} has too little text for one sequence of {seq_len} tokens. Take a longer text or a smaller "
@@ -110,9 +111,17 @@ def pack(corpus: Corpus, tokenizer: Tokenizer, sequences: int, seq_len: int, see
     return pool[np.sort(chosen)]
 
 
+def opening(corpus: Corpus, tokenizer: Tokenizer, tokens: int, length: int) -> Tokens:
+    """The corpus's first sequences as text alone, [sequences, length], about `tokens` tokens in all; as many as there
+    are where the corpus is shorter, in the extreme none."""
+    wanted = max(1, round(tokens / length))
+    found = list(islice(_packed(corpus, tokenizer, length, None), wanted))
+    return np.array(found, dtype=np.int64).reshape(len(found), length)
+
+
 def counted_positions(tokens: Tokens, uncounted: frozenset[int]) -> NDArray[np.bool_]:
     """Which positions of sequences [n, seq_len] count, same shape: those at or past the fourth token that have a
-    target, where neither token nor target is BOS, EOS or padding."""
+    target, where neither token nor target is one of `uncounted` (BOS, EOS, padding, what separates documents)."""
     special = np.isin(tokens, list(uncounted))
     counted = ~special
     counted[:, :-1] &= ~special[:, 1:]
@@ -131,9 +140,9 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[list[int]]:
     return (tokenizer.encode(document[:_LONGEST_DOCUMENT]) for document in corpus.documents())
 
 
-def _packed(corpus: Corpus, tokenizer: Tokenizer, seq_len: int) -> Iterator[list[int]]:
-    separator = [] if tokenizer.eos is None else [tokenizer.eos]
-    head = [] if tokenizer.bos is None else [tokenizer.bos]
+def _packed(corpus: Corpus, tokenizer: Tokenizer, seq_len: int, bos: int | None) -> Iterator[list[int]]:
+    separator = [] if tokenizer.separator is None else [tokenizer.separator]
+    head = [] if bos is None else [bos]
     body, pending = seq_len - len(head), []
     for ids in encoded(corpus, tokenizer):
         pending += ids + separator

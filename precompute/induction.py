@@ -48,6 +48,7 @@ def carry_out(job: JobRecord, atlas: Atlas, model: AnalysisModel, cache: Path, r
     asked = _with_corpus(wanted(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
     repeats, told = find_repeats(model, asked)
+    bos = asked.bos(model)
     telling = Told(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
         if "clip" in measured.parts:
@@ -58,7 +59,7 @@ def carry_out(job: JobRecord, atlas: Atlas, model: AnalysisModel, cache: Path, r
     for place, group in enumerate(groups):
         if group[0] not in job.parts_done:
             share = _Share(atlas, job.id, place, len(groups))
-            _measure(atlas, job, model, repeats, measured, group, telling, share)
+            _measure(atlas, job, model, repeats, measured, bos, group, telling, share)
         reporter.advance(1)
 
 
@@ -68,6 +69,7 @@ def _measure(
     model: AnalysisModel,
     repeats: Repeats,
     measured: Plan,
+    bos: int | None,
     group: tuple[Part, ...],
     telling: Told,
     say: Say,
@@ -75,7 +77,7 @@ def _measure(
     own = replace(measured, parts=frozenset(group) & measured.parts)
     payloads: list[str] = []
     with refusing_memory_errors(f"Measuring induction on {len(repeats.tokens)} sequences"):
-        for found in Experiment(model, repeats, own).steps():
+        for found in Experiment(model, repeats, own, bos).steps():
             if isinstance(found, Progress):
                 say(found.done / found.of, found.doing)
                 continue
@@ -114,7 +116,7 @@ def _with_corpus(asked: Wanted, run: RunRecord | None, cache: Path, model: Analy
     name, split, field = (str(run.config.get(key) or "") for key in ("dataset", "split", "field"))
     try:
         corpus = open_corpus(name, cache, reporter.say, split=split or "train", field=field or "text")
-        tokens = pack(corpus, model, needed, run.seq_len, run.seed)
+        tokens = pack(corpus, model, needed, run.seq_len, run.seed, asked.bos(model))
     except SourceError as error:
         reporter.say(f"The corpus of run {run.id} is not at hand ({error}); its stored sample is used.")
         return asked

@@ -25,7 +25,7 @@ from backend.core.metrics.frequency import Unigram, alignment
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
-from precompute import card, contexts, unigrams
+from precompute import beginnings, card, contexts, unigrams
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
 from precompute.corpus import open_corpus, pack
 from precompute.directions import DirectTokens
@@ -66,14 +66,16 @@ def run(
     layer = model.last_layer if config.layer is None else config.layer
     model.readout_of(layer)  # refuses a layer that is not there before anything is written
     corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
+    beginning = beginnings.decided(config, corpus, model, reporter.say)
     reading = card.Reading(corpus)
-    tokens = pack(reading.corpus, model, config.sequences, config.seq_len, config.seed)
+    tokens = pack(reading.corpus, model, config.sequences, config.seq_len, config.seed, beginning.token)
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
-    sample = Sample.of(tokens, model.uncounted, config.seed)
+    sample = Sample.of(tokens, beginning.uncounted(model.uncounted), config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model)
-    told = config.as_dict() | frequencies.described() | {"tokenizer_hash": files.tokenizer_hash()}
-    described = card.card_of(config, files, model, reading, sample, layer, null_dim(config, model))
+    told = config.as_dict() | frequencies.described() | beginnings.decisive(beginning, model)
+    told |= {"tokenizer_hash": files.tokenizer_hash()}
+    described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
     files.require(state)
     plan = plan_of(config, files, model, layer, sample, described, told)
     record = atlas.begin_run(plan, reporter.say)
@@ -193,7 +195,7 @@ class Run:
         self.reporter.stage("Contexts", 1, 0, "")
         shards = [self.traces[index] for index in range(len(self.sample.shards))]
         activations = torch.cat([shard.activations for shard in shards]).numpy()
-        shown = ~np.isin(self.sample.tokens, list(self.model.uncounted))
+        shown = contexts.shown_positions(self.sample.tokens, self.sample.uncounted)
         places = contexts.windows(self.sample.tokens)
         edges, counts = _histograms(activations.reshape(-1, activations.shape[-1]))
         with self.atlas.writing() as writer:

@@ -42,11 +42,13 @@ class Sample:
     groups: NDArray[np.int64]
     """The group that each sequence is dealt to, at random by seed, [sequences]."""
     seed: int
+    uncounted: frozenset[int]
+    """Tokens at which, or before which, no effect is measured."""
 
     @classmethod
     def of(cls, tokens: Tokens, uncounted: frozenset[int], seed: int) -> "Sample":
         counted = np.flatnonzero(counted_positions(tokens, uncounted))
-        return cls(tokens, counted, deal(len(tokens), seed), seed)
+        return cls(tokens, counted, deal(len(tokens), seed), seed, uncounted)
 
     @property
     def measured(self) -> list[Measured]:

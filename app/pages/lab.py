@@ -135,14 +135,14 @@ def _register_analysis(app: Dash, client: AsyncClient) -> None:
 def _register_views(app: Dash, client: AsyncClient) -> None:
     @app.callback(
         Output(ids.STRIPS, "style"), Output(ids.INTRODUCTION, "style"), Output(ids.GO_ON, "style"),
-        Output(ids.FREQUENCIES, "children"),
+        Output(ids.NOTES, "children"),
         Input(ids.TRACE, "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def show_panels(held: Held | None) -> Any:
         hidden: dict[str, str] = {"display": "none"}
         if held is None:
             return hidden, {}, hidden, None
-        return {}, hidden, {}, views.frequency_note(TextTrace.model_validate(held["trace"]))
+        return {}, hidden, {}, views.notes(TextTrace.model_validate(held["trace"]))
 
     @app.callback(
         Output(ids.DETAIL, "children", allow_duplicate=True),
@@ -342,7 +342,7 @@ def _results() -> html.Div:
                 panel(
                     "Your text",
                     html.Div(id=ids.CANVAS, className="strips"),
-                    html.P(id=ids.FREQUENCIES, className="quiet"),
+                    html.Div(id=ids.NOTES),
                     note=views.STRIPS_NOTE,
                 ),
                 id=ids.STRIPS, style={"display": "none"},

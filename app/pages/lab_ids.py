@@ -1,7 +1,7 @@
 """The Text lab's component ids: its callbacks live in several files."""
 
 MODEL, TEXT, EXAMPLE, WATCH, ANALYSE = "lab-model", "lab-text", "lab-example", "lab-watch", "lab-analyse"
-MESSAGE, MODELS, INTRODUCTION, FREQUENCIES = "lab-message", "lab-models", "lab-introduction", "lab-frequencies"
+MESSAGE, MODELS, INTRODUCTION, NOTES = "lab-message", "lab-models", "lab-introduction", "lab-notes"
 NEURON, ADD, ROWS, SHAPE, CHOSEN = "lab-neuron", "lab-add", "lab-rows", "lab-shape", "lab-chosen"
 KIND, VALUE, SLIDER, REMOVE = "lab-kind", "lab-value", "lab-slider", "lab-remove"
 """Types of pattern-matching ids; the other key is `neuron`."""

@@ -42,6 +42,25 @@ def refusal(text: str | None, model: str | None) -> str | None:
     return None
 
 
+def notes(trace: TextTrace) -> list[html.P]:
+    """What there is to know of the strips: how the text begins, and where token frequencies come from."""
+    said = [beginning_note(trace), frequency_note(trace)]
+    return [html.P(sentence, className="quiet") for sentence in said if sentence is not None]
+
+
+def beginning_note(trace: TextTrace) -> str | None:
+    """Whether a BOS stands before the text and why; None where that is not told."""
+    found = trace.beginning
+    if found is None:
+        return None
+    if found.token is not None:
+        return f"{visible(found.token)} stands before the text, {found.reason}."
+    return (
+        f"No BOS stands before the text, {found.reason}. The first token, which can attend to nothing else, often has "
+        "extreme activations; it does not stretch the strips' colours."
+    )
+
+
 def frequency_note(trace: TextTrace) -> str:
     """Where the token frequencies behind the strip come from, or why there is none."""
     if trace.frequencies is None:

@@ -65,7 +65,7 @@ class Continuation:
             return None
         chosen = choose(self._logits(), sampling.temperature, noise)
         self._unread = [chosen.token]
-        self.ended = chosen.token == self._model.eos
+        self.ended = chosen.token in self._model.ends
         return chosen
 
     def _logits(self) -> Tensor:

@@ -175,8 +175,9 @@ class Plan:
 class Experiment:
     """One run of the lab."""
 
-    def __init__(self, model: AnalysisModel, repeats: Repeats, plan: Plan) -> None:
-        """
+    def __init__(self, model: AnalysisModel, repeats: Repeats, plan: Plan, bos: int | None = None) -> None:
+        """bos: the token before the random text that heads are scored on; None for none.
+
         Raises:
             BadNeuron: a neuron that is not of the last layer, or a head that the model does not have.
         """
@@ -188,7 +189,7 @@ class Experiment:
                 )
         for head in plan.heads:
             head.within(model.n_layers, model.n_heads)
-        self._model, self._repeats, self._plan = model, repeats, plan
+        self._model, self._repeats, self._plan, self._bos = model, repeats, plan, bos
         self._indices = [neuron.index for neuron in plan.neurons]
         self._batches = list(repeats.parts(TOKENS_AT_ONCE))
         self._done = self._of = 0
@@ -290,7 +291,7 @@ class Experiment:
         """Doubled random tokens, whatever the source: scores on text with a meaning would mix in what it means."""
         model = self._model
         span = min(_SCORED_SPAN, (model.max_tokens - 1) // 2)
-        repeats = random_repeats(model.ordinary, model.bos, _SCORED_SEQUENCES, span, self._plan.seed)
+        repeats = random_repeats(model.ordinary, self._bos, _SCORED_SEQUENCES, span, self._plan.seed)
         return list(repeats.parts(TOKENS_AT_ONCE))
 
     def _heads(self, scored: Sequence[Repeats]) -> "Iterator[Progress | Result]":

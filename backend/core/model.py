@@ -25,6 +25,9 @@ from backend.core.sources import ModelFiles
 
 _CHECK_TOKENS = 24
 _RANDOM_SEED = 20240624
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+"""What separates documents in training: of GPT-2, GPT-NeoX, Phi, Qwen, SmolLM, OLMo, Falcon and others; of LLaMA 3; of
+LLaMA 1 and 2, Mistral, OPT and BLOOM; of Gemma."""
 
 Hooks = list[tuple[str, Any]]
 """Names of hook points, and functions (values, hook) → values or None."""
@@ -89,19 +92,46 @@ class AnalysisModel:
 
     @property
     def bos(self) -> int | None:
-        """The token that begins a sequence, or None where the tokenizer defines none."""
-        return None if self.tokenizer.bos_token_id is None else int(self.tokenizer.bos_token_id)
+        """The token that the tokenizer names for the beginning of a sequence, or None where it names none. Whether one
+        belongs there is another question, which `core.beginning` answers."""
+        return _named(self.tokenizer.bos_token_id, self.d_vocab)
 
     @property
     def eos(self) -> int | None:
-        """The token that ends a document, or None where the tokenizer defines none."""
-        return None if self.tokenizer.eos_token_id is None else int(self.tokenizer.eos_token_id)
+        """The token that the tokenizer names for the end: of a document, or of a turn where the model is a chat's. None
+        where it names none."""
+        return _named(self.tokenizer.eos_token_id, self.d_vocab)
+
+    @cached_property
+    def prepended(self) -> int | None:
+        """The token that the tokenizer puts before a text on its own, or None."""
+        text = "a"
+        plain, whole = self.encode(text), list(self.tokenizer(text, verbose=False).input_ids)
+        before = [place for place in range(1, len(whole)) if whole[place : place + len(plain)] == plain]
+        return _named(whole[before[0] - 1], self.d_vocab) if before and whole[: len(plain)] != plain else None
+
+    @cached_property
+    def separator(self) -> int | None:
+        """The token that separates documents where the model was trained; None where the vocabulary names none.
+
+        A chat model's EOS ends a turn, so the names that are usual between documents come before it.
+        """
+        special = {str(token): int(i) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special |= dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+        named = [self.tokenizer.eos_token, *_SEPARATORS]
+        found = (special[name] for name in named if name in _SEPARATORS and name in special)
+        return _named(next(found, self.tokenizer.eos_token_id), self.d_vocab)
 
     @property
     def uncounted(self) -> frozenset[int]:
-        """BOS, EOS and padding: positions at which, or before which, no effect is measured."""
-        ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
-        return frozenset(int(token) for token in ids if token is not None)
+        """BOS, EOS, padding and what separates documents: positions at which, or before which, nothing is measured."""
+        named = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.separator)
+        return frozenset(int(token) for token in named if token is not None)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens after which a generated text is over: EOS, and what separates documents."""
+        return frozenset(token for token in (self.eos, self.separator) if token is not None)
 
     @cached_property
     def ordinary(self) -> Tensor:
@@ -266,6 +296,11 @@ class AnalysisModel:
         if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
             W_out = W_out - W_out.mean(dim=1, keepdim=True)
         return W_out.contiguous()
+
+
+def _named(token: Any, d_vocab: int) -> int | None:
+    """A token that a tokenizer names, if the model has it."""
+    return int(token) if token is not None and 0 <= int(token) < d_vocab else None
 
 
 def _passing_on(outputs: int | None) -> Any:

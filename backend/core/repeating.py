@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from backend.core.beginning import Beginning, habit
 from backend.core.errors import BadText
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.effects import Readout
@@ -45,6 +46,12 @@ class Wanted:
     seed: int
     text: str | None = None
     corpus: Corpus | None = None
+    beginning: Beginning | None = None
+    """What stands before the text, as the model's run has it; None where no run tells: as the tokenizer has it."""
+
+    def bos(self, model: AnalysisModel) -> int | None:
+        """The token before each sequence, or None."""
+        return (self.beginning or habit(model)).token
 
 
 def find_repeats(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
@@ -54,36 +61,48 @@ def find_repeats(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
         BadText: the model does not read that many tokens, or there is no text.
         NoRepeats: nothing repeats.
     """
+    bos = wanted.bos(model)
+    special = model.uncounted if bos is None else model.uncounted | {bos}
     match wanted.source:
         case "text":
-            return _of_text(model, wanted)
+            return _of_text(model, wanted, bos, special)
         case "random":
             _require_room(model, wanted.span)
-            found = random_repeats(model.ordinary, model.bos, wanted.sequences, wanted.span, wanted.seed)
-            return found, f"{_count(found)} of {wanted.span} uniformly random tokens, each twice in a row."
+            found = random_repeats(model.ordinary, bos, wanted.sequences, wanted.span, wanted.seed)
+            after = _after(model, bos, "one more random token")
+            return (
+                found,
+                f"{_count(found)} of {wanted.span} uniformly random tokens, each twice in a row, after {after}.",
+            )
         case "synthetic":
             _require_room(model, wanted.span)
             corpus = _corpus(wanted)
-            found = synthetic_repeats(
-                corpus.tokens, model.uncounted, model.bos, wanted.sequences, wanted.span, wanted.seed
+            found = synthetic_repeats(corpus.tokens, special, bos, wanted.sequences, wanted.span, wanted.seed)
+            after = _after(model, bos, "the token that precedes them there")
+            return (
+                found,
+                f"{_count(found)} of {wanted.span} tokens of {corpus.name}, each twice in a row, after {after}.",
             )
-            return found, f"{_count(found)} of {wanted.span} tokens of {corpus.name}, each twice in a row."
         case "natural":
             corpus = _corpus(wanted)
-            found = natural_repeats(corpus.tokens, model.uncounted, wanted.sequences, wanted.span)
+            found = natural_repeats(corpus.tokens, special, wanted.sequences, wanted.span)
             return found, (
                 f"{_count(found)} of {corpus.name} ({len(corpus.tokens)} were searched) in which {wanted.span} tokens "
                 "in a row come again of themselves."
             )
 
 
-def _of_text(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
-    head = [] if model.bos is None else [model.bos]
+def _after(model: AnalysisModel, bos: int | None, otherwise: str) -> str:
+    return f"{otherwise} (this model's sequences begin without a BOS)" if bos is None else model.token_strings([bos])[0]
+
+
+def _of_text(model: AnalysisModel, wanted: Wanted, bos: int | None, special: frozenset[int]) -> tuple[Repeats, str]:
+    head = [] if bos is None else [bos]
     ids = model.encode(wanted.text or "")
     if not ids:
         raise BadText("There is no text to look for repeats in: write some, or take another source.")
     tokens = (head + ids)[: min(_MOST_TEXT_TOKENS, model.max_tokens)]
-    found = own_repeats(tokens, model.uncounted, wanted.span)
+    found = own_repeats(tokens, special, wanted.span)
     count, cut = len(found.first), len(head) + len(ids) - len(tokens)
     repeats = f"1 repeat of {found.span} tokens" if count == 1 else f"{count} repeats of up to {found.span} tokens"
     return found, f"{repeats} in a text of {len(tokens)} tokens{f' (the last {cut} were cut off)' if cut else ''}."
@@ -99,7 +118,7 @@ def _corpus(wanted: Wanted) -> Corpus:
 
 
 def _require_room(model: AnalysisModel, span: int) -> None:
-    most = (model.max_tokens - (model.bos is not None)) // 2
+    most = (model.max_tokens - 1) // 2
     if span > most:
         raise BadText(f"{model.name} reads {model.max_tokens} tokens at most: take a span of {most} or less.")
 

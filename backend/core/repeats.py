@@ -98,18 +98,24 @@ class Repeats:
 
 
 def random_repeats(ordinary: Tensor, bos: int | None, sequences: int, span: int, seed: int) -> Repeats:
-    """Uniformly random tokens out of `ordinary`, doubled; BOS first where there is one."""
-    return doubled(_drawn(ordinary, (sequences, span), seed), bos)
+    """Uniformly random tokens out of `ordinary`, doubled, after BOS; without one after one more random token each."""
+    drawn = _drawn(ordinary, (sequences, span), seed)
+    return doubled(drawn, _drawn(ordinary, (sequences,), seed + 1) if bos is None else bos)
 
 
-def doubled(stretches: Tensor, bos: int | None) -> Repeats:
-    """Every stretch, [sequences, span], written twice; BOS first where there is one."""
+def doubled(stretches: Tensor, before: Tensor | int) -> Repeats:
+    """Every stretch, [sequences, span], written twice after one token that is no part of the repeat: one for all, or
+    each its own, [sequences].
+
+    That token is BOS, or without one some other: at the first position of a sequence, activations and attention are
+    unlike those at any other, and as a part of the first occurrence they would be taken for what repetition changes.
+    """
     count, span = stretches.shape
-    head = stretches.new_full((count, 0 if bos is None else 1), bos or 0)
-    first = (torch.arange(span) + head.shape[1]).expand(count, span)
+    first = (torch.arange(span) + 1).expand(count, span)
     valid = torch.ones(count, span, dtype=torch.bool)
-    tokens, nothing = torch.cat([head, stretches, stretches], dim=1), torch.zeros(count, 2, 0, dtype=torch.long)
-    return Repeats(tokens, torch.arange(count), first, first + span, valid, nothing)
+    head = torch.as_tensor(before).expand(count)[:, None]
+    tokens = torch.cat([head, stretches, stretches], dim=1)
+    return Repeats(tokens, torch.arange(count), first, first + span, valid, torch.zeros(count, 2, 0, dtype=torch.long))
 
 
 def synthetic_repeats(
@@ -119,31 +125,36 @@ def synthetic_repeats(
 
     Args:
         corpus: token sequences; avoid: tokens that no stretch may hold.
+        bos: the token before each; None for the token that precedes the stretch in the corpus.
 
     Raises:
         NoRepeats: no stretch is that long.
     """
     chosen: list[NDArray[np.int64]] = []
+    before: list[int] = []
     chance = np.random.default_rng(seed)
-    free = np.stack([_free(row, avoid, span) for row in corpus]) if len(corpus) else np.zeros((0, 0), bool)
+    free = np.stack([_free(row, avoid, span) for row in corpus]) if len(corpus) else np.zeros((0, 1), bool)
+    free[:, 0] = False  # nothing precedes it
     while len(chosen) < sequences and free.any():
         for row in chance.permutation(np.flatnonzero(free.any(axis=1)))[: sequences - len(chosen)]:
             start = int(chance.choice(np.flatnonzero(free[row])))
             chosen.append(corpus[row, start : start + span])
+            before.append(int(corpus[row, start - 1]) if bos is None else bos)
             free[row, max(0, start - span + 1) : start + span] = False
     if not chosen:
         raise NoRepeats(
             f"The run's corpus has no stretch of {span} tokens inside one document: its sequences have "
             f"{corpus.shape[-1]} tokens. Take a shorter span, or random tokens."
         )
-    return doubled(torch.from_numpy(np.stack(chosen)), bos)
+    return doubled(torch.from_numpy(np.stack(chosen)), torch.tensor(before))
 
 
 def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, span: int) -> Repeats:
     """Sequences of a corpus in which an n-gram, n = span, comes a second time of itself: one n-gram a sequence.
 
     It comes exactly twice in its sequence, without overlap; no token in it comes twice, none is of `avoid`; and what
-    precedes it differs, so that it is the beginning of a repetition (H.1).
+    precedes it differs, so that it is the beginning of a repetition (H.1). It does not begin its sequence, where
+    activations and attention are unlike those at any other position.
 
     Raises:
         NoRepeats: there is none.
@@ -234,7 +245,7 @@ def _natural_pair(tokens: list[int], avoid: frozenset[int], span: int) -> tuple[
         if len(starts) != 2 or len(set(gram)) < span or avoid.intersection(gram):
             continue
         one, other = starts
-        if other - one >= span and (one == 0 or tokens[one - 1] != tokens[other - 1]):
+        if other - one >= span and one > 0 and tokens[one - 1] != tokens[other - 1]:
             return one, other
     return None
 

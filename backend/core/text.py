@@ -41,7 +41,8 @@ class TracedText:
 
     tokens: list[int]
     counted: list[int]
-    """Positions behind the text's means: those that have a target, where neither token nor target is BOS or EOS."""
+    """Positions behind the text's means: those that have a target, where neither token nor target is special (BOS,
+    EOS, what separates documents)."""
     truncated: bool
     centred: Tensor
     """x̃, [tokens, d_model]"""
@@ -70,22 +71,31 @@ class TracedText:
         return torch.tensor([*self.tokens[1:], self.tokens[-1]], device=self.scale.device)
 
 
-def trace_text(model: AnalysisModel, text: str, max_tokens: int) -> TracedText:
+def trace_text(model: AnalysisModel, text: str, max_tokens: int, bos: int | None = None) -> TracedText:
     """Run the model over a text, cut to `max_tokens` (or to the model's limit, where that is lower).
+
+    Args:
+        bos: the token before it; None for the text alone.
 
     Raises:
         BadText: the text has no token in this model's vocabulary.
     """
-    head = [] if model.bos is None else [model.bos]
+    head = [] if bos is None else [bos]
     ids = head + model.encode(text)
     limit = min(max_tokens, model.max_tokens)
     if len(ids) == len(head):
         raise BadText("The text has no token in this model's vocabulary: write at least one word.")
-    return trace_tokens(model, ids[:limit], truncated=len(ids) > limit)
+    return trace_tokens(model, ids[:limit], bos, truncated=len(ids) > limit)
 
 
-def trace_tokens(model: AnalysisModel, tokens: list[int], *, truncated: bool = False) -> TracedText:
-    """Run the model over tokens as they are: BOS is among them where it is wanted."""
+def trace_tokens(
+    model: AnalysisModel, tokens: list[int], bos: int | None = None, *, truncated: bool = False
+) -> TracedText:
+    """Run the model over tokens as they are.
+
+    Args:
+        bos: the token among them that stands for no text, besides those that the tokenizer names; None for no other.
+    """
     trace = model.trace(torch.tensor([tokens]))
     readout = model.readout
     centred = readout.centred(trace.residual[0])
@@ -95,7 +105,7 @@ def trace_tokens(model: AnalysisModel, tokens: list[int], *, truncated: bool = F
     predictions = Predictions.of(logits, following, readout.b_U)
     return TracedText(
         tokens,
-        _counted(tokens, model.uncounted),
+        _counted(tokens, model.uncounted if bos is None else model.uncounted | {bos}),
         truncated,
         centred,
         scale,
@@ -110,7 +120,7 @@ def trace_tokens(model: AnalysisModel, tokens: list[int], *, truncated: bool = F
 def _counted(tokens: list[int], uncounted: frozenset[int]) -> list[int]:
     positions = range(len(tokens) - 1)
     words = [t for t in positions if tokens[t] not in uncounted and tokens[t + 1] not in uncounted]
-    return words or list(positions)  # of a single word, all that there is is its prediction after BOS
+    return words or list(positions)  # of a single word after BOS, all that there is is its prediction
 
 
 def state_of(logits: Tensor, tokens: Sequence[int], scale: Tensor) -> State:

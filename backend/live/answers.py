@@ -34,7 +34,16 @@ def text_trace(text: LiveText, kl: Tensor | None = None, frequencies: str | None
         totals=_totals(before, traced.counted),
         truncated=traced.truncated,
         frequencies=frequencies,
+        beginning=_beginning(text),
     )
+
+
+def _beginning(text: LiveText) -> schemas.TextBeginning | None:
+    found = text.beginning
+    if found is None:
+        return None
+    token = None if found.token is None else text.strings[found.token]
+    return schemas.TextBeginning(token_id=found.token, token=token, reason=found.reason)
 
 
 def ablation(

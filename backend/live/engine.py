@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.ablation import ablate_text
+from backend.core.beginning import Beginning, habit
 from backend.core.distance import TextFrequencies
 from backend.core.errors import BadText, CalibroscopeError
 from backend.core.forward import activations_of
@@ -138,7 +139,12 @@ class LiveEngine:
             EngineBusy, CalibroscopeError: as the queue, the source and the model raise them.
         """
         text_id = _text_id(model, text, max_tokens)
-        return self._in_turn(lambda: self._traced(text_id, model, lambda loaded: trace_text(loaded, text, max_tokens)))
+
+        def traced(loaded: AnalysisModel) -> tuple[TracedText, Beginning]:
+            beginning = model.beginning or habit(loaded)
+            return trace_text(loaded, text, max_tokens, beginning.token), beginning
+
+        return self._in_turn(lambda: self._traced(text_id, model, traced))
 
     def trace_tokens(self, model: LiveModel, tokens: list[int]) -> LiveText:
         """Run the model over tokens as they are, or find them traced already.
@@ -147,7 +153,7 @@ class LiveEngine:
             EngineBusy, CalibroscopeError: as the queue, the source and the model raise them.
         """
         text_id = _tokens_id(model, tokens)
-        return self._in_turn(lambda: self._traced(text_id, model, lambda loaded: trace_tokens(loaded, tokens)))
+        return self._in_turn(lambda: self._traced(text_id, model, lambda loaded: (trace_tokens(loaded, tokens), None)))
 
     def text(self, text_id: str) -> LiveText:
         """A traced text.
@@ -300,15 +306,17 @@ class LiveEngine:
     def _in_turn(self, work: Callable[[], Result], *, admitted: bool = False) -> Result:
         return self._line.turn(partial(_without_gradients, work), admitted=admitted)
 
-    def _traced(self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], TracedText]) -> LiveText:
+    def _traced(
+        self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], tuple[TracedText, Beginning | None]]
+    ) -> LiveText:
         with self._lock:
             if text_id in self._texts:
                 self._texts.move_to_end(text_id)
                 return self._texts[text_id]
         loaded = self._loaded(model)
-        traced = trace(loaded)
+        traced, beginning = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
-        live = LiveText(text_id, model, loaded.last_layer, traced, strings, loaded.eps)
+        live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
             while len(self._texts) > 1 and sum(map(_bytes, self._texts.values())) > self._most_bytes:
@@ -375,7 +383,9 @@ def _bytes(text: LiveText) -> int:
 
 
 def _text_id(model: LiveModel, text: str, max_tokens: int) -> str:
-    digest = hashlib.sha256(f"{model.slug}\0{model.source}\0{max_tokens}\0".encode())
+    # Two runs may have the same beginning for different reasons, and the reason is told with the text.
+    begins = "as the tokenizer" if model.beginning is None else f"{model.beginning.token}\0{model.beginning.reason}"
+    digest = hashlib.sha256(f"{model.slug}\0{model.source}\0{max_tokens}\0{begins}\0".encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:24]
 

@@ -44,7 +44,7 @@ class LiveInduction:
         repeats, told = find_repeats(model, wanted)
         if "clip" in plan.parts:
             told += f" Clipping brings a neuron down to {plan.reference}."
-        experiment = Experiment(model, repeats, plan)
+        experiment = Experiment(model, repeats, plan, wanted.bos(model))
         self._steps: Iterator[object] = experiment.steps()
         self._told = Told(model, repeats, plan.neurons)
         self.start = self._told.start(wanted.source, told)

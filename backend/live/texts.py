@@ -8,16 +8,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.ablation import TextAblation
+from backend.core.beginning import Beginning
 from backend.core.metrics.effects import Effects
 from backend.core.text import TracedText
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """Which model a request is about: its slug in addresses, and the source it is loaded from."""
+    """Which model a request is about: its slug in addresses, the source it is loaded from, and how texts begin."""
 
     slug: str
     source: str
+    beginning: Beginning | None = None
+    """As the model's run has it; None where no run tells: then texts begin as the tokenizer itself has it."""
 
 
 Distances = Tensor
@@ -44,6 +47,8 @@ class LiveText:
     layer: int
     """Whose activations `traced` holds."""
     traced: TracedText
+    beginning: Beginning | None
+    """What was put before the text, and why; None for a sequence of tokens that was taken as it is."""
     strings: dict[int, str]
     """By token id: of the text's tokens and of its predictions."""
     eps: float

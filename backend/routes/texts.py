@@ -13,9 +13,10 @@ from backend.core.interventions import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live import answers
 from backend.live.generating import LiveGeneration
-from backend.live.texts import Distances, LiveModel, LiveText
+from backend.live.texts import Distances, LiveText
 from backend.routes import frequencies, problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, Reading, TurnDep
+from backend.run_beginning import live_model
 
 router = APIRouter(tags=["texts"])
 
@@ -32,7 +33,7 @@ def trace_text(
     turn: TurnDep, model: ModelSlug, body: schemas.TextRequest, atlas: AtlasDep, engine: EngineDep
 ) -> schemas.TextTrace:
     """Run the model over a text once; the id in the answer serves later calls. The same text has the same id."""
-    chosen, known = LiveModel(model, atlas.model(model).source), frequencies.live(atlas, model, None)
+    chosen, known = live_model(atlas, model), frequencies.live(atlas, model, None)
 
     def trace() -> tuple[LiveText, Distances | None]:
         text = engine.trace(chosen, body.text, schemas.MAX_TEXT_TOKENS)

@@ -40,13 +40,24 @@ class TokenValues(Wire):
 
 
 class Totals(Wire):
-    """Means over the positions that have a target, where neither token nor target is BOS or EOS."""
+    """Means over the positions that have a target, where neither token nor target is special (BOS, EOS, or what
+    separates documents)."""
 
     mean_loss: Number
     mean_entropy: FiniteFloat
     perplexity: Number
     mean_kl: Number = None
     """Of D_KL(P_freq‖P); null where token frequencies are not known."""
+
+
+class TextBeginning(Wire):
+    """What stands before a text."""
+
+    token_id: int | None
+    """The token that was prepended, the first of the text's tokens; null where there is none."""
+    token: str | None
+    reason: str
+    """Why, in words: as the model's run measured it, or as its tokenizer does."""
 
 
 class TextTrace(Wire):
@@ -62,6 +73,8 @@ class TextTrace(Wire):
     """True when the text was cut to the model's or the service's length limit."""
     frequencies: str | None = None
     """Where the token frequencies behind `kl` come from, or null where there are none."""
+    beginning: TextBeginning | None = None
+    """Whether a BOS was put before the text, and why; null for a sequence of a run's sample, taken as it is."""
 
 
 class ActivationRequest(Wire):
@@ -190,7 +203,7 @@ class GenerationStart(Wire):
     reference: str
     """Where the mean came from."""
     tokens: int
-    """Of the text that is continued, a BOS included."""
+    """Of the text that is continued, a BOS included where one stands before it."""
 
 
 class GenerationStep(Wire):

@@ -192,7 +192,7 @@ def windows(
             layer: pipeline.run(replace(plan, layer=layer), atlas, folder, folder / "work", Silent(), "cpu")
             for layer in (0, 1)
         }
-    tokens = pack(open_corpus(plan.dataset, folder, print), tiny_model("llama"), 5, 32, 0)
+    tokens = pack(open_corpus(plan.dataset, folder, print), tiny_model("llama"), 5, 32, 0, tiny_model("llama").bos)
     engine = LiveEngine(folder / "cache", device="cpu")
     with TestClient(create_service(Settings(atlas=str(folder / "a.db")), engine=engine)) as client:
         yield Windows(client, runs, torch.from_numpy(tokens))

@@ -452,5 +452,5 @@ def test_what_does_not_fit_the_model_is_told(tiny_model: Models) -> None:
     with pytest.raises(BadText, match="no text"):
         find_repeats(model, Wanted("text", 1, 3, 0, text=""))
     found, told = find_repeats(model, Wanted("text", 1, 3, 0, text="one two, one two."))
-    assert told == "1 repeat of 7 tokens in a text of 18 tokens."
+    assert told == "1 repeat of 7 tokens in a text of 17 tokens."
     assert found.span == 7

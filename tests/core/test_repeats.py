@@ -37,7 +37,28 @@ def test_random_tokens_are_doubled_after_bos() -> None:
     _same_tokens(repeats)
     assert torch.equal(repeats.tokens, random_repeats(ordinary, 0, 7, 12, seed=3).tokens)
     assert not torch.equal(repeats.tokens, random_repeats(ordinary, 0, 7, 12, seed=4).tokens)
-    assert random_repeats(ordinary, None, 2, 12, seed=3).tokens.shape == (2, 24)
+
+
+def test_without_bos_another_token_precedes_the_repeat() -> None:
+    """The first position of a sequence is unlike the others: it is no part of an occurrence."""
+    ordinary = torch.arange(5, 400)
+    repeats = random_repeats(ordinary, None, 7, 12, seed=3)
+    assert repeats.tokens.shape == (7, 25)
+    assert repeats.first.min() == 1
+    assert set(repeats.tokens[:, 0].tolist()) <= set(ordinary.tolist())
+    assert len(set(repeats.tokens[:, 0].tolist())) > 3, "each its own"
+    _same_tokens(repeats)
+    corpus = np.arange(2, 2 + 5 * 30).reshape(5, 30)  # every token once: a stretch tells where it was
+    found = synthetic_repeats(corpus, SPECIAL, None, sequences=5, span=29, seed=1)
+    assert found.tokens[:, :2].diff(dim=1).unique().tolist() == [1], "the token that precedes it in the corpus"
+    assert len(found.tokens) == 5
+    with pytest.raises(NoRepeats):
+        synthetic_repeats(corpus, SPECIAL, None, sequences=5, span=30, seed=1)
+
+
+def test_a_natural_repeat_does_not_begin_its_sequence() -> None:
+    corpus = np.array([[10, 11, 12, 50, 51, 10, 11, 12, 52, 53], [60, 10, 11, 12, 51, 10, 11, 12, 52, 53]])
+    assert natural_repeats(corpus, SPECIAL, 10, span=3).first.tolist() == [[1, 2, 3]]
 
 
 def test_targets_are_the_tokens_that_follow() -> None:
@@ -59,11 +80,11 @@ def test_synthetic_stretches_come_from_the_corpus_and_do_not_overlap() -> None:
 
 
 def test_synthetic_stretches_avoid_special_tokens_and_may_be_fewer() -> None:
-    corpus = np.arange(2, 32).reshape(1, 30)
-    corpus[0, 14] = 1
+    corpus = np.arange(2, 33).reshape(1, 31)
+    corpus[0, 15] = 1
     repeats = synthetic_repeats(corpus, SPECIAL, None, sequences=8, span=14, seed=0)
     assert len(repeats.tokens) == 2
-    assert not (repeats.tokens == 1).any()
+    assert not (repeats.tokens[:, 1:] == 1).any()
     with pytest.raises(NoRepeats, match="shorter span"):
         synthetic_repeats(corpus, SPECIAL, None, sequences=8, span=16, seed=0)
 

@@ -81,7 +81,7 @@ def test_the_numbers_are_those_of_the_whole_sample(
 ) -> None:
     """Sharded, shuffled and resumed means equal one pass over all counted positions."""
     model = tiny_model("llama")
-    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0)
+    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0, model.bos)
     trace = model.trace(torch.from_numpy(tokens))
     counted = torch.from_numpy(np.flatnonzero(counted_positions(tokens, model.uncounted)))
     means = trace.activations.flatten(0, 1).mean(dim=0)
@@ -227,7 +227,7 @@ def test_another_layer_is_measured_by_forward_passes(
     """Against the original model with one activation replaced at every position of every sequence."""
     reference = Reference(str(tiny_files("llama").folder), FAMILIES["llama"])
     model = tiny_model("llama")
-    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0)
+    tokens = pack(open_corpus(config.dataset, tmp_path, print), model, 9, 32, 0, model.bos)
     counted = counted_positions(tokens, model.uncounted)
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(replace(config, layer=0), atlas, tmp_path)

@@ -40,7 +40,7 @@ def _run(config: RunConfig, folder: Path) -> tuple[dict[str, np.ndarray], dict[s
 
 
 def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Callable[..., Unigram]) -> dict:
-    tokens = pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0)
+    tokens = pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0, model.bos)
     trace = model.trace(torch.from_numpy(tokens))
     residual, activations = trace.residual.flatten(0, 1), trace.activations.flatten(0, 1)
     readout = model.readout
@@ -53,7 +53,7 @@ def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Cal
 
 
 def _mean_prediction(model: AnalysisModel, config: RunConfig, folder: Path) -> np.ndarray:
-    tokens = torch.from_numpy(pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0))
+    tokens = torch.from_numpy(pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0, model.bos))
     readout, residual = model.readout, model.trace(tokens).residual.flatten(0, 1)
     centred = readout.centred(residual)
     return readout.logits(centred, readout.scale(centred)).double().softmax(dim=1).mean(dim=0).numpy()

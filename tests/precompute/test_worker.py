@@ -99,11 +99,11 @@ def test_an_interrupted_job_goes_on_where_it_stopped(
     measured: list[frozenset[str]] = []
 
     class Stopping(science.Experiment):
-        def __init__(self, model: Any, repeats: Any, plan: science.Plan) -> None:
+        def __init__(self, model: Any, repeats: Any, plan: science.Plan, bos: int | None) -> None:
             measured.append(plan.parts)
             if "bos" in plan.parts and len(measured) < 4:
                 raise KeyboardInterrupt
-            super().__init__(model, repeats, plan)
+            super().__init__(model, repeats, plan, bos)
 
     monkeypatch.setattr(induction, "Experiment", Stopping)
     with Atlas.open(own) as atlas:
