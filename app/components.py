@@ -215,15 +215,15 @@ def panel(title: str, *children: Component | str, note: str | None = None) -> ht
     return html.Section([html.H2(title), *quiet, *children], className="panel")
 
 
-def fetched_page(title: str, controls: Component, body: str, *unseen: Component) -> html.Div:
+def fetched_page(title: str, controls: Component, body: str, *above: Component) -> html.Div:
     """A page of controls, and of one part with the id `body` that a callback fills.
 
     Args:
-        unseen: its stores and intervals.
+        above: its stores and intervals, and the cards of the runs that it shows.
     """
     main = dcc.Loading(html.Div(id=body, className="page-main"), delay_show=400)
     columns = html.Div([controls, main], className="columns")
-    return html.Div([*unseen, html.H1(title, className="visually-hidden"), columns])
+    return html.Div([html.H1(title, className="visually-hidden"), *above, columns])
 
 
 def scrolled(table: html.Table, label: str) -> html.Div:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins
+from app import pins, run_card
 from app.components import failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
@@ -74,6 +74,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     _register_python(app)
     _register_browser()
     atlas_search.register(app, client)
+    run_card.register(app, client, "atlas", RUN, POLL)
 
 
 def _register_service(app: Dash, client: AsyncClient) -> None:
@@ -246,6 +247,7 @@ def layout(**address: str) -> Component:
             dcc.Location(id=GO, refresh="callback-nav"),
             dcc.Interval(id=POLL, interval=POLL_MS),
             html.H1("Atlas", className="visually-hidden"),
+            run_card.place("atlas"),
             html.Div(
                 [
                     views.controls(asked, atlas_search.section(asked.token)),

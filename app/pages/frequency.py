@@ -7,6 +7,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app import run_card
 from app.components import empty, failure, fetched_page, graph, panel
 from app.figures.frequency import divergence_scatter
 from app.format import number
@@ -37,6 +38,7 @@ def register(app: Dash, client: AsyncClient) -> None:
         except ApiError as error:
             return (*[no_update] * 5, failure(error.problem.detail), None, False)
 
+    run_card.register(app, client, "frequency", RUN, POLL)
     clientside_callback(
         "window.calibroscopeFrequency.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
         prevent_initial_call=True,
@@ -54,7 +56,8 @@ def layout(model: str | None = None, run: str | None = None, **_: str) -> Compon
         ],
         className="controls", **{"aria-label": "Which run"},
     )  # fmt: skip
-    return fetched_page("Token frequency", controls, BODY, dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
+    unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
+    return fetched_page("Token frequency", controls, BODY, *unseen, run_card.place("frequency"))
 
 
 async def shown(client: AsyncClient, model: str | None, run: str | None, seen: str | None) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins
+from app import pins, run_card
 from app.components import empty, failure, graph
 from app.figures import induction as figures
 from app.pages import induction_ids as ids
@@ -57,6 +57,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     _register_neurons(app, client)
     _register_heads(app)
     _register_browser()
+    run_card.register(app, client, "induction", ids.RUN, what="Text, classes and reference means from")
 
 
 def layout(**address: str) -> Component:
@@ -94,6 +95,7 @@ def layout_of(found: Opened) -> Component:
             dcc.Interval(id=ids.OFFER, interval=3_000),
             dcc.Interval(id=ids.JOBS_POLL, interval=3_000, disabled=True),
             html.H1("Induction", className="visually-hidden"),
+            run_card.place("induction"),
             html.Div([controls(asked), results], className="columns"),
         ],
         id=ids.ROOT,

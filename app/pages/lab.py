@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins
+from app import pins, run_card
 from app.components import failure, graph, panel
 from app.examples import EXAMPLES
 from app.figures.lab import prediction_bars
@@ -38,6 +38,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     _register_views(app, client)
     _register_browser()
     lab_generate.register()
+    run_card.register(app, client, "lab", ids.MODEL, what="Reference means and token frequencies from", latest=True)
 
 
 def _register_inputs(app: Dash, client: AsyncClient) -> None:
@@ -327,6 +328,7 @@ def layout(model: str | None = None, neuron: str | None = None, do: str | None =
             dcc.Store(id=ids.CHOSEN, data=chosen),
             dcc.Interval(id=ids.MODELS, interval=3_000),
             html.H1("Text lab", className="visually-hidden"),
+            run_card.place("lab"),
             html.Div([_controls(model, neuron), _results()], className="columns"),
         ]
     )

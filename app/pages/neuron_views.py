@@ -13,6 +13,7 @@ from app.components import Strip, class_chip, failure, graph, metric_card, panel
 from app.figures import neuron as figures
 from app.format import number, signed
 from app.pages.atlas import neuron_address, run_banner
+from app.run_card import run_card
 from backend.client import ApiError
 from backend.glossary import METRICS
 from backend.schemas import (
@@ -69,6 +70,7 @@ def head(detail: NeuronDetail) -> html.Div:
     ]  # fmt: skip
     return html.Div(
         [
+            run_card(run),
             html.Div(
                 [html.H1(f"Neuron {row.neuron}"), class_chip(row.neuron_class), html.Span(className="grow"), *steps],
                 className="head-row",
@@ -85,7 +87,6 @@ def head(detail: NeuronDetail) -> html.Div:
                         target="_blank",
                         title="Of the newest run of this layer",
                     ),
-                    html.Span(f"{run.model} · run {run.id} · {run.corpus}", className="quiet"),
                 ],
                 className="head-row",
             ),

@@ -10,6 +10,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app import run_card
 from app.components import class_chip, empty, failure, fetched_page, graph, panel, scrolled
 from app.figures.spectrum import cosines, singular_values
 from app.format import number
@@ -77,6 +78,8 @@ def register(app: Dash, client: AsyncClient) -> None:
         except ApiError as error:
             return (*[no_update] * 7, failure(error.problem.detail), None, False)
 
+    run_card.register(app, client, "spectrum", RUN, POLL)
+    run_card.register(app, client, "spectrum-beside", BESIDE, POLL, what="Beside it")
     clientside_callback(
         "window.calibroscopeSpectrum.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
         Input(BESIDE, "value"), Input(NEURONS, "value"), Input(CLOSE, "checked"), prevent_initial_call=True,
@@ -104,7 +107,8 @@ def layout(
         className="controls", **{"aria-label": "Which runs and neurons"},
     )  # fmt: skip
     unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
-    return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen)
+    cards = (run_card.place("spectrum"), run_card.place("spectrum-beside"))
+    return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen, *cards)
 
 
 async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[Any, ...]:

@@ -3,12 +3,14 @@
 from datetime import UTC, datetime
 from html import escape
 
+from app import run_card
 from app.figures.theme import GRAPH_CONFIG
 from app.format import number
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import JobKind
 from app.reproduce.write import PLOTLY, Checked, Report, Written
 from backend.glossary import PAPER
+from backend.schemas import RunSummary
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; max-width: 1080px; margin: 24px auto; padding: 0 16px; }
@@ -84,16 +86,38 @@ def html_page(report: Report) -> str:
     parts = "\n".join(_html_part(one, report) for one in report.written)
     listed = "".join(f"<li>{escape(line)}</li>" for line in (*summary(report), *differences(report)))
     stills = f'<p class="quiet">{escape(report.no_stills)}</p>' if report.no_stills else ""
+    cards = "\n".join(_html_card(evidence.run) for evidence in report.models)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}</style><script src="{PLOTLY}"></script></head>
 <body><h1>{escape(title)}</h1>
 <p>The figures of <a href="{PAPER}" rel="noopener noreferrer">Confidence Regulation Neurons in Language
 Models</a>, redrawn from one run of Calibroscope, and its claims beside what was measured. {escape(_tally(report))}</p>
+{cards}
 <ul>{listed}</ul>{stills}
 {parts}
 <p class="quiet">{escape(_made(report))}</p></body></html>
 """
+
+
+def _html_card(run: RunSummary) -> str:
+    """What was measured: warnings, a line, and the whole card behind it."""
+    warnings = "".join(f'<p class="fails">{escape(one)}</p>' for one in ([] if run.card is None else run.card.warnings))
+    told = "" if run.card is not None else f"<p>{escape(run_card.NOT_KEPT)}</p>"
+    shown = "".join(
+        f"<h3>{escape(part.title)}</h3><table>"
+        + "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in part.facts)
+        + "</table>"
+        for part in run_card.parts(run)
+    )
+    return f"{warnings}<details><summary>{escape(run_card.line(run))}</summary>{told}{shown}</details>"
+
+
+def _markdown_card(run: RunSummary) -> str:
+    warnings = [f"**{one}**" for one in ([] if run.card is None else run.card.warnings)]
+    told = [] if run.card is not None else [run_card.NOT_KEPT]
+    facts = [f"{part.title}: " + "; ".join(f"{n}: {v}" for n, v in part.facts) for part in run_card.parts(run)]
+    return "".join(f"- {line}\n" for line in (*warnings, run_card.line(run), *told, *facts))
 
 
 def _html_part(one: Written, report: Report) -> str:
@@ -126,11 +150,15 @@ def markdown_page(report: Report) -> str:
         f"Calibroscope measured. {_tally(report)}\n"
     )
     facts = "".join(f"- {line}\n" for line in summary(report))
+    cards = ["What was measured:\n", *(_markdown_card(evidence.run) for evidence in report.models)]
     apart = "".join(f"- {line}\n" for line in differences(report))
     parts = [_markdown_part(one) for one in report.written]
     stills = f"\n{report.no_stills}\n" if report.no_stills else ""
     return (
-        "\n".join([title, intro, facts, "What differs from the paper:\n", apart + stills, *parts, _made(report)]) + "\n"
+        "\n".join(
+            [title, intro, *cards, facts, "What differs from the paper:\n", apart + stills, *parts, _made(report)]
+        )
+        + "\n"
     )
 
 
@@ -179,8 +207,7 @@ def _names(neurons: list[str]) -> str:
 
 
 def _mode(evidence: Evidence) -> str:
-    bound = f"{evidence.run.tolerance_nats:g} nats a token"
-    return f"a survey, within {bound}" if evidence.run.mode == "survey" else f"exact within {bound}"
+    return f"effects {run_card.accuracy(evidence.run)} a token"
 
 
 def _made(report: Report) -> str:

@@ -18,9 +18,41 @@ def run(**changes: object) -> schemas.RunSummary:
         "progress": 1.0, "message": None, "sequences": 4, "seq_len": 16, "seed": 0, "null_dim": 2,
         "tokens_sampled": 64, "tokens_counted": 50, "tokens_total": 50, "mean_loss": 3.2, "mean_entropy": 2.9,
         "created_at": datetime.now(UTC), "finished_at": None, "weights_hash": "0" * 64, "config": {}, "versions": {},
-        "mode": "exact", "tolerance_nats": 3e-6,
+        "mode": "exact", "tolerance_nats": 3e-6, "card": card(), "error_groups": 4,
     }  # fmt: skip
     return schemas.RunSummary(**(fields | changes))
+
+
+def card(**changes: object) -> schemas.RunCard:
+    """What that run measured, or with the given changes."""
+    checkpoint = schemas.CardCheckpoint(
+        name="Tiny-Instruct (Q4_1)", described="Tiny-Instruct, Q4_1 (4-bit) dequantised to float32", asked="tiny",
+        origin="packaged", architecture="T", requirement="llm-tiny==1.0", file="Tiny.Q4_1.gguf", file_sha256="1" * 64,
+        quantisation="Q4_1", repository=None, commit=None, licence="Apache-2.0", weights_hash="0" * 64,
+    )  # fmt: skip
+    corpus = schemas.CardCorpus(
+        name="words", origin="packaged", requirement="words==2.0", file_sha256="2" * 64, split=None, field=None,
+        documents_read=7, sample_sha256="3" * 64, licence="MIT",
+    )  # fmt: skip
+    precision = schemas.CardPrecision(neurons=16, tokens=16, total=6.2e-6, frozen=5e-6, held=None)
+    computation = schemas.CardComputation(
+        dtype="float32", device="CPU, 2 threads", kernel="moment series", kernel_reason="CPU", bound=3e-6,
+        precision=precision, also_on=[],
+    )  # fmt: skip
+    fields: dict[str, object] = {
+        "warnings": [], "checkpoint": checkpoint, "corpus": corpus, "computation": computation,
+        "tokens": schemas.CardTokens(
+            sequences=4, seq_len=16, sampled=64, counted=46, early=12, without_target=4, special=2
+        ),
+        "bos": schemas.CardSection(short="no BOS", facts={"policy": "auto", "prepended": False, "mean loss": 3.25}),
+        "null_space": schemas.CardNullSpace(k=2, rule="1 % of d_model = 8, at least 1"),
+        "self_check": schemas.CardSelfCheck(
+            tokens=24, log_probs=3e-5, log_probs_allowed=5e-3, mlp_output=2e-7, norm_scale=None, logits=1e-7,
+            relative_allowed=1e-3,
+        ),
+        "platform": "Linux x86_64",
+    }  # fmt: skip
+    return schemas.RunCard.model_validate(fields | changes)
 
 
 def columns(names: list[str], *, measured: bool = True) -> schemas.NeuronColumns:
