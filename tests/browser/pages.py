@@ -1,0 +1,49 @@
+"""Every page of the site with all that it can show, for what must hold of all of them."""
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+LAB = "/lab?neuron=1.3"
+INDUCTION = (
+    "/induction?go=1&span=8&sequences=3&neurons=1.3,1.5&parts=curves,clip,change,heads,bos,mean_output,attribution"
+)
+PATHS = {
+    "atlas": ["/"],
+    "neuron": ["/m/llama/n/1/3"],
+    "lab": [LAB],
+    "induction": [INDUCTION],
+    "jobs": ["/jobs"],
+    "frequency": ["/frequency"],
+    "spectrum": ["/spectrum"],
+    "glossary": ["/glossary"],
+    "not_found_404": ["/no/such/page"],
+}
+"""By the name under which Dash knows the page."""
+WITHOUT_FIGURES = ("/jobs", "/glossary", "/no/such/page")
+ALL = [path for paths in PATHS.values() for path in paths]
+
+
+def open_filled(page: Page, site: Site, path: str) -> None:
+    """A page with all that it can show, if need be after a click."""
+    page.goto(site.address + path)
+    page.wait_for_selector("h1", state="attached")
+    if path == "/":
+        page.wait_for_selector("#atlas-graph .js-plotly-plot")
+        page.wait_for_selector(".ag-row")
+    elif path.startswith("/lab"):
+        page.get_by_role("button", name="Analyse").click()
+        expect(page.locator(".strip.clickable").first).to_be_visible()
+        page.locator(".strip.clickable [data-token='2']").first.click()
+        expect(page.locator("#lab-who tbody tr").first).to_be_visible()
+    elif path.startswith("/induction"):
+        expect(page.get_by_text("Measured in")).to_be_visible(timeout=120_000)
+        expect(page.locator(".page-main .js-plotly-plot").last).to_be_visible()
+    elif path == "/jobs":
+        expect(page.get_by_text("No job yet")).to_be_visible()
+    elif path == "/frequency":
+        page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
+    elif path == "/spectrum":
+        page.wait_for_selector("#spectrum-body .js-plotly-plot .main-svg")
+    elif path.startswith("/m/"):
+        page.wait_for_selector(".panel .js-plotly-plot")
