@@ -26,7 +26,7 @@ def signed(value: float | None, unit: str = "") -> str:
 
 def percent(share: float | None) -> str:
     """`2.4 %`"""
-    return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
+    return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %".replace("-", "−")
 
 
 def _plain(value: float) -> str:

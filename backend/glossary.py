@@ -142,9 +142,13 @@ CLASS_LABELS: dict[NeuronClass, str] = {
 
 TERMS: dict[str, str] = {
     "nat": "Unit of information with natural logarithms: 1 nat = 1.44 bits.",
-    "loss": "Negative log-probability that the model gave to the token that actually came next, in nats.",
-    "entropy": "How spread out the model's next-token distribution is, in nats: 0 when it is certain.",
-    "rank": "Place of the correct token when all tokens are sorted by probability, from 1.",
+    "loss": "A token's loss is the negative log-probability, in nats, that the model gave to this very token when it "
+    "had read those before it. It stands at the token, everywhere; the first of a text has none.",
+    "entropy": "How spread out the model's prediction of the next token is, in nats: 0 when it is certain. A token's "
+    "entropy is that of the prediction made after reading it, as are its KL and the neurons' activations; only loss "
+    "and rank are of predicting the token itself.",
+    "rank": "A token's place when all tokens are sorted by the probability that they had of standing there, from 1. "
+    "The first token of a text has none.",
     "mean ablation": "Setting a neuron's activation to its mean over a reference sample, on every token.",
     "frozen norm": "Computing the ablated logits with the final norm's scale of the un-ablated run: what is left "
     "is the direct effect.",

@@ -40,7 +40,7 @@
         const append = (place, token, differs) => {
             if (!place || !token) return;
             const piece = made("span", "tok" + (differs ? " differs" : ""), visible(token.token));
-            piece.title = visible(token.token) + "\nprobability " + (100 * token.probability).toFixed(1) + " %, entropy " +
+            piece.title = visible(token.token) + "\nprobability " + (100 * token.probability).toFixed(1) + " %, drawn from a prediction of entropy " +
                 token.entropy.toFixed(3) + " nats" + (differs ? "\nnot the same in both" : "");
             place.append(piece);
             if (token.token.endsWith("\n")) place.append(made("br"));

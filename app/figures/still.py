@@ -93,7 +93,7 @@ def many_boxes(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], di
 def context_lines(data: ContextAblation) -> go.Figure:
     """Figure 4b: one text, token by token: the neuron's activation, and the loss with and without it.
 
-    A loss stands at the token that is predicted.
+    A loss stands at the token that is predicted, an activation where it was before that.
     """
     size = len(data.tokens)
     names = [label(token, 12) for token in data.tokens]
@@ -108,7 +108,7 @@ def context_lines(data: ContextAblation) -> go.Figure:
     )
     for (name, losses, colour), width in zip(lines, (5, 1.5), strict=True):  # the one must show under the other
         figure.add_trace(
-            go.Scatter(x=list(range(size)), y=[None, *losses[:-1]], name=name, mode="lines+markers",
+            go.Scatter(x=list(range(size)), y=losses, name=name, mode="lines+markers",
                        line={"color": colour, "width": width}, marker={"size": 4}, hovertext=names)
         )  # fmt: skip
     figure.update_xaxes(tickvals=list(range(size)), ticktext=names, tickangle=-90, tickfont={"size": 9})

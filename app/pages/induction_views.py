@@ -162,7 +162,8 @@ def samples(texts: Sequence[RepeatedText]) -> list[Component]:
 
 
 def _sample(text: RepeatedText, place: int) -> Component:
-    own = [None, *text.loss[:-1]]
+    older = text.loss[:1] != [None]  # results that were kept before a token's loss stood at the token
+    own = [None, *text.loss[:-1]] if older else text.loss
     ranges = [
         (start, end, style)
         for style, found in (("first-time", text.first), ("second-time", text.second))

@@ -8,6 +8,7 @@ from dash import dcc, html
 from app.components import Strip, empty, panel, strip_data
 from app.format import number, percent, signed
 from app.pages.lab_interventions import is_neuron
+from app.shares import through_norm
 from app.text import visible
 from backend.schemas import (
     MAX_TEXT_CHARS,
@@ -21,7 +22,8 @@ from backend.schemas import (
 
 MOST_PINS = 24
 STRIPS_NOTE = (
-    "A token's loss is how surprised the model was by it; its entropy is how open the next one is. Click a token."
+    "A token's loss and rank are of predicting it. Its entropy and KL are of the prediction made after it: how "
+    "open the next one is. Click a token."
 )
 
 
@@ -83,9 +85,9 @@ def introduction() -> html.Div:
 def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
     """The text, strip under strip: what the model did, what the neurons did, and what the intervention changed."""
     shown = [
-        Strip("Loss", trace.tokens, _shifted(trace.values.loss), "nats"),
+        Strip("Loss", trace.tokens, trace.values.loss, "nats"),
         Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
-        Strip("Rank of the token", trace.tokens, _shifted(trace.values.rank), log=True),
+        Strip("Rank of the token", trace.tokens, trace.values.rank, log=True),
     ]
     if trace.values.kl is not None:
         shown.append(Strip("KL from token frequencies", trace.tokens, trace.values.kl, "nats"))
@@ -98,7 +100,7 @@ def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
 def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
     before, total, frozen = ablation.before, ablation.total.values, ablation.frozen.values
     entropies = _change(before.entropy, total.entropy), _change(before.entropy, frozen.entropy)
-    losses = _shifted(_change(before.loss, total.loss)), _shifted(_change(before.loss, frozen.loss))
+    losses = _change(before.loss, total.loss), _change(before.loss, frozen.loss)
     activations = [
         Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", trace.tokens, values)
         for name, values in ablation.activations_before.items()
@@ -115,17 +117,13 @@ def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
 
 
 def _details(values: TokenValues, trace: TextTrace) -> list[str]:
-    rows = zip(_shifted(values.loss), values.entropy, _shifted(values.rank), trace.predictions, strict=True)
+    rows = zip(values.loss, values.entropy, values.rank, trace.predictions, strict=True)
     return [
-        f"loss {number(loss, 'nats')}, rank {'—' if rank is None else rank}, entropy {number(entropy, 'nats')}\n"
+        f"this token: loss {number(loss, 'nats')}, rank {'—' if rank is None else rank}\n"
+        f"after it: entropy {number(entropy, 'nats')}, "
         f"next: {', '.join(f'{visible(p.token)} {percent(p.probability)}' for p in top[:3])}"
         for loss, entropy, rank, top in rows
     ]
-
-
-def _shifted(values: list[Any]) -> list[Any]:
-    """From the position that predicts to the token that is predicted: the first token has none."""
-    return [None, *values[:-1]]
 
 
 def _change(before: list[Any], after: list[Any]) -> list[float | None]:
@@ -148,21 +146,21 @@ def totals(ablation: Ablation) -> html.Section:
         html.Tr([html.Th(name, scope="row"), html.Td(number(was, unit)), _changed(was, now), _changed(was, held)])
         for name, unit, was, now, held in rows
     ]
-    body.append(
-        html.Tr(
-            [
-                html.Th("Changed predictions", scope="row"),
-                html.Td("—"),
-                html.Td(percent(total.changed_predictions)),
-                html.Td(percent(frozen.changed_predictions)),
-            ]
-        )
-    )
+    sizes = total.mean_abs_delta_loss, frozen.mean_abs_delta_loss
+    body += [
+        _effects_row("Mean |Δ loss|", *(number(size, "nats") for size in sizes)),
+        _effects_row("Changed predictions", percent(total.changed_predictions), percent(frozen.changed_predictions)),
+    ]
     head = html.Tr([html.Th(""), html.Th("before"), html.Th("after"), html.Th("direct part (norm frozen)")])
-    share = ablation.ln_mediated
-    through = "" if share is None else f" {percent(share)} of the effect on the loss goes through the final norm."
     table = html.Table([html.Thead(head), html.Tbody(body)], className="totals")
-    return panel("What the intervention does", table, note=f"Reference: {ablation.reference}.{through}")
+    share = html.P(through_norm(*sizes, ablation.tokens), className="sentences")
+    note = f"Means over {ablation.tokens:,} tokens of this text. Reference: {ablation.reference}."
+    return panel("What the intervention does", table, share, note=note)
+
+
+def _effects_row(name: str, total: str, frozen: str) -> html.Tr:
+    """What only a change has: nothing stands before it."""
+    return html.Tr([html.Th(name, scope="row"), html.Td("—"), html.Td(total), html.Td(frozen)])
 
 
 def _changed(was: float | None, now: float | None) -> html.Td:
@@ -232,9 +230,7 @@ def _fact(name: str, before: list[float], after: list[float] | None, token: int,
 
 def who_matters(sweep: Sweep, model: str) -> html.Section:
     """The neurons whose ablation moves one token most, each with a link to its page."""
-    head = html.Tr(
-        [html.Th(name) for name in ("neuron", "activation", "Δ loss", "direct part of |Δ loss|", "Δ entropy")]
-    )
+    head = html.Tr([html.Th(name) for name in ("neuron", "activation", "Δ loss", "|Δ loss|, direct part", "Δ entropy")])
     rows = [
         html.Tr(
             [
@@ -248,5 +244,8 @@ def who_matters(sweep: Sweep, model: str) -> html.Section:
         for row in sweep.rows
     ]
     table = html.Table([html.Thead(head), html.Tbody(rows)], className="totals")
-    note = f"Every last-layer neuron ablated alone at this token; the strongest, in nats. Reference: {sweep.reference}."
+    note = (
+        "Every last-layer neuron ablated alone at this token; the strongest, in nats. Loss is that of the token that "
+        f"follows, entropy that of the prediction of it. Reference: {sweep.reference}."
+    )
     return panel("Who matters here", table, note=note)

@@ -14,6 +14,7 @@ from app.figures import neuron as figures
 from app.format import number, signed
 from app.pages.atlas import neuron_address, run_banner
 from app.run_card import run_card
+from app.shares import mean, mean_size, through_norm
 from backend.client import ApiError
 from backend.glossary import METRICS
 from backend.schemas import (
@@ -330,14 +331,14 @@ def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Componen
     )
     note = (
         "Windows of the sample, coloured by its activation. “Without the neuron” asks the model (figure 4b). A "
-        "token's loss is that of the prediction made there."
+        "token's loss and rank are of predicting it; its entropy is of the prediction made after it."
     )
     return panel("Contexts", control, *groups, note=note)
 
 
 def _context(context: ContextStrip) -> html.Div:
     details = [
-        f"loss {number(loss, 'nats')}, entropy {number(entropy, 'nats')}, rank {rank or '—'}"
+        f"this token: loss {number(loss, 'nats')}, rank {rank or '—'}; after it: entropy {number(entropy, 'nats')}"
         for loss, entropy, rank in zip(context.loss, context.entropy, context.rank, strict=True)
     ]
     title = f"activation, peak {number(context.peak)}"
@@ -366,7 +367,7 @@ def ablated_context(found: ContextAblation) -> list[Component]:
         Strip("Change of loss, without − with", found.tokens, change, "nats", "change", details=details),
         Strip("Change of entropy, without − with", found.tokens, entropy, "nats", "change", details=details),
     ]  # fmt: skip
-    parts: list[Component] = [html.P(_summary(found, change), className="quiet")]
+    parts: list[Component] = [html.P(_summary(found, change, direct), className="quiet")]
     if found.disagreement > _CHANGED_WEIGHTS:
         apart = number(found.disagreement, "nats")
         parts.append(failure(f"The model's losses are up to {apart} from the run's: its weights have changed since."))
@@ -377,12 +378,14 @@ def _changes(before: Sequence[float | None], after: Sequence[float | None]) -> l
     return [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
 
 
-def _summary(found: ContextAblation, change: Sequence[float | None]) -> str:
-    known = [value for value in change if value is not None]
+def _summary(found: ContextAblation, change: Sequence[float | None], direct: Sequence[float | None]) -> str:
+    known, held = ([value for value in values if value is not None] for values in (change, direct))
     pairs = zip(found.activations_before, found.activations_after, strict=True)
     touched = sum(before != after for before, after in pairs)
-    mean = signed(sum(known) / len(known), "nats") if known else "—"
+    size, held_size = (mean_size(values) for values in (known, held))
     return (
-        f"{found.neuron} {KINDS[found.kind]}: {touched} of {len(found.tokens)} activations change; mean change of loss "
-        f"{mean}. Reference: {found.reference}."
+        f"{found.neuron} {KINDS[found.kind]}: {touched} of {len(found.tokens)} activations change. Over the "
+        f"{len(known)} tokens that were predicted: mean change of loss {signed(mean(known), 'nats')}, direct part "
+        f"{signed(mean(held), 'nats')}; mean |change| {number(size, 'nats')}, direct part {number(held_size, 'nats')}. "
+        f"{through_norm(size, held_size, len(known))} Reference: {found.reference}."
     )

@@ -1,6 +1,6 @@
 """What the atlas knows of a run's neurons beyond their scalar metrics: read only, by run and index."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -54,6 +54,19 @@ class Reader:
             .order_by(TraceRow.id)
         )
         return [_shown(trace, context) for trace, context in self._rows(wanted)]
+
+    def first_predictions(self, run: int, contexts: Collection[int], windows: int) -> dict[int, tuple[float, int]]:
+        """The loss and the rank of the first token of contexts, predicted at the end of the context before; nothing for
+        those that begin a sequence.
+
+        Args:
+            windows: contexts of a sequence; they were stored in order.
+        """
+        ids = self._all(select(ContextRow.id).where(ContextRow.run == run).order_by(ContextRow.id))
+        before = {ids[i]: ids[i - 1] for i in range(len(ids)) if i % windows and ids[i] in contexts}
+        wanted = select(ContextRow.id, ContextRow.loss, ContextRow.rank).where(ContextRow.id.in_(before.values()))
+        ends = {row.id: (float(row.loss[-1]), int(row.rank[-1])) for row in self._rows(wanted)}
+        return {own: ends[earlier] for own, earlier in before.items()}
 
     def positions(self, run: int) -> SampledPositions | None:
         """The positions whose per-token effects are kept, or None while there are none."""

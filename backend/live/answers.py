@@ -14,6 +14,7 @@ from backend.core.interventions import Intervention
 from backend.core.metrics.effects import EffectSums
 from backend.core.metrics.tokens import extremes
 from backend.core.neurons import NeuronId
+from backend.core.standing import at_own_token
 from backend.core.text import State, TracedText
 from backend.live.generating import LiveStep
 from backend.live.texts import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
@@ -69,6 +70,7 @@ def ablation(
         total=_ablated(traced, result.total, after, ablated.strings),
         frozen=_ablated(traced, result.frozen, after, ablated.strings),
         ln_mediated=_ln_mediated(traced, result.total, result.frozen),
+        tokens=len(traced.counted),
         frequencies=frequencies,
     )
 
@@ -81,6 +83,7 @@ def _ablated(
         values=_values(after, residual_norm),
         predictions=_predictions(after, strings),
         totals=_totals(after, traced.counted),
+        mean_abs_delta_loss=_finite(_size(traced, after)),
         changed_predictions=float(changed.double().mean()) if len(changed) else 0.0,
     )
 
@@ -90,10 +93,11 @@ def _by_name(names: Sequence[str], activations: Tensor) -> dict[str, list[float]
 
 
 def _values(state: State, residual_norm: Tensor) -> schemas.TokenValues:
+    loss, count = [_finite(value) for value in state.loss.tolist()], len(state.loss)
     return schemas.TokenValues(
-        loss=[value if math.isfinite(value) else None for value in state.loss.tolist()],
+        loss=at_own_token(loss, count),
         entropy=state.entropy.tolist(),
-        rank=[value or None for value in state.rank.tolist()],
+        rank=at_own_token(state.rank.tolist(), count),
         norm_scale=state.scale.tolist(),
         residual_norm=residual_norm.tolist(),
         kl=None if state.kl is None else state.kl.tolist(),
@@ -128,9 +132,13 @@ def _totals(state: State, counted: list[int]) -> schemas.Totals:
 
 
 def _ln_mediated(traced: TracedText, total: State, frozen: State) -> float | None:
-    effect = (total.loss - traced.before.loss)[traced.counted].double().abs().mean()
-    direct = (frozen.loss - traced.before.loss)[traced.counted].double().abs().mean()
-    return _finite(float(1 - direct / effect))
+    effect = _size(traced, total)
+    return _finite(1 - _size(traced, frozen) / effect) if effect else None
+
+
+def _size(traced: TracedText, after: State) -> float:
+    """mean |Δloss|; NaN where nothing was predicted."""
+    return float((after.loss - traced.before.loss)[traced.counted].double().abs().mean())
 
 
 def activations(

@@ -12,6 +12,7 @@ from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId, NeuronId
 from backend.core.repeating import Source
 from backend.core.repeats import Repeats
+from backend.core.standing import at_own_token
 
 Result = (
     schemas.InductionCurves
@@ -101,7 +102,7 @@ class Told:
             tokens=self._model.token_strings(repeats.tokens[sequence].tolist()),
             first=ranges(repeats.first),
             second=ranges(repeats.second),
-            loss=_numbers(loss),
+            loss=at_own_token(_numbers(loss), len(loss)),
         )
 
     def _clip(self, found: Clip) -> schemas.InductionClip:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,15 @@ from backend import schemas
 from backend.atlas.described import model_name, run_summary
 from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
-from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext
+from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.classes import explain
 from backend.core.neurons import NeuronId
+from backend.core.standing import at_own_token
 from backend.glossary import FORMULAS, METRIC_COLUMNS, METRICS, TERMS
 
+First = tuple[float | None, int | None]
+"""The loss and the rank of a context's first token."""
 _BACKGROUND_NEURONS = 100
 _BACKGROUND_VALUES = 4_000
 
@@ -90,7 +94,8 @@ def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Conte
     found = atlas.contexts(record.id, chosen.index)
     if not found:
         raise not_yet(record, "contexts")
-    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown) for shown in found])
+    first = first_predictions(atlas, record, found)
+    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in found])
 
 
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
@@ -181,18 +186,28 @@ def not_yet(record: RunRecord, what: str) -> NotInAtlas:
     return NotInAtlas(f"Run {record.id} has not measured {what} yet (it is {record.status}). {advice}.")
 
 
-def _strip(shown: ShownContext) -> schemas.ContextStrip:
+def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:
+    """Of contexts, by id: what the end of the context before predicted; nothing for the first of a sequence."""
+    known = atlas.first_predictions(record.id, {one.id for one in shown}, windows_of(record))
+    return {one.id: known.get(one.id, (None, None)) for one in shown}
+
+
+def losses(shown: ShownContext, first: float | None) -> list[float | None]:
+    """Of a context's tokens, each at its own token."""
+    return at_own_token(_finite_list(shown.context.loss), len(shown.context.tokens), _finite(first))
+
+
+def _strip(shown: ShownContext, first_loss: float | None, first_rank: int | None) -> schemas.ContextStrip:
     context, trace = shown.context, shown.trace
-    missing = [None] * (len(context.tokens) - len(context.loss))
     return schemas.ContextStrip(
         id=shown.id,
         bucket=trace.bucket,
         tokens=context.tokens,
         token_ids=context.token_ids,
         activations=trace.activations.tolist(),
-        loss=_finite_list(context.loss) + missing,
+        loss=losses(shown, first_loss),
         entropy=_finite_list(context.entropy),
-        rank=context.rank.tolist() + missing,
+        rank=at_own_token(context.rank.tolist(), len(context.tokens), first_rank),
         peak=trace.peak,
         peak_position=trace.peak_position,
     )

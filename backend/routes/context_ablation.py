@@ -14,7 +14,7 @@ from backend.live import answers as live
 from backend.live.engine import LiveEngine
 from backend.live.line import Place
 from backend.live.texts import LiveAblation, LiveModel, LiveText
-from backend.routes.answers import not_yet
+from backend.routes.answers import first_predictions, losses, not_yet
 
 Kind = Literal["mean", "clip", "zero"]
 
@@ -45,7 +45,8 @@ def answer(
 
     text, ablated = turn.turn(ablate)
     whole = live.ablation(text, [intervention], ablated, _reference(record, kind))
-    return _cut(whole, shown, place, neuron, kind)
+    first, _ = first_predictions(atlas, record, [shown])[context]
+    return _cut(whole, shown, losses(shown, first), place, kind)
 
 
 def _intervention(neuron: NeuronId, kind: Kind, mean: float, *, is_last: bool) -> Intervention:
@@ -65,19 +66,19 @@ def _reference(record: RunRecord, kind: Kind) -> str:
 
 
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
-    """The tokens from the sequence's beginning to the context's end, and one more, which its last token predicts."""
+    """The tokens from the sequence's beginning to the context's end, and the context's place among them."""
     found = atlas.sequence(record.id, context, windows_of(record))
     assert found is not None, "the context was read a moment ago"
-    tokens, place, following = found
-    return tokens + following[:1], place
+    tokens, place, _ = found
+    return tokens, place
 
 
 def _cut(
-    whole: schemas.Ablation, shown: ShownContext, place: slice, neuron: NeuronId, kind: Kind
+    whole: schemas.Ablation, shown: ShownContext, measured: list[float | None], place: slice, kind: Kind
 ) -> schemas.ContextAblation:
-    name, measured = str(neuron), shown.context.loss.tolist()
+    (name,) = whole.activations_before
     before = whole.before.loss[place]
-    pairs = [(a, b) for a, b in zip(before, measured, strict=False) if a is not None]
+    pairs = [(a, b) for a, b in zip(before, measured, strict=True) if a is not None and b is not None]
     return schemas.ContextAblation(
         context=shown.id,
         neuron=name,

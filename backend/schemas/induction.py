@@ -60,7 +60,8 @@ class RepeatedText(Wire):
     first: list[tuple[int, int]]
     second: list[tuple[int, int]]
     loss: list[Number]
-    """At a token, of the next one; null at the last."""
+    """Of predicting this token; null for the first. In results that older jobs have kept, a token's value is of
+    predicting the next one, and null for the last."""
 
 
 class InductionStart(Wire):

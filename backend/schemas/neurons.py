@@ -70,8 +70,11 @@ class ContextStrip(Wire):
     token_ids: list[int]
     activations: list[FiniteFloat]
     loss: list[Number]
+    """Of predicting this token, which happened at the one before: null for the first of a sequence."""
     entropy: list[Number]
+    """Of the prediction made after reading this token."""
     rank: list[int | None]
+    """Of this token in the prediction of it, from 1: null for the first of a sequence."""
     peak: FiniteFloat
     peak_position: int
 
@@ -88,7 +91,7 @@ class TokenEffects(Wire):
     tokens: list[str]
     """The token at each position."""
     targets: list[str]
-    """The token that follows it."""
+    """The token that follows it: losses and ranks are of predicting this one, at the position."""
     sequences: list[int] | None = None
     """The sequence of the run's sample that each position is in, from 0: positions of one sequence are not independent.
     Null of a run made before this was kept."""
@@ -172,11 +175,13 @@ class ContextAblation(Wire):
     activations_before: list[FiniteFloat]
     activations_after: list[FiniteFloat]
     loss_before: list[Number]
+    """Of predicting this token, which happened at the one before: null for the first of a sequence."""
     loss_after: list[Number]
     """The final norm recomputed: all that the ablation does."""
     loss_frozen: list[Number]
     """The final norm's scale held at its value before: the direct part."""
     entropy_before: list[FiniteFloat]
+    """Of the prediction made after reading this token."""
     entropy_after: list[FiniteFloat]
     disagreement: FiniteFloat
     """Largest |loss before − the loss that the run measured|: rounding, unless the model's weights have changed."""

@@ -28,15 +28,18 @@ class TokenValues(Wire):
     """What the model did at every token, in one state (before, or after an intervention)."""
 
     loss: list[Number]
+    """Of predicting this token, which happened at the one before: null for the first."""
     entropy: list[FiniteFloat]
+    """Of the prediction made after reading this token: that of the next one, which also follows the last."""
     rank: list[int | None]
+    """Of this token among all in the prediction of it, from 1: null for the first."""
     norm_scale: list[FiniteFloat]
     """The final norm's divisor s."""
     residual_norm: list[FiniteFloat]
     """‖x̃‖, the length of the residual stream that the final norm divides (centred, where the norm centres it)."""
     kl: list[FiniteFloat] | None = None
-    """D_KL(P_freq‖P), how far the prediction is from the token frequencies, in nats; null where no run of the model has
-    stored those."""
+    """D_KL(P_freq‖P), how far the prediction made after reading this token is from the token frequencies, in nats; null
+    where no run of the model has stored those."""
 
 
 class Totals(Wire):
@@ -113,6 +116,8 @@ class AblatedState(Wire):
     values: TokenValues
     predictions: list[list[Prediction]]
     totals: Totals
+    mean_abs_delta_loss: Number = None
+    """Mean over the same positions of |loss after − loss before|; null where nothing was predicted."""
     changed_predictions: Annotated[float, Field(ge=0, le=1)]
     """Share of these positions whose most probable next token differs from before."""
 
@@ -132,7 +137,10 @@ class Ablation(Wire):
     frozen: AblatedState
     """The final norm's scale held at its value before: the direct part."""
     ln_mediated: Number
-    """1 − mean|Δloss frozen| / mean|Δloss total| over the same positions."""
+    """1 − mean |Δloss frozen| / mean |Δloss total| over the same positions. Below 0 where the direct part alone moves
+    the loss more than both paths together; null where the loss does not change at all, or nothing was predicted."""
+    tokens: int = 0
+    """Positions behind the means. They are of one sequence, so no standard error can be given."""
     frequencies: str | None = None
     """Where the token frequencies behind `kl` come from: the asked run's; without one, those of the model's run that
     pages show first among those that have them. Null where there are none."""
@@ -140,7 +148,8 @@ class Ablation(Wire):
 
 class SweepRequest(Wire):
     position: Annotated[int | None, Field(ge=0, lt=MAX_TEXT_TOKENS)] = None
-    """The token to ask about; null for means over the text."""
+    """The token after which the prediction is asked about: its loss is that of the token that follows. Null for means
+    over the text."""
     target: Literal["mean", "zero"] = "mean"
     sort: SweepSort = "total_effect"
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
@@ -194,8 +203,9 @@ class GeneratedToken(Wire):
     token_id: int
     token: str
     probability: Annotated[float, Field(ge=0, le=1)]
-    """That the model gave it before temperature; `entropy` likewise, in nats."""
+    """That the model gave it before temperature."""
     entropy: FiniteFloat
+    """Of the prediction that it was drawn from, before temperature, in nats."""
 
 
 class GenerationStart(Wire):

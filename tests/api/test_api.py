@@ -103,8 +103,18 @@ async def test_live_effects_agree_with_the_atlas_of_the_same_model(
     assert strips[0].activations == ablation.activations_before[name]
     assert strips[0].reference_mean == pytest.approx(mean)
     assert ablation.before == trace.values
-    assert ablation.total.values.loss[-1] is None
+    assert ablation.total.values.loss[0] is ablation.total.values.rank[0] is None, "nothing predicts the first token"
+    assert None not in ablation.total.values.loss[1:]
     assert ablation.total.totals.mean_loss != ablation.before_totals.mean_loss
+    counted = slice(2, None)  # BOS is predicted by nothing, and what it predicts does not count
+    before = np.array(trace.values.loss[counted], dtype=float)
+    sizes = [
+        np.abs(np.array(state.values.loss[counted]) - before).mean() for state in (ablation.total, ablation.frozen)
+    ]
+    found = [ablation.total.mean_abs_delta_loss, ablation.frozen.mean_abs_delta_loss]
+    assert found == pytest.approx(sizes, rel=1e-3)
+    assert ablation.ln_mediated == pytest.approx(1 - sizes[1] / sizes[0], abs=2e-3)
+    assert ablation.tokens == len(before)
     scale = await client.send(
         calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron=name, kind="scale", value=1)]))
     )
@@ -137,8 +147,8 @@ async def test_a_sweep_ranks_what_single_ablations_do(tiny_service: FastAPI, tin
         )
         assert row.activation == pytest.approx(single.activations_before[row.neuron][position], abs=1e-6)
         changes = [
-            getattr(single.total.values, name)[position] - getattr(trace.values, name)[position]
-            for name in ("loss", "entropy")
+            getattr(single.total.values, name)[at] - getattr(trace.values, name)[at]
+            for name, at in (("loss", position + 1), ("entropy", position))
         ]
         assert [row.delta_loss, row.delta_entropy] == pytest.approx(changes, abs=2e-5)
     whole = await client.send(calls.sweep(trace.id, SweepRequest(sort="abs_delta_entropy", limit=1000)))

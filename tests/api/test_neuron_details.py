@@ -219,9 +219,12 @@ def test_a_context_without_the_neuron_is_what_the_original_model_says(
         target = {"mean": torch.full_like(activations, mean), "zero": torch.zeros_like(activations)}
         edits = [(module, column, target.get(kind, activations.clamp(max=mean)))]
         for frozen, name in ((False, "loss_after"), (True, "loss_frozen")):
-            wanted = reference.edited(row, edits, frozen=frozen).loss[own].tolist()
-            assert found[name][: len(wanted)] == pytest.approx(wanted, abs=2e-4)
-            assert len(found[name]) == len(context["tokens"])
+            wanted = [None, *reference.edited(row, edits, frozen=frozen).loss.tolist()][own]
+            assert found[name] == [None if loss is None else pytest.approx(loss, abs=2e-4) for loss in wanted]
+        measured = [None if loss is None else pytest.approx(loss, abs=1e-4) for loss in context["loss"]]
+        assert found["loss_before"] == measured, "of predicting the token itself, over the border of windows too"
+        assert [rank is None for rank in context["rank"]] == [loss is None for loss in context["loss"]]
+        assert [place for place, loss in enumerate(context["loss"]) if loss is None] == ([] if own.start else [0])
         assert found["activations_before"] == pytest.approx(context["activations"], abs=1e-4)
         assert found["disagreement"] < 1e-4
         places.add(place)

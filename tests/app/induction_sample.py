@@ -52,7 +52,7 @@ def sample() -> schemas.RepeatedText:
     size = len(TOKENS)
     return schemas.RepeatedText(
         tokens=["<s>", *TOKENS, *TOKENS], first=[(1, 1 + size)], second=[(1 + size, 1 + 2 * size)],
-        loss=[4.0] * size + [0.5] * size + [None],
+        loss=[None] + [4.0] * size + [0.5] * size,
     )  # fmt: skip
 
 

@@ -107,9 +107,9 @@ def unmeasured() -> schemas.NeuronDetail:
 def _values(shift: float = 0.0, size: int = len(TOKENS)) -> schemas.TokenValues:
     steps = [i % len(TOKENS) for i in range(size)]
     return schemas.TokenValues(
-        loss=[1.0 + shift + i for i in steps[:-1]] + [None],
+        loss=[None] + [1.0 + shift + i for i in steps[:-1]],
         entropy=[2.0 - shift + 0.1 * i for i in steps],
-        rank=[1 + i for i in steps[:-1]] + [None],
+        rank=[None] + [1 + i for i in steps[:-1]],
         norm_scale=[10.0 + shift] * size,
         residual_norm=[240.0 + 24 * shift] * size,
     )
@@ -149,13 +149,14 @@ def ablation(text: str = "abc", *, repeat: int = 1) -> schemas.Ablation:
     def state(shift: float) -> schemas.AblatedState:
         return schemas.AblatedState(
             values=_values(shift, size), predictions=_predictions(size), totals=_totals(3.0 + shift),
-            changed_predictions=0.1,
+            mean_abs_delta_loss=abs(shift), changed_predictions=0.1,
         )  # fmt: skip
 
     activations = {"29.7": [0.5] * size}
     return schemas.Ablation(
         text=text, reference="mean over words", activations_before=activations, activations_after=activations,
         before=_values(size=size), before_totals=_totals(3.0), total=state(0.4), frozen=state(0.1), ln_mediated=0.75,
+        tokens=size - 1,
     )  # fmt: skip
 
 

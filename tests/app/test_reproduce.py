@@ -245,7 +245,7 @@ async def test_a_text_is_drawn_with_its_losses_at_the_predicted_tokens() -> None
     data = sample.context_ablation()
     bars, before, after = still.context_lines(data).data
     assert list(bars.y) == data.activations_before
-    assert (before.y[0], before.y[1], after.y[1]) == (None, data.loss_before[0], data.loss_after[0])
+    assert (list(before.y), list(after.y)) == (data.loss_before, data.loss_after)
     assert all("<script" not in text for text in still.context_lines(data).layout.xaxis.ticktext)
 
 
