@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import schemathesis
@@ -108,10 +109,9 @@ async def test_live_effects_agree_with_the_atlas_of_the_same_model(
     assert ablation.total.totals.mean_loss != ablation.before_totals.mean_loss
     counted = slice(2, None)  # BOS is predicted by nothing, and what it predicts does not count
     before = np.array(trace.values.loss[counted], dtype=float)
-    sizes = [
-        np.abs(np.array(state.values.loss[counted]) - before).mean() for state in (ablation.total, ablation.frozen)
-    ]
-    found = [ablation.total.mean_abs_delta_loss, ablation.frozen.mean_abs_delta_loss]
+    states = (ablation.total, ablation.frozen)
+    sizes = [np.abs(np.array(state.values.loss[counted]) - before).mean() for state in states]
+    found = [state.mean_abs_delta_loss for state in states]
     assert found == pytest.approx(sizes, rel=1e-3)
     assert ablation.ln_mediated == pytest.approx(1 - sizes[1] / sizes[0], abs=2e-3)
     assert ablation.tokens == len(before)
