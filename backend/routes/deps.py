@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request, Response
 
+from backend import schemas
 from backend.atlas.connect import AtlasBusy, AtlasMissing
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
@@ -134,7 +135,7 @@ def about_run(run: int) -> dict[str, str]:
     return {"Link": f'</api/v1/runs/{run}>; rel="describedby"; type="application/json"'}
 
 
-def _run(atlas: AtlasDep, run: Annotated[int, Path(ge=1, le=2**31 - 1)], response: Response) -> RunRecord:
+def _run(atlas: AtlasDep, run: Annotated[schemas.Id, Path()], response: Response) -> RunRecord:
     response.headers.update(about_run(run))
     return atlas.run(run)
 

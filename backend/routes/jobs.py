@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 _ALIVE = timedelta(minutes=2)
 
 
-def _job(atlas: AtlasDep, job: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> JobRecord:
+def _job(atlas: AtlasDep, job: Annotated[schemas.Id, Path()]) -> JobRecord:
     return atlas.job(job)
 
 

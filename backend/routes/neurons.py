@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import StringConstraints
 
 from backend import schemas
 from backend.atlas.export import MEDIA_TYPES
@@ -12,7 +13,8 @@ from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep,
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
 
-Names = Annotated[list[str] | None, Query(max_length=100)]
+Word = Annotated[str, StringConstraints(max_length=100)]
+Names = Annotated[list[Word] | None, Query(max_length=100)]
 
 
 @router.get("/neurons", dependencies=[Reading])
@@ -20,7 +22,7 @@ def list_neurons(
     run: RunDep,
     atlas: AtlasDep,
     sort: Annotated[str, Query(max_length=60, description="A metric, `-` first for descending.")] = "-total_effect",
-    where: Annotated[list[str] | None, Query(max_length=20, examples=[["null_fraction>=0.5"]])] = None,
+    where: Annotated[list[Word] | None, Query(max_length=20, examples=[["null_fraction>=0.5"]])] = None,
     neuron_class: Annotated[str | None, Query(alias="class", max_length=40)] = None,
     columns: Names = None,
     limit: Annotated[int, Query(ge=1, le=schemas.MAX_PAGE)] = 100,
@@ -35,7 +37,7 @@ def list_neurons(
 
 @router.get("/columns", dependencies=[Reading])
 def read_columns(
-    run: RunDep, atlas: AtlasDep, name: Annotated[list[str], Query(min_length=1, max_length=40)]
+    run: RunDep, atlas: AtlasDep, name: Annotated[list[Word], Query(min_length=1, max_length=40)]
 ) -> schemas.NeuronColumns:
     """The named metrics of all neurons, by column: what a scatter needs."""
     return answers.columns(atlas, run, name)
@@ -66,7 +68,7 @@ def ablate_context(
     atlas: AtlasDep,
     engine: EngineDep,
     neuron: NeuronDep,
-    context: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    context: Annotated[schemas.Id, Path()],
     body: schemas.ContextAblateRequest,
 ) -> schemas.ContextAblation:
     """One of the run's contexts with and without the neuron, on its own tokens (Figure 4b)."""

@@ -7,14 +7,17 @@ made at token t of the token that follows it, so its last loss and rank are `nul
 """
 
 from backend.schemas.base import (
+    MAX_ID,
     BusyProblem,
     FiniteFloat,
     Glossary,
     Health,
+    Id,
     MetricDefinition,
     NeuronName,
     Number,
     Problem,
+    Seed,
     UnitName,
     Wire,
 )
@@ -131,6 +134,7 @@ from backend.schemas.tokens import (
 __all__ = [
     "MAX_FREQUENT_TOKENS",
     "MAX_GENERATED_TOKENS",
+    "MAX_ID",
     "MAX_INDUCTION_NEURONS",
     "MAX_INDUCTION_SEQUENCES",
     "MAX_INTERVENTIONS",
@@ -183,6 +187,7 @@ __all__ = [
     "HeadName",
     "Health",
     "Histogram",
+    "Id",
     "InductionAttribution",
     "InductionChange",
     "InductionClip",
@@ -226,6 +231,7 @@ __all__ = [
     "RunStage",
     "RunStatus",
     "RunSummary",
+    "Seed",
     "SimilarNeuron",
     "SimilarNeurons",
     "Spectrum",

@@ -6,14 +6,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 NeuronName = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,7}$"),
+    StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,7}$", max_length=12),
     Field(description="layer.index, both from 0", examples=["29.830"]),
 ]
 UnitName = Annotated[
     str,
-    StringConstraints(pattern=r"^([0-9]{1,4}\.[0-9]{1,7}|[Ll][0-9]{1,4}[Hh][0-9]{1,4})$"),
+    StringConstraints(pattern=r"^([0-9]{1,4}\.[0-9]{1,7}|[Ll][0-9]{1,4}[Hh][0-9]{1,4})$", max_length=12),
     Field(description="A neuron (layer.index) or an attention head (L5H1), all from 0", examples=["29.830", "L5H1"]),
 ]
+MAX_ID = 2**31 - 1
+"""What the database's integers hold: https://www.postgresql.org/docs/current/datatype-numeric.html."""
+Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
+"""Of a run, a job or a context."""
+Seed = Annotated[int, Field(ge=0, le=MAX_ID)]
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 

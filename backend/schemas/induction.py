@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, StringConstraints
 
-from backend.schemas.base import FiniteFloat, NeuronName, Number, Problem, Wire
+from backend.schemas.base import FiniteFloat, Id, NeuronName, Number, Problem, Seed, Wire
 from backend.schemas.texts import MAX_TEXT_CHARS
 
 MAX_INDUCTION_SEQUENCES = 100
@@ -13,7 +13,9 @@ MAX_SPAN = 200
 InductionSource = Literal["random", "synthetic", "natural", "text"]
 InductionPart = Literal["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"]
 KnockoutPositions = Literal["every", "measured"]
-HeadName = Annotated[str, StringConstraints(pattern=r"^L[0-9]{1,4}H[0-9]{1,4}$"), Field(examples=["L5H1"])]
+HeadName = Annotated[
+    str, StringConstraints(pattern=r"^L[0-9]{1,4}H[0-9]{1,4}$", max_length=10), Field(examples=["L5H1"])
+]
 
 
 class InductionRequest(Wire):
@@ -41,8 +43,8 @@ class InductionRequest(Wire):
     knocked_out_at: KnockoutPositions = "every"
     """Where heads are changed: `every` position, so that what comes later looks back on changed positions too, or the
     `measured` position alone, everything before it being as the unchanged model has it (the paper's authors' code)."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    run: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
+    seed: Seed = 0
+    run: Id | None = None
     """Whose corpus, classes and reference means are used; null for the model's latest run."""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
-from backend.schemas.base import FiniteFloat, NeuronName, Number, Problem, UnitName, Wire
+from backend.schemas.base import FiniteFloat, Id, NeuronName, Number, Problem, Seed, UnitName, Wire
 
 MAX_TEXT_CHARS = 20_000
 MAX_TEXT_TOKENS = 1_024
@@ -107,7 +107,7 @@ class AblateRequest(Wire):
         list[InterventionRequest],
         Field(min_length=1, max_length=MAX_INTERVENTIONS, examples=[[{"neuron": "29.830", "kind": "mean"}]]),
     ]
-    run: int | None = None
+    run: Id | None = None
     """The run whose sample gives the mean for `mean` and `clip`; null for the model's latest run, or where there
     is none the mean over this text (see `reference` in the answer)."""
 
@@ -153,7 +153,7 @@ class SweepRequest(Wire):
     target: Literal["mean", "zero"] = "mean"
     sort: SweepSort = "total_effect"
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    run: int | None = None
+    run: Id | None = None
     """The run whose sample gives the means, as in an ablation."""
 
 
@@ -193,9 +193,9 @@ class GenerateRequest(Wire):
     """They act on every token, of the text and of what is generated; none asks for the plain continuation alone."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.8
     """0 takes the most probable token each time."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    seed: Seed = 0
     max_tokens: Annotated[int, Field(ge=1, le=MAX_GENERATED_TOKENS)] = 60
-    run: int | None = None
+    run: Id | None = None
     """The run whose sample gives the means, as in an ablation."""
 
 

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from backend.schemas.base import FiniteFloat, NeuronName, Wire
+from backend.schemas.base import MAX_ID, FiniteFloat, NeuronName, Wire
 
 MAX_TOKEN_QUERY = 100
 MAX_TOKENS_FOUND = 100
 MAX_PROMOTERS = 1_000
-MAX_TOKEN_ID = 2**31 - 1
+MAX_TOKEN_ID = MAX_ID
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
