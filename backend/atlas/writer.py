@@ -180,7 +180,7 @@ class Writer:
 
     def put_positions(self, run: int, positions: SampledPositions) -> None:
         """The positions whose per-token effects are kept."""
-        self._touch(run)
+        made_by = self._touch(run).made_by
         self._session.merge(
             PositionsRow(
                 run=run,
@@ -194,7 +194,8 @@ class Writer:
         )
         if positions.sequences is not None:
             arrays = {"sequences": positions.sequences.astype(np.int64)}
-            self._session.merge(ShardRow(run=run, stage=POSITIONS, index=0, arrays=arrays))
+            whole = resuming.sealed(arrays, made_by, POSITIONS, 0)
+            self._session.merge(ShardRow(run=run, stage=POSITIONS, index=0, arrays=whole))
 
     def put_token_effects(self, run: int, arrays: dict[str, Array]) -> None:
         """Effects at the sampled positions by name, each [n_neurons, positions]."""

@@ -48,6 +48,16 @@ class At(Silent):
             self._act()
 
 
+class Telling(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
 def kill() -> None:
     raise Killed
 
@@ -126,8 +136,10 @@ def test_a_killed_run_leaves_nothing_to_others_and_ends_the_same(bench: Bench, t
     for name, config in bench.others.items():
         bench.run(config, tmp_path / f"{name}.db", tmp_path)
         assert_the_same(content(tmp_path / f"{name}.db"), bench.clean(name), f"after a run killed at {stage}: {name}")
-    bench.run(bench.base, tmp_path / "base.db", tmp_path)
+    going_on = Telling()
+    bench.run(bench.base, tmp_path / "base.db", tmp_path, going_on)
     assert_the_same(content(tmp_path / "base.db"), bench.clean("base"), f"killed at {stage} and resumed")
+    assert not [line for line in going_on.said if "anew" in line], "nothing was damaged or of other code"
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
