@@ -84,6 +84,7 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         limit: int = 100,
         cursor: str | None = None,
         neuron_class: str | None = None,
+        paper_criterion: bool | None = None,
         where: list[str] | None = None,
         columns: list[str] | None = None,
     ) -> Call[schemas.NeuronPage]:
@@ -93,6 +94,7 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
             "limit": limit,
             "cursor": cursor,
             "class": neuron_class,
+            "paper_criterion": paper_criterion,
             "where": where,
             "columns": columns,
         }
@@ -102,6 +104,12 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
     def columns(run: int, names: list[str]) -> Call[schemas.NeuronColumns]:
         """The named metrics of all neurons of a run, by column."""
         return Call("GET", f"/runs/{run}/columns", schemas.NeuronColumns, {"name": names})
+
+    @staticmethod
+    def classes(run: int) -> Call[schemas.RunClasses]:
+        """By which rule a run's neurons have their classes, how many have each, and where the paper's criterion parts
+        from them."""
+        return Call("GET", f"/runs/{run}/classes", schemas.RunClasses)
 
     @staticmethod
     def neuron(run: int, neuron: str) -> Call[schemas.NeuronDetail]:

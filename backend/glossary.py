@@ -140,6 +140,27 @@ CLASS_LABELS: dict[NeuronClass, str] = {
     "plain": "Plain neuron",
 }
 
+
+@dataclass(frozen=True)
+class Cuts:
+    """What a class asks for besides the chance lines of the run; the paper's own criterion, too."""
+
+    mediated: float = 0.2
+    """Share of the effect that must go through the final norm, or along the token-frequency direction."""
+    effect: float = 0.001
+    """Nats a token that an effect worth the name must have."""
+    errors: float = 2.0
+    """Standard errors by which a measured metric must be beyond its cut."""
+    norm_percentile: float = 90.0
+    """Of the run's neurons, above which a weight norm is high. The paper gives no number."""
+
+
+CUTS = Cuts()
+
+PAPER_CRITERION = "paper_criterion"
+"""A neuron's mark beside its class, by this name in code, columns, API and addresses."""
+PAPER_CRITERION_LABEL = "Paper's criterion"
+
 TERMS: dict[str, str] = {
     "nat": "Unit of information with natural logarithms: 1 nat = 1.44 bits.",
     "loss": "A token's loss is the negative log-probability, in nats, that the model gave to this very token when it "
@@ -157,16 +178,27 @@ TERMS: dict[str, str] = {
     "of counts (1 is added to each count), so that no probability is 0; its facts say from which. The logarithm of "
     "P_freq, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
     "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
-    "entropy neuron": "A neuron that changes how sure the model is without moving tokens of its own: its null-space "
-    "fraction is among the highest 2 % of the run, its logit variance among the lowest 25 %, its total effect above "
-    "the median, and at least 20 % of that effect goes through the final norm. Called so only once effects are "
-    "measured.",
-    "token-frequency neuron": "A neuron that moves the prediction from or to the token frequencies: its |change of KL "
-    "from token frequencies| is among the highest 10 % of the run, and at least 20 % of its effect goes along the "
-    "token-frequency direction.",
-    "prediction neuron": "A neuron that moves particular tokens: its logit variance is among the highest 2 % of the "
-    "run.",
+    "entropy neuron": "A neuron that changes how sure the model is without moving tokens of its own. Its null-space "
+    "fraction is above the run's chance line and its logit variance below; its total effect is more than "
+    f"{CUTS.effect:g} nats, and more than {100 * CUTS.mediated:.0f} % of that effect goes through the final norm, "
+    f"both by {CUTS.errors:g} standard errors. Called so only once effects are measured. A model can have none.",
+    "token-frequency neuron": "A neuron that moves the prediction from or to the token frequencies. The cosine of "
+    "what it writes with the token-frequency direction is beyond the run's chance line; its |change of KL from "
+    f"token frequencies| is more than {CUTS.effect:g} nats, and more than {100 * CUTS.mediated:.0f} % of its effect "
+    f"goes along that direction, both by {CUTS.errors:g} standard errors. A model can have none.",
+    "prediction neuron": "A neuron that moves particular tokens: its logit variance is above the run's chance line. A "
+    "model can have none.",
     "plain neuron": "A neuron that fits none of the three rules. One that fits several has the first of these classes.",
+    "chance line": "What the most extreme of a run's neurons would reach if all of them wrote in random directions: "
+    "5 % of models without any structure have a neuron beyond it, however many neurons they have. For the "
+    "null-space fraction it is known exactly, for the logit variance and the cosine with the token-frequency "
+    "direction random directions are drawn through the model's own unembedding. A run made before there were chance "
+    "lines keeps the classes that it was given, by quantiles within the run, which noise can pass.",
+    "paper's criterion": "How the paper picks its entropy neurons before it measures any effect (§3.1, Figure 2a): "
+    "a high weight norm and a low logit variance. The paper gives no thresholds; here the norm is in the highest "
+    f"{100 - CUTS.norm_percentile:.0f} % of the run and the logit variance below the chance line. It is a mark "
+    "beside the class: an entropy neuron need not be heavy, and a heavy neuron with little effect on the logits "
+    "need not act through the norm.",
     "induction": "Going on with a stretch of text that has occurred before; the page Induction measures it.",
     "prefix-matching score": "An attention head's mean attention, from a token that occurred before, to the token "
     "that followed it then: high for induction heads.",

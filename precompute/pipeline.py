@@ -6,6 +6,7 @@ stopped; running a finished one again changes nothing.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from backend.atlas.records import ContextRecord
 from backend.atlas.store import Atlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
-from backend.core.classes import classify
+from backend.core.classes import ChanceLines, classify, paper_criterion
 from backend.core.forward import ablate_each
-from backend.core.metrics import weights
+from backend.core.metrics import chance, weights
 from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Frequency, TokenBatch
 from backend.core.metrics.engine import DEFAULT_MEMORY
-from backend.core.metrics.frequency import Unigram, alignment
+from backend.core.metrics.frequency import ReadDirection, Unigram
 from backend.core.metrics.statistics import Moments
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
@@ -119,6 +120,7 @@ class Run:
         self.readout = model.readout_of(layer)
         self.traces, self.frequencies = traces, frequencies
         self.columns: Columns = {}
+        self.random = chance.RandomNeurons(len(self.readout.W_out), model.d_model, self.readout.norm)
 
     def carry_out(self) -> None:
         with torch.no_grad():
@@ -144,6 +146,7 @@ class Run:
             "logit_var": weights.logit_var(readout.W_out, readout.W_U).cpu().numpy(),
             "null_fraction": weights.null_fraction(readout.W_out, spectrum.null_directions(null_dim)).numpy(),
         }
+        self.chance = self._weight_lines(null_dim)
         if 0 not in self.atlas.shards_done(self.id, "weights"):
             cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
             direct = DirectTokens.of(readout)
@@ -155,10 +158,20 @@ class Run:
                 writer.put_logits(self.id, direct.top_ids, direct.top_values, direct.bottom_ids, direct.bottom_values)
                 writer.put_logit_histograms(self.id, direct.edges, direct.counts)
                 writer.put_similar(self.id, *(part.cpu().numpy() for part in neighbours))
-                writer.set_neurons(self.id, layer, self.columns, classify(self.columns), 0)
+                marks = paper_criterion(self.columns["weight_norm"], self.columns["logit_var"], self.chance).tolist()
+                writer.set_neurons(self.id, layer, self.columns, classify(self.columns, self.chance, None), 0, marks)
                 writer.add_shard(self.id, "weights", 0, {})
                 writer.update_run(self.id, stage="activations", progress=0.02)
         self.reporter.advance(1)
+
+    def _weight_lines(self, null_dim: int) -> ChanceLines:
+        """The chance lines of the metrics that need no text."""
+        low, high = chance.logit_var_lines(self.readout.W_U, self.random)
+        rho = chance.null_fraction_line(null_dim, self.random)
+        lines = ChanceLines(self.random.count, rho, logit_var_low=low, logit_var_high=high)
+        with self.atlas.writing() as writer:
+            writer.update_run(self.id, chance=asdict(lines))
+        return lines
 
     def activations(self) -> NDArray[np.float64]:
         """Moments of every neuron's activation over all positions; returns the reference means, [d_mlp]."""
@@ -230,10 +243,12 @@ class Run:
         """Token frequencies from where the run takes them, and how each neuron lies to their direction."""
         shards = (self.traces[index] for index in range(len(self.sample.shards)))
         unigram = self.frequencies.unigram(shards, self.reporter.say)
-        cosines = alignment(self.readout.W_out, self.readout.W_U, unigram)
-        self.columns["freq_alignment"] = cosines.cpu().numpy()
+        direction = ReadDirection.of(self.readout.W_U, unigram)
+        self.columns["freq_alignment"] = direction.cosines(self.readout.W_out).cpu().numpy()
+        self.chance = replace(self.chance, freq_alignment=chance.freq_alignment_line(direction, self.random))
         with self.atlas.writing() as writer:
             writer.put_unigram(self.id, unigram.p.cpu().numpy())
+            writer.update_run(self.id, chance=asdict(self.chance))
         return unigram
 
     def effects(self, means: NDArray[np.float64], unigram: Unigram) -> None:
@@ -309,7 +324,8 @@ class Run:
         shown = sampled.any and (finished == shards or finished.bit_count() == 1)
         with self.atlas.writing() as writer:
             writer.add_shard(self.id, "effects", index, own.to_arrays() | sampled.arrays_of(index))
-            writer.set_neurons(self.id, self.layer, columns, classify(self.columns), whole.count)
+            classes = classify(self.columns, self.chance, whole.groups)
+            writer.set_neurons(self.id, self.layer, columns, classes, whole.count)
             if shown:
                 writer.put_positions(self.id, sampled.positions())
                 writer.put_token_effects(self.id, sampled.effects())

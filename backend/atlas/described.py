@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from backend import schemas
 from backend.atlas.connect import AtlasUnusable
 from backend.atlas.records import Config, ModelRecord, RunRecord
+from backend.core.classes import ChanceLines
 from backend.core.sources import PACKAGED_MODELS
 
 _EXACT = 3e-6
@@ -25,7 +26,7 @@ def run_summary(record: RunRecord) -> schemas.RunSummary:
     """
     told: dict[str, Any] = {name: value for name, value in vars(record).items() if name != "revision"}
     told |= {"mode": record.config.get("mode", "exact"), "tolerance_nats": record.config.get("tolerance_nats", _EXACT)}
-    told |= {"config": shown_config(record.config), "card": run_card(record)}
+    told |= {"config": shown_config(record.config), "card": run_card(record), "chance": _chance(record)}
     return schemas.RunSummary(**told)
 
 
@@ -45,6 +46,11 @@ def run_card(record: RunRecord) -> schemas.RunCard | None:
             f"The card of run {record.id} is damaged, or of a newer version of Calibroscope (at {where}). Update "
             "Calibroscope, or measure the run again into another atlas."
         ) from error
+
+
+def _chance(record: RunRecord) -> schemas.ChanceLines | None:
+    lines = ChanceLines.stored(record.chance)
+    return None if lines is None else schemas.ChanceLines(**vars(lines))
 
 
 def shown_config(config: Config) -> Config:

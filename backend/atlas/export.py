@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from backend.atlas.described import run_summary
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
-from backend.glossary import METRIC_COLUMNS
+from backend.glossary import METRIC_COLUMNS, PAPER_CRITERION
 
 Format = Literal["csv", "parquet", "json"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -42,6 +42,7 @@ def run_table(atlas: Atlas, record: RunRecord) -> pa.Table:
         "layer": pa.array(np.full(len(index), record.layer), pa.int64()),
         "index": pa.array(index, pa.int64()),
         "neuron_class": pa.array(atlas.classes(record.id), pa.string()),
+        PAPER_CRITERION: pa.array(atlas.marks(record.id), pa.bool_()),
         "effect_tokens": pa.array(columns["effect_tokens"].astype(np.int64), pa.int64()),
     }
     for name in METRIC_COLUMNS:

@@ -34,6 +34,7 @@ class NeuronQuery:
     sort: str = "-total_effect"
     where: list[str] = field(default_factory=list)
     neuron_class: str | None = None
+    paper_criterion: bool | None = None
     limit: int = 100
     offset: int = 0
 
@@ -45,6 +46,7 @@ class NeuronQuery:
         sort: str,
         where: list[str],
         neuron_class: str | None,
+        paper_criterion: bool | None = None,
         limit: int,
         cursor: str | None,
     ) -> Self:
@@ -62,12 +64,14 @@ class NeuronQuery:
         for term in where:
             _read_term(term)
         offset = 0 if cursor is None else _read_cursor(cursor)
-        return cls(columns or list(METRIC_COLUMNS), sort, where, neuron_class, limit, offset)
+        return cls(columns or list(METRIC_COLUMNS), sort, where, neuron_class, paper_criterion, limit, offset)
 
     def filtered(self, wanted: Select[Any]) -> Select[Any]:
         """Only the neurons that match."""
         if self.neuron_class is not None:
             wanted = wanted.where(NeuronRow.neuron_class == self.neuron_class)
+        if self.paper_criterion is not None:
+            wanted = wanted.where(NeuronRow.paper_criterion.is_(self.paper_criterion))
         for term in self.where:
             name, compare, number = _read_term(term)
             wanted = wanted.where(_COMPARE[compare](getattr(NeuronRow, name), number))

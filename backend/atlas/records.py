@@ -93,6 +93,8 @@ class RunRecord:
     """What exactly was measured, as the wire has it; None for a run made before it was kept."""
     error_groups: int | None
     """Groups of whole sequences behind the standard errors so far; None where these took tokens as independent."""
+    chance: dict[str, Any] | None
+    """Its chance lines by metric; None for a run made before there were any."""
 
 
 def windows_of(run: RunRecord) -> int:
@@ -156,6 +158,8 @@ class NeuronRecord:
     neuron_class: str
     effect_tokens: int
     metrics: dict[str, float | None]
+    paper_criterion: bool | None = None
+    """Whether it passes the paper's own selection; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,10 @@ class Atlas(Jobs):
         """The class of every neuron, in index order."""
         return self._all(select(NeuronRow.neuron_class).where(NeuronRow.run == run).order_by(NeuronRow.index))
 
+    def marks(self, run: int) -> list[bool | None]:
+        """Whether each neuron passes the paper's own selection, in index order; None where that is not known."""
+        return self._all(select(NeuronRow.paper_criterion).where(NeuronRow.run == run).order_by(NeuronRow.index))
+
     def neuron(self, run: int, index: int, names: list[str]) -> NeuronRecord | None:
         row = self._one(select(NeuronRow).where(NeuronRow.run == run, NeuronRow.index == index))
         return None if row is None else _neuron_record(row, names)
@@ -288,4 +292,4 @@ def _run_record(row: RunRow) -> RunRecord:
 
 def _neuron_record(row: NeuronRow, names: list[str]) -> NeuronRecord:
     metrics = {name: getattr(row, name) for name in names}
-    return NeuronRecord(row.layer, row.index, row.neuron_class, row.effect_tokens, metrics)
+    return NeuronRecord(row.layer, row.index, row.neuron_class, row.effect_tokens, metrics, row.paper_criterion)

@@ -27,6 +27,7 @@ from backend.atlas.schema import (
     UnigramRow,
 )
 from backend.core.errors import CalibroscopeError
+from backend.glossary import PAPER_CRITERION
 
 _ROWS_AT_ONCE = 2_000
 
@@ -62,13 +63,20 @@ class Writer:
         columns: dict[str, Array],
         classes: list[str] | None = None,
         effect_tokens: int | None = None,
+        marks: list[bool] | None = None,
     ) -> None:
-        """Publish metrics, each [n_neurons]; other columns keep their values. NaN and infinities become NULL."""
+        """Publish metrics, each [n_neurons]; other columns keep their values. NaN and infinities become NULL.
+
+        Args:
+            marks: whether each neuron passes the paper's own selection.
+        """
         self._touch(run)
         size = len(next(iter(columns.values())))
         values: dict[str, list[Any]] = {name: _nullable(column) for name, column in columns.items()}
         if classes is not None:
             values["neuron_class"] = list(classes)
+        if marks is not None:
+            values[PAPER_CRITERION] = list(marks)
         if effect_tokens is not None:
             values["effect_tokens"] = [effect_tokens] * size
         known = set(

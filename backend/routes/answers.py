@@ -13,7 +13,7 @@ from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
 from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
-from backend.core.classes import explain
+from backend.core.classes import ChanceLines, Subject, explain
 from backend.core.neurons import NeuronId
 from backend.core.standing import at_own_token
 from backend.glossary import FORMULAS, METRIC_COLUMNS, METRICS, TERMS
@@ -44,6 +44,7 @@ def row(record: NeuronRecord) -> schemas.NeuronRow:
         neuron_class=record.neuron_class,
         effect_tokens=record.effect_tokens,
         metrics={name: _finite(value) for name, value in record.metrics.items()},
+        paper_criterion=record.paper_criterion,
     )
 
 
@@ -60,6 +61,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
     return schemas.NeuronColumns(
         neuron=[f"{record.layer}.{i}" for i in index],
         neuron_class=atlas.classes(record.id),
+        paper_criterion=atlas.marks(record.id),
         columns={name: _finite_list(column) for name, column in found.items()},
         effect_tokens=int(tokens.max()) if len(tokens) else 0,
         revision=str(record.revision),
@@ -69,13 +71,17 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
     found = measured(atlas, record, chosen)
     everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
-    percentiles = {metric.name: _percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
+    percentiles = {metric.name: percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
     answered = row(found)
     return schemas.NeuronDetail(
         run=run(record),
         row=answered,
         percentiles=percentiles,
-        class_reason=explain(answered.neuron_class, answered.metrics, percentiles),
+        class_reason=explain(
+            Subject(answered.neuron_class, answered.metrics, percentiles, answered.paper_criterion),
+            ChanceLines.stored(record.chance),
+            record.error_groups,
+        ),
         previous=f"{chosen.layer}.{chosen.index - 1}" if chosen.index > 0 else None,
         next=f"{chosen.layer}.{chosen.index + 1}" if chosen.index + 1 < len(everyone["index"]) else None,
     )
@@ -251,7 +257,8 @@ def _clipped(
     return [float(value) for value in clipped]
 
 
-def _percentile(everyone: NDArray[np.float64], value: float | None) -> float | None:
+def percentile(everyone: NDArray[np.float64], value: float | None) -> float | None:
+    """Share (0..100) of the neurons that have a value whose value is at most this one; None where there is none."""
     measured = everyone[np.isfinite(everyone)]
     if value is None or not len(measured):
         return None

@@ -24,13 +24,20 @@ def list_neurons(
     sort: Annotated[str, Query(max_length=60, description="A metric, `-` first for descending.")] = "-total_effect",
     where: Annotated[list[Word] | None, Query(max_length=20, examples=[["null_fraction>=0.5"]])] = None,
     neuron_class: Annotated[str | None, Query(alias="class", max_length=40)] = None,
+    paper_criterion: Annotated[bool | None, Query(description="Only neurons with this mark.")] = None,
     columns: Names = None,
     limit: Annotated[int, Query(ge=1, le=schemas.MAX_PAGE)] = 100,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> schemas.NeuronPage:
     """A page of neurons; filters all hold; unmeasured values sort last."""
     query = NeuronQuery.parse(
-        columns=columns, sort=sort, where=where or [], neuron_class=neuron_class, limit=limit, cursor=cursor
+        columns=columns,
+        sort=sort,
+        where=where or [],
+        neuron_class=neuron_class,
+        paper_criterion=paper_criterion,
+        limit=limit,
+        cursor=cursor,
     )
     return answers.neuron_page(atlas, run, query)
 

@@ -32,6 +32,7 @@ from backend.schemas.cards import (
     CardTokens,
     RunCard,
 )
+from backend.schemas.classes import ChanceLines, ClassCondition, ClassRule, MarkedNeuron, RunClasses
 from backend.schemas.features import Feature, FeatureActivation
 from backend.schemas.frequency import MAX_FREQUENT_TOKENS, RunPositions, TokenFrequencies, TokenShare
 from backend.schemas.induction import (
@@ -165,6 +166,9 @@ __all__ = [
     "CardSection",
     "CardSelfCheck",
     "CardTokens",
+    "ChanceLines",
+    "ClassCondition",
+    "ClassRule",
     "ClipPoint",
     "ClippedAfter",
     "ContextAblateRequest",
@@ -210,6 +214,7 @@ __all__ = [
     "JobRequest",
     "JobStatus",
     "KnockoutPositions",
+    "MarkedNeuron",
     "MetricDefinition",
     "ModelList",
     "ModelSummary",
@@ -226,6 +231,7 @@ __all__ = [
     "Promoters",
     "RepeatedText",
     "RunCard",
+    "RunClasses",
     "RunList",
     "RunPositions",
     "RunStage",

@@ -24,6 +24,9 @@ class NeuronRow(BaseModel):
     effect_tokens: int
     """Tokens behind the effect metrics."""
     metrics: dict[str, Number]
+    paper_criterion: bool | None = None
+    """Whether it passes the paper's own selection, high weight norm and low logit variance, which is a mark beside the
+    class; null for a run made before this was kept."""
 
 
 class NeuronPage(Wire):
@@ -38,6 +41,8 @@ class NeuronColumns(Wire):
 
     neuron: list[NeuronName]
     neuron_class: list[NeuronClass]
+    paper_criterion: list[bool | None]
+    """The paper's own selection; null for a run made before this was kept."""
     columns: dict[str, list[Number]]
     effect_tokens: int
     revision: str

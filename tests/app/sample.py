@@ -56,7 +56,7 @@ def card(**changes: object) -> schemas.RunCard:
 
 
 def columns(names: list[str], *, measured: bool = True) -> schemas.NeuronColumns:
-    """All neurons; neuron 7 is an entropy neuron, 9 has no value, 11 a zero."""
+    """All neurons; neuron 7 is an entropy neuron, 5 has the paper's mark, 9 has no value, 11 a zero."""
     rng = np.random.default_rng(0)
     values: dict[str, list[float | None]] = {}
     for name in names:
@@ -67,7 +67,12 @@ def columns(names: list[str], *, measured: bool = True) -> schemas.NeuronColumns
     classes: list[NeuronClass] = ["plain"] * COUNT
     classes[7], classes[3] = "entropy", "prediction"
     return schemas.NeuronColumns(
-        neuron=[f"29.{i}" for i in range(COUNT)], neuron_class=classes, columns=values, effect_tokens=50, revision="4"
+        neuron=[f"29.{i}" for i in range(COUNT)],
+        neuron_class=classes,
+        columns=values,
+        effect_tokens=50,
+        revision="4",
+        paper_criterion=[i == 5 for i in range(COUNT)],
     )
 
 

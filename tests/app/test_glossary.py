@@ -4,8 +4,8 @@ import json
 
 from app.components import class_chip
 from app.pages import glossary
-from backend.core.classes import DEFAULT
-from backend.glossary import CLASS_LABELS, METRICS, TERMS
+from backend.core.classes import ChanceLines, rules
+from backend.glossary import CLASS_LABELS, CUTS, METRICS, TERMS
 
 
 def test_every_metric_has_its_entry() -> None:
@@ -14,16 +14,24 @@ def test_every_metric_has_its_entry() -> None:
         assert f'"id": "{metric.name}"' in drawn, metric.name
 
 
-def test_the_classes_are_defined_by_the_thresholds_that_are_applied() -> None:
-    entropy, frequency, prediction = (TERMS[f"{name} neuron"] for name in ("entropy", "token-frequency", "prediction"))
-    assert f"highest {100 * (1 - DEFAULT.null_fraction):.0f} % of the run" in entropy
-    assert f"lowest {100 * DEFAULT.logit_var_low:.0f} %" in entropy
-    assert DEFAULT.total_effect == 0.5
-    assert "above the median" in entropy
-    assert f"at least {100 * DEFAULT.ln_mediated:.0f} %" in entropy
-    assert f"highest {100 * (1 - DEFAULT.abs_delta_kl):.0f} % of the run" in frequency
-    assert f"at least {100 * DEFAULT.freq_mediated:.0f} %" in frequency
-    assert f"highest {100 * (1 - DEFAULT.logit_var_high):.0f} % of the run" in prediction
+def test_the_classes_are_defined_by_the_conditions_that_are_applied() -> None:
+    """Every condition's metric, side and cut stands in the words of its class."""
+    chance = ChanceLines(10, null_fraction=0.4, logit_var_low=1e-3, logit_var_high=2e-3, freq_alignment=0.5)
+    words = {"null_fraction": "null-space fraction", "logit_var": "logit variance", "freq_alignment": "cosine",
+             "ln_mediated": "through the final norm", "freq_mediated": "along that direction",
+             "total_effect": "total effect", "abs_delta_kl": "change of KL"}  # fmt: skip
+    for name, conditions in rules(chance, None).items():
+        told = TERMS[CLASS_LABELS[name].lower()]
+        assert "can have none" in told
+        for condition in conditions:
+            assert words[condition.metric] in told
+            assert "chance line" in told
+            if not condition.is_chance:
+                share = condition.metric in ("ln_mediated", "freq_mediated")
+                limit = f"{100 * condition.limit:.0f} %" if share else f"{condition.limit:g} nats"
+                assert f"more than {limit}" in told
+                assert f"{condition.errors:g} standard errors" in told
+    assert f"highest {100 - CUTS.norm_percentile:.0f} %" in TERMS["paper's criterion"]
 
 
 def test_a_class_tells_its_rule_where_it_stands() -> None:

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from backend.core.metrics.jackknife import MOST_GROUPS, Array, GroupSums, deal, groups_of, mean_and_error
+from backend.core.metrics.jackknife import (
+    MOST_GROUPS,
+    Array,
+    GroupSums,
+    deal,
+    groups_of,
+    interval_errors,
+    mean_and_error,
+)
 
 Means = Mapping[str, Array]
 ESTIMATES: dict[str, Callable[[Means], Array]] = {
@@ -131,3 +139,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sequences: int, groups: i
     assert 0.92 <= covered.mean() <= 0.97
     naive = GroupSums.of({"a": a, "b": b}, np.arange(len(own)) % MOST_GROUPS).estimate(ESTIMATES[name])
     assert (np.abs(naive.value - truth) <= 1.96 * naive.error).mean() < 0.90
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(2, 12.706), (3, 4.303), (10, 2.262), (50, 2.010)])
+def test_an_interval_takes_more_errors_where_there_are_few_groups(groups: int, expected: float) -> None:
+    """The 97.5 % quantiles of Student's distribution, as tables have them."""
+    assert interval_errors(groups) == pytest.approx(expected, abs=6e-4)
+    assert interval_errors(1) == np.inf

@@ -110,16 +110,34 @@ def read_by(W_U: Tensor, values: Tensor) -> Tensor:
     return read
 
 
+@dataclass(frozen=True)
+class ReadDirection:
+    """v_freq as the residual stream's directions reach it through the unembedding; both on W_U's device, float64."""
+
+    gram: Tensor
+    """W_U·W_Uᵀ, [d_model, d_model]: uᵀ·gram·u is the squared length of the logits that u writes."""
+    read: Tensor
+    """W_U·v̂, [d_model]: u·read is what u writes along v_freq."""
+
+    @classmethod
+    def of(cls, W_U: Tensor, unigram: Unigram) -> Self:
+        gram = torch.zeros(len(W_U), len(W_U), dtype=torch.float64, device=W_U.device)
+        for start in range(0, W_U.shape[1], TILE):
+            part = W_U[:, start : start + TILE].double()
+            gram += part @ part.T
+        return cls(gram, read_by(W_U, unigram.direction))
+
+    def cosines(self, rows: Tensor) -> Tensor:
+        """Cosine of what each row writes onto the logits with v_freq, [n_rows]; 0 for a row that writes nothing."""
+        rows = rows.to(self.gram)
+        length = ((rows @ self.gram) * rows).sum(dim=1).clamp_min(0).sqrt()
+        return torch.where(length > 0, rows @ self.read / length.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+
+
 def alignment(W_out: Tensor, W_U: Tensor, unigram: Unigram) -> Tensor:
     """Cosine of each neuron's A_i with v_freq, [n_neurons], float64.
 
     Positive: while the activation is, the neuron raises common tokens and suppresses rare ones; negative: it suppresses
     common tokens. 0 for a neuron that writes nothing.
     """
-    gram = torch.zeros(len(W_U), len(W_U), dtype=torch.float64, device=W_U.device)
-    for start in range(0, W_U.shape[1], TILE):
-        part = W_U[:, start : start + TILE].double()
-        gram += part @ part.T
-    rows, read = W_out.double(), read_by(W_U, unigram.direction)
-    length = ((rows @ gram) * rows).sum(dim=1).clamp_min(0).sqrt()
-    return torch.where(length > 0, rows @ read / length.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    return ReadDirection.of(W_U, unigram).cosines(W_out)

@@ -9,12 +9,13 @@ What is called an error here is one standard error. A 95 % interval reaches t of
 quantile of Student's distribution with one degree of freedom fewer than there are groups: 2.01 for 50 groups, 2.26
 for ten, 4.30 for three, 12.7 for two. One group has no error (NaN), since nothing tells how far another would lie.
 
-The module needs NumPy alone, so that pages and reports take errors in the same way.
+The module needs no torch, so that pages and reports take errors in the same way.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -157,6 +158,27 @@ def jackknife_error(estimate: Array, without: Array, counts: Array) -> Array:
 def mean_and_error(values: NDArray[Any], sequence: NDArray[Any], seed: int = 0) -> Estimate:
     """The mean of values [values, ...] that come from sequences [values], and its error; NaN values are left out."""
     return GroupSums.of_present(np.asarray(values, dtype=np.float64), groups_of(sequence, seed)).mean("value")
+
+
+@lru_cache(maxsize=256)
+def interval_errors(groups: int) -> float:
+    """Standard errors on either side of an estimate that a 95 % interval takes: the quantile of Student's distribution
+    with one degree of freedom fewer than there are groups. Infinite below two groups."""
+    import mpmath
+
+    if groups < 2:
+        return math.inf
+    freedom = groups - 1
+
+    def beyond(t: float) -> float:
+        """P(T > t)."""
+        return float(mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True)) / 2
+
+    low, high = 0.0, 20.0
+    for _ in range(50):
+        t = (low + high) / 2
+        low, high = (t, high) if beyond(t) > 0.025 else (low, t)
+    return high
 
 
 def _by_group(values: NDArray[Any], place: Ids, groups: int) -> Array:

@@ -47,21 +47,32 @@ def weight_norm(W_out: Tensor) -> Tensor:
 
 
 def logit_var(W_out: Tensor, W_U: Tensor) -> Tensor:
-    """Eq. 3: variance over the vocabulary of cos(w_out, W_U[:, v]), [n_neurons]; NaN for a neuron with no weights.
+    """Eq. 3: variance over the vocabulary of cos(w_out, W_U[:, v]), [n_neurons]; NaN for a neuron with no weights."""
+    return variance_along(W_out, cosine_covariance(W_U))
 
-    The sums run over slabs of the vocabulary, so that [n_neurons, d_vocab] in float64 never exists. A token whose
-    unembedding is zero has no direction; its cosine counts as 0.
+
+def cosine_covariance(W_U: Tensor) -> Tensor:
+    """C, the covariance over the vocabulary of W_U's columns at length 1, [d_model, d_model], float64: uᵀCu is Eq. 3
+    of a direction u of length 1.
+
+    The sums run over slabs of the vocabulary, so that no copy of W_U in float64 exists. A token whose unembedding is
+    zero has no direction; its cosine counts as 0.
     """
-    directions = torch.nn.functional.normalize(W_out.to(torch.float64), dim=1, eps=0.0)
-    total = torch.zeros(len(W_out), dtype=torch.float64, device=W_out.device)
-    squares = torch.zeros_like(total)
+    d_model, d_vocab = W_U.shape
+    total = torch.zeros(d_model, dtype=torch.float64, device=W_U.device)
+    squares = torch.zeros(d_model, d_model, dtype=torch.float64, device=W_U.device)
     for slab in torch.split(W_U, _TOKENS_AT_ONCE, dim=1):
         columns = slab.to(torch.float64)
-        cosines = directions @ (columns / _norms(columns.T).clamp_min(1e-300))
-        total += cosines.sum(dim=1)
-        squares += cosines.square().sum(dim=1)
-    d_vocab = W_U.shape[1]
-    return (squares - total.square() / d_vocab) / (d_vocab - 1)
+        units = columns / _norms(columns.T).clamp_min(1e-300)
+        total += units.sum(dim=1)
+        squares += units @ units.T
+    return (squares - total.outer(total) / d_vocab) / (d_vocab - 1)
+
+
+def variance_along(rows: Tensor, covariance: Tensor) -> Tensor:
+    """uᵀCu of every row at length 1, [n_rows]; NaN for a row of zeros. `covariance` is [d_model, d_model]."""
+    units = torch.nn.functional.normalize(rows.to(covariance), dim=1, eps=0.0)
+    return ((units @ covariance) * units).sum(dim=1).clamp_min(0)
 
 
 def null_fraction(W_out: Tensor, V0: Tensor) -> Tensor:

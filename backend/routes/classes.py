@@ -1,0 +1,63 @@
+"""By which rule the neurons of a run have their classes, and where the paper's own criterion parts from them."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+from fastapi import APIRouter
+from numpy.typing import NDArray
+
+from backend import schemas
+from backend.atlas.records import RunRecord
+from backend.core.classes import ChanceLines, Condition, rules
+from backend.glossary import NeuronClass
+from backend.routes.answers import percentile
+from backend.routes.deps import AtlasDep, RunDep
+
+router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
+
+_MOST = 50
+
+
+@router.get("/classes")
+def read_classes(run: RunDep, atlas: AtlasDep) -> schemas.RunClasses:
+    """The rule, how many neurons each class has, and what of them the paper's own criterion marks."""
+    chance = ChanceLines.stored(run.chance)
+    classes, marks = atlas.classes(run.id), atlas.marks(run.id)
+    known = [mark for mark in marks if mark is not None]
+    columns = atlas.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])
+    return schemas.RunClasses(
+        rules=[]
+        if chance is None
+        else [_rule(name, conditions) for name, conditions in rules(chance, run.error_groups).items()],
+        counts={name: classes.count(name) for name in get_args(NeuronClass)},
+        effects_measured=bool(np.isfinite(columns["ln_mediated_se"]).any()),
+        entropy=_entropy(run, classes, marks, columns),
+        paper_criterion=sum(known) if known else None,
+        both=sum(bool(mark) for mark, name in zip(marks, classes, strict=True) if name == "entropy"),
+    )
+
+
+def _rule(name: NeuronClass, conditions: Sequence[Condition]) -> schemas.ClassRule:
+    return schemas.ClassRule(
+        neuron_class=name,
+        conditions=[
+            schemas.ClassCondition(**vars(c) | {"limit": c.limit if np.isfinite(c.limit) else None}) for c in conditions
+        ],
+    )
+
+
+def _entropy(
+    run: RunRecord, classes: list[str], marks: list[bool | None], columns: dict[str, NDArray[np.float64]]
+) -> list[schemas.MarkedNeuron]:
+    norms, effects = columns["weight_norm"], columns["total_effect"]
+    rows = [row for row, name in enumerate(classes) if name == "entropy"]
+    rows.sort(key=lambda row: -np.nan_to_num(effects[row]))
+    return [
+        schemas.MarkedNeuron(
+            neuron=f"{run.layer}.{int(columns['index'][row])}",
+            norm_percentile=percentile(norms, norms[row]),
+            paper_criterion=marks[row],
+        )
+        for row in rows[:_MOST]
+    ]
