@@ -8,6 +8,7 @@ every load that the processed model still computes what the original computes an
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -82,7 +83,8 @@ class AnalysisModel:
             original = original.to(chosen).eval()
             probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
             expected = original(probe).logits.float().log_softmax(-1)
-            model = cls(_boot(original, tokenizer, files, chosen), tokenizer, files.name)
+            # A copy, because the bridge makes EOS the BOS of a tokenizer that names none.
+            model = cls(_boot(original, deepcopy(tokenizer), files, chosen), tokenizer, files.name)
             model.self_check = SelfCheck.of(model, probe, expected)
         return model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 
 from backend.core.sources import ModelFiles
@@ -140,14 +140,23 @@ def build(name: str, folder: Path, *, vocab: int = VOCAB, seed: int = _SEED) -> 
     return ModelFiles(target, name, "folder")
 
 
-def byte_tokenizer() -> Any:
-    """One token a byte, after <s> and </s>; VOCAB − 258 ids stay unused, as padding of the vocabulary does."""
+def byte_tokenizer(bos: str = "<s>", eos: str = "</s>", *, adds: bool = False, more: tuple[str, ...] = ()) -> Any:
+    """One token a byte, after BOS and EOS; VOCAB − 258 ids stay unused, as padding of the vocabulary does.
+
+    Args:
+        bos: token 0, as text; eos: token 1.
+        adds: whether it puts BOS before a text on its own.
+        more: special tokens besides, from 258 on.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<s>": 0, "</s>": 1} | {letter: 2 + place for place, letter in enumerate(alphabet)}
+    vocabulary = {bos: 0, eos: 1} | {letter: 2 + place for place, letter in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens(list(more))
+    if adds:
+        tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=[(bos, 0)])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
 
 
 def _randomise(model: nn.Module) -> None:
