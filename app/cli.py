@@ -347,11 +347,11 @@ def _serve(
     settings: Settings, when_ready: Callable[[str], None] | None, analysis: subprocess.Popen[bytes] | None = None
 ) -> None:
     import anyio
-    import uvicorn
 
     from app.dashboard import create_dashboard, warm_up
     from backend.client import AsyncClient
     from backend.guards.connections import server_config
+    from backend.guards.stopping import StoppingServer
     from backend.service import announce, create_service
 
     engine = _engine(settings)
@@ -367,7 +367,7 @@ def _serve(
         timer.daemon = True
         timer.start()
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(server_config(service, settings.host, settings.port)).run()
+        StoppingServer(server_config(service, settings.host, settings.port), engine.close).run()
     engine.close()
 
 

@@ -187,6 +187,7 @@ class LiveEngine:
             loaded = self._loaded(text.model)
             known = None if frequencies is None else self._known(text.model, frequencies)
             result = ablate_text(loaded, text.traced, interventions, means, known)
+            self._make_room()
             return LiveAblation(result, _strings(loaded, [], result.total, result.frozen))
 
         return self._in_turn(work)
@@ -218,7 +219,9 @@ class LiveEngine:
             model = self._loaded(text.model)
             for neuron in neurons:
                 neuron.within(model.n_layers, model.d_mlp)
-            return activations_of(model, text.traced, neurons)
+            found = activations_of(model, text.traced, neurons)
+            self._make_room()
+            return found
 
         return self._in_turn(work)
 
@@ -319,9 +322,17 @@ class LiveEngine:
         live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
+        self._make_room()
+        return live
+
+    def _make_room(self) -> None:
+        """Forget the texts that have not been asked for longest, until the rest fit; the last asked for always stays.
+
+        What is done to a text keeps more of it: its residual stream at other layers.
+        """
+        with self._lock:
             while len(self._texts) > 1 and sum(map(_bytes, self._texts.values())) > self._most_bytes:
                 self._texts.popitem(last=False)
-        return live
 
     def _all_neurons(self, model: LiveModel) -> EffectsEngine:
         """The engine that keeps A, made when a model is first swept and gone with the model."""
@@ -369,17 +380,10 @@ def _strings(model: AnalysisModel, tokens: list[int], *states: State) -> dict[in
 
 
 def _bytes(text: LiveText) -> int:
-    traced = text.traced
-    predictions = traced.predictions
-    tensors = (
-        traced.centred,
-        traced.activations,
-        predictions.p,
-        predictions.log_p,
-        *traced.prefixes.values(),
-        *traced.rows.values(),
-    )
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Of all tensors that a traced text holds, those included that were kept while it was worked on."""
+    parts = [*vars(text.traced).values(), *vars(text.traced.predictions).values()]
+    kept = [tensor for part in parts if isinstance(part, dict) for tensor in part.values()]
+    return sum(tensor.nbytes for tensor in [*parts, *kept] if isinstance(tensor, Tensor))
 
 
 def _text_id(model: LiveModel, text: str, max_tokens: int) -> str:
