@@ -5,6 +5,7 @@ An experiment is a generator: it does a little work, tells how far it is, and yi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -15,14 +16,22 @@ from torch import Tensor
 from backend.core import knockouts
 from backend.core.attention import HeadScores, head_scores
 from backend.core.attribution import components, contributions
+from backend.core.clipping import Clip, Points, second_places
 from backend.core.errors import BadNeuron
 from backend.core.knockouts import Knockout
 from backend.core.metrics.attribution import Reads
 from backend.core.metrics.effects import EffectsEngine, TokenBatch
-from backend.core.metrics.induction import Mean, baseline_heads, change, induction_heads, mean_over
+from backend.core.metrics.induction import (
+    Mean,
+    baseline_heads,
+    change,
+    induction_heads,
+    mean_over,
+)
+from backend.core.metrics.jackknife import GroupSums, groups_of
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId, NeuronId
-from backend.core.repeating import Readings, predicted, read_repeats
+from backend.core.repeating import OverOccurrence, Readings, predicted, read_repeats
 from backend.core.repeats import Repeats, random_repeats
 
 Part = Literal["curves", "clip", "change", "heads", "bos", "mean_output", "attribution"]
@@ -76,45 +85,11 @@ class Curves:
     samples: list[Sample]
     after: After | None
     """None where text is doubled."""
-
-
-@dataclass(frozen=True)
-class Clipped:
-    """X in Figure 9b: a neuron not let above its reference at the position after the second occurrence; [1] each."""
-
-    loss: Mean
-    entropy: Mean
-    delta_loss: Mean
-    delta_entropy: Mean
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Figures 5b, 9b, 10b, 10c: one neuron not let above its reference on the second occurrence; [span] each."""
-
-    neuron: int
-    """Its index in the layer."""
-    reference: float
-    loss: Mean
-    entropy: Mean
-    delta_loss: Mean
-    delta_entropy: Mean
-    points: "Points"
-    after: Clipped | None
-    """None where text is doubled."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """A sample of tokens of second occurrences that have a target; [points] each."""
-
-    loss: Tensor
-    delta_loss: Tensor
-    delta_entropy: Tensor
-    reciprocal_rank: Tensor
-    """Before."""
-    token: Tensor
-    target: Tensor
+    first: OverOccurrence
+    """Means over the whole of the first occurrence."""
+    second: OverOccurrence
+    change: OverOccurrence
+    """Second − first, paired by repeat."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +103,8 @@ class Change:
 class Heads:
     """Scores of all heads, [layers, heads], on `sequences` doubled random sequences."""
 
-    prefix_matching: Tensor
-    bos_attention: Tensor
+    prefix_matching: Mean
+    bos_attention: Mean
     chosen: list[HeadId]
     baselines: list[HeadId]
     sequences: int
@@ -144,6 +119,8 @@ class Attribution:
     induction: Tensor
     """[components, neurons]; a neuron's add up to its mean pre-activation."""
     corrupted: Tensor
+    difference_se: Tensor
+    """The standard error of induction − corrupted."""
     scores: Tensor
     """Prefix-matching scores, [layers, heads]."""
 
@@ -202,7 +179,8 @@ class Experiment:
         mean_outputs = "mean_output" in parts
         needs_heads = bool(parts & {"heads", "bos", "mean_output", "attribution"})
         measures = bool(parts & {"curves", "clip", "change"})
-        clipped = -(-int(_second(self._repeats).sum()) // _CLIPPED_AT_ONCE) if "clip" in parts and self._indices else 0
+        clips = "clip" in parts and self._indices
+        clipped = -(-int(second_places(self._repeats).sum()) // _CLIPPED_AT_ONCE) if clips else 0
         scored = self._scored() if needs_heads else []
         passes = measures + 2 * ("attribution" in parts)
         changed = own.steps_of(changing, mean_outputs=mean_outputs) if changing else 0
@@ -236,14 +214,24 @@ class Experiment:
         for part in self._batches:
             found.add(part)
             yield self._step("running the model on the repeated text")
-        readings, parts = found.readings(), self._plan.parts
+        readings, parts, groups = found.readings(), self._plan.parts, self._repeats.groups
         references = self._references(readings)
         if "curves" in parts:
             inside = self._repeats.inside
-            after = None if inside.all() else After(*readings.means(~inside))
-            yield Curves(*readings.means(inside), references, found.samples, after)
+            after = None if inside.all() else After(*readings.means(~inside, groups))
+            first, second = readings.occurrences(inside)
+            both = {"first": first, "second": second}
+            yield Curves(
+                *readings.means(inside, groups),
+                references,
+                found.samples,
+                after,
+                first=OverOccurrence.of(both, groups, lambda means: means["first"]),
+                second=OverOccurrence.of(both, groups, lambda means: means["second"]),
+                change=OverOccurrence.of(both, groups, lambda means: means["second"] - means["first"]),
+            )
         if "change" in parts:
-            yield Change(change(torch.cat(found.first), torch.cat(found.second)))
+            yield Change(change(torch.cat(found.first), torch.cat(found.second), groups))
         if "clip" in parts and self._indices:
             yield from self._clipped(found, references)
 
@@ -268,22 +256,20 @@ class Experiment:
             yield self._step("clipping the neurons")
         known, rank = targets.cpu() >= 0, torch.cat([e.before_rank.cpu() for e in effects])
         before = [torch.cat([getattr(e, f"before_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
-        after = [torch.cat([getattr(e, f"delta_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
-        tokens = repeats.tokens[repeats.sequence[:, None], repeats.places[:, repeats.reach :]][_second(repeats)]
+        deltas = [torch.cat([getattr(e, f"delta_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
+        tokens = repeats.tokens[repeats.sequence[:, None], repeats.places[:, repeats.reach :]][second_places(repeats)]
         chosen = self._chosen(known)
         loss, entropy = before[0].where(known, torch.nan), before[1]
         for place, index in enumerate(self._indices):
-            delta_loss, delta_entropy = after[0][:, place].where(known, torch.nan), after[1][:, place]
+            delta_loss, delta_entropy = deltas[0][:, place].where(known, torch.nan), deltas[1][:, place]
             rows = [loss[chosen], delta_loss[chosen], delta_entropy[chosen], 1 / rank[chosen]]
             points = Points(*rows, tokens[chosen], targets.cpu()[chosen])
-            clipped = (loss + delta_loss, entropy + delta_entropy, delta_loss, delta_entropy)
-            inside, beyond = _means(repeats, clipped)
-            yield Clip(index, float(references[place]), *inside, points, Clipped(*beyond) if beyond else None)
+            yield Clip.of(index, float(references[place]), repeats, points, loss, entropy, delta_loss, delta_entropy)
 
     def _chosen(self, known: Tensor) -> Tensor:
         """Which of the tokens that `_second` means become points: some of the repeats' own that have a target."""
         repeats, chance = self._repeats, torch.Generator().manual_seed(self._plan.seed)
-        shown = known & repeats.inside[repeats.reach :].expand_as(_second(repeats))[_second(repeats)]
+        shown = known & repeats.inside[repeats.reach :].expand_as(second_places(repeats))[second_places(repeats)]
         order = torch.randperm(int(shown.sum()), generator=chance)[:_POINTS]
         return shown.nonzero().squeeze(1)[order.sort().values]
 
@@ -299,11 +285,12 @@ class Experiment:
         for part in scored:
             found.append(head_scores(self._model, part))
             yield self._step("scoring the attention heads")
-        matching = torch.cat([scores.prefix_matching for scores in found]).double().mean(dim=0)
-        bos = torch.cat([scores.bos_attention for scores in found]).double().mean(dim=0)
+        groups = np.concatenate([part.source.numpy() for part in scored])  # each sequence is a text of its own
+        matching = mean_over(torch.cat([scores.prefix_matching for scores in found]), groups)
+        bos = mean_over(torch.cat([scores.bos_attention for scores in found]), groups)
         chosen = [(head.layer, head.index) for head in self._plan.heads]
-        chosen = chosen or induction_heads(matching, self._plan.top_heads)
-        baselines = baseline_heads(matching, bos, chosen, len(chosen), self._plan.seed)
+        chosen = chosen or induction_heads(matching.mean, self._plan.top_heads)
+        baselines = baseline_heads(matching.mean, bos.mean, chosen, len(chosen), self._plan.seed)
         heads = Heads(
             matching,
             bos,
@@ -315,18 +302,29 @@ class Experiment:
         return heads
 
     def _attribution(self, heads: Heads) -> Iterator[Progress | Result]:
-        corrupted = self._repeats.corrupted(self._model.ordinary, self._plan.seed)
-        sums: dict[Reads, list[Tensor]] = {}
-        for place, repeats in enumerate((self._repeats, corrupted)):
-            for part in repeats.parts(TOKENS_AT_ONCE):
+        texts = (self._repeats, self._repeats.corrupted(self._model.ordinary, self._plan.seed))
+        sums: dict[Reads, dict[str, list[GroupSums]]] = {}
+        for name, whole in zip(("induction", "corrupted"), texts, strict=True):
+            for part in whole.parts(TOKENS_AT_ONCE):
                 rows = part.sequence[:, None].expand_as(part.second)[part.valid], part.second[part.valid]
+                source = part.source[rows[0]].numpy()
                 for found in contributions(self._model, part.tokens, self._indices):
-                    total = found.values.cpu()[rows].double().sum(dim=0)
-                    sums.setdefault(found.direction.reads, [torch.zeros_like(total) for _ in range(2)])[place] += total
+                    own = GroupSums.of({name: found.values.cpu()[rows].double().numpy()}, source)
+                    sums.setdefault(found.direction.reads, {}).setdefault(name, []).append(own)
                 yield self._step("attributing the neurons' input")
-        count = int(self._repeats.valid.sum())
-        for reads, (own, other) in sums.items():
-            yield Attribution(reads, components(self._model), own / count, other / count, heads.prefix_matching)
+        for reads, by_text in sums.items():
+            yield _attributed(self._model, reads, by_text, heads.prefix_matching.mean)
+
+
+def _attributed(
+    model: AnalysisModel, reads: Reads, sums: dict[str, list[GroupSums]], scores: Tensor
+) -> Attribution:  # fmt: skip
+    """From sums over tokens by source of the text; the corrupted text has the sources and tokens of the repeated."""
+    own, other = (reduce(GroupSums.plus, sums[name]) for name in ("induction", "corrupted"))
+    both = GroupSums(own.groups, own.counts, own.totals | other.totals).regrouped(groups_of(own.groups))
+    difference = both.estimate(lambda means: means["induction"] - means["corrupted"])
+    means = (torch.as_tensor(both.mean(name).value) for name in ("induction", "corrupted"))
+    return Attribution(reads, components(model), *means, torch.as_tensor(difference.error), scores)
 
 
 def _tokens_in_memory(model: AnalysisModel) -> int:
@@ -356,7 +354,7 @@ class _Measured:
         for places, means in ((part.first, self.first), (part.second, self.second)):
             means.append(_mean_there(trace.activations, part, places))
         if self.keep_stream:
-            meant = _second(part)
+            meant = second_places(part)
             rows = part.sequence[:, None].expand_as(meant)[meant]
             self._stream.append(trace.residual[rows, part.places[:, part.reach :][meant]])
         for own in range(min(len(part.tokens), _SAMPLES - len(self.samples))):
@@ -370,16 +368,11 @@ class _Measured:
 
     def stream(self) -> tuple[Tensor, Tensor, Tensor]:
         """Residual, activations and next tokens (−1 for none) at all that `_second` means."""
-        reach, meant = self.repeats.reach, _second(self.repeats)
+        reach, meant = self.repeats.reach, second_places(self.repeats)
         residual = torch.cat(self._stream)
         activations = self.readings().activations[:, reach:][meant]
         targets = self.repeats.targets[:, reach:][meant]
         return residual, activations.to(residual), targets.to(residual.device)
-
-
-def _second(repeats: Repeats) -> Tensor:
-    """Which places of second occurrences, and of what follows them, are meant, [repeats, reach]."""
-    return repeats.present[:, repeats.reach :]
 
 
 def _mean_there(activations: Tensor, part: Repeats, places: Tensor) -> Tensor:
@@ -389,14 +382,3 @@ def _mean_there(activations: Tensor, part: Repeats, places: Tensor) -> Tensor:
         for sequence, own, valid in zip(part.sequence.tolist(), places, part.valid, strict=True)
     ]
     return torch.stack(means).cpu() if means else torch.zeros(0, activations.shape[-1])
-
-
-def _means(repeats: Repeats, columns: Sequence[Tensor]) -> tuple[list[Mean], list[Mean]]:
-    """Means over repeats, at the positions of second occurrences and at the one that follows, of values at the tokens
-    that `_second` means; no latter ones where text is doubled."""
-    meant, inside = _second(repeats), repeats.inside[repeats.reach :]
-    placed = [torch.full(meant.shape, torch.nan, dtype=torch.float64) for _ in columns]
-    for values, place in zip(columns, placed, strict=True):
-        place[meant] = values.double()
-    beyond = [] if inside.all() else [mean_over(values[:, ~inside]) for values in placed]
-    return [mean_over(values[:, inside]) for values in placed], beyond

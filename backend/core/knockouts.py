@@ -1,19 +1,21 @@
 """Attention heads changed, and what last-layer neurons and predictions do then (Figures 5c, 12, 13)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backend.core.alone import Unchanged, changed_alone, unchanged
 from backend.core.attention import bos_hooks, continued, output_hooks, output_sums, prefixes
 from backend.core.metrics.induction import Mean, knocked_out
+from backend.core.metrics.jackknife import Array, groups_of
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId
-from backend.core.repeating import Readings, read_repeats
+from backend.core.repeating import OfRepeats, OverOccurrence, Readings, read_repeats
 from backend.core.repeats import Repeats
 
 How = Literal["bos", "mean_output"]
@@ -51,6 +53,13 @@ class Knockout:
     entropy: Mean
     activations: Mean
     """[2·span, neurons]"""
+    second: OverOccurrence
+    """Means over the whole of the second occurrence."""
+    difference: OverOccurrence
+    """By how much they differ from those with every head in place, paired by repeat."""
+    left: Mean
+    """What is left of each neuron's change of activation between the occurrences, [neurons]: (second occurrence with
+    the heads changed − first) / (second − first), the latter two with every head in place; 1 is all, 0 nothing."""
 
 
 def jobs(chosen: Sequence[HeadId], baselines: Sequence[HeadId], parts: AbstractSet[str]) -> list[Job]:
@@ -70,6 +79,10 @@ def planned(heads: int, parts: AbstractSet[str]) -> int:
     return 2 * together * ("bos" in parts) + together * ("mean_output" in parts)
 
 
+def _left(means: Mapping[str, Array]) -> Array:
+    return (means["out"] - means["first"]) / (means["second"] - means["first"])
+
+
 def _together(heads: Sequence[HeadId]) -> list[list[HeadId]]:
     pairs = [(head.layer, head.index) for head in heads]
     return [[HeadId(*pair) for pair in group] for group in knocked_out(pairs)]
@@ -83,13 +96,14 @@ class Knockouts:
     ) -> None:
         """indices: last-layer neurons whose activations are told; where: the positions at which heads are changed."""
         self._model, self._batches, self._indices, self._where = model, batches, indices, where
+        self._groups = groups_of(np.concatenate([part.source[part.sequence].numpy() for part in batches]))
         self._kept: dict[int, dict[int, Tensor]] = {}
         self._bytes = 0
 
     def steps_of(self, jobs: int, *, mean_outputs: bool) -> int:
         """How many words on progress `steps` has for so many jobs."""
         a_job = sum(1 if self._where == "every" else len(_pieces(part)) for part in self._batches)
-        return jobs * a_job + mean_outputs * len(self._batches)
+        return jobs * a_job + (mean_outputs + bool(jobs)) * len(self._batches)
 
     def steps(self, jobs: Sequence[Job]) -> Iterator[str | Knockout]:
         """Does a little at a time: says what it did, and yields each job's result."""
@@ -98,10 +112,33 @@ class Knockouts:
         if self._where == "measured":
             yield from self._at_measured(jobs, outputs, readings)
         layers = {job.layer for job in jobs}
+        inside, plain = self._batches[0].inside, (yield from self._unchanged(jobs))
         for number, job in enumerate(jobs):
             if self._where == "every":
                 yield from self._everywhere(job, outputs, layers, readings[number])
-            yield Knockout(job, self._where, *Readings.joined(readings[number]).means(self._batches[0].inside))
+            joined = Readings.joined(readings[number])
+            changed = plain | {"out": joined.occurrences(inside)[1]}
+            yield Knockout(
+                job,
+                self._where,
+                *joined.means(inside, self._groups),
+                second=OverOccurrence.of(changed, self._groups, lambda means: means["out"]),
+                difference=OverOccurrence.of(changed, self._groups, lambda means: means["out"] - means["second"]),
+                left=OverOccurrence.of(changed, self._groups, _left).activations,
+            )
+
+    def _unchanged(self, jobs: Sequence[Job]) -> Generator[str, None, dict[str, OfRepeats]]:
+        """Each repeat's means over both occurrences with every head in place."""
+        readings: list[Readings] = []
+        for part in self._batches if jobs else ():
+            trace = self._model.trace(part.tokens)
+            own = trace.activations[..., self._indices]
+            readings.append(read_repeats(self._model.readout, part, trace.residual, own))
+            yield "reading the neurons with every head in place"
+        if not readings:
+            return {}
+        first, second = Readings.joined(readings).occurrences(self._batches[0].inside)
+        return {"first": first, "second": second}
 
     def _everywhere(
         self, job: Job, outputs: Mapping[HeadId, Tensor], layers: AbstractSet[int], readings: list[Readings]

@@ -1,6 +1,6 @@
 """Finding repeated text for a model, from each source; and what the model computes where it repeats."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,8 @@ from backend.core.beginning import Beginning, habit
 from backend.core.errors import BadText
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.effects import Readout
-from backend.core.metrics.induction import Mean, mean_over
+from backend.core.metrics.induction import Mean, built_of, mean_over, of_repeats
+from backend.core.metrics.jackknife import Array, Ids
 from backend.core.model import AnalysisModel
 from backend.core.repeats import (
     Repeats,
@@ -138,10 +139,62 @@ class Readings:
         """One after the other."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("loss", "entropy", "activations")))
 
-    def means(self, columns: Tensor) -> tuple[Mean, Mean, Mean]:
-        """Of loss, entropy and activations over the repeats, at some of the places."""
-        loss, entropy, activations = (mean_over(v[:, columns]) for v in (self.loss, self.entropy, self.activations))
+    def means(self, columns: Tensor, groups: Ids) -> tuple[Mean, Mean, Mean]:
+        """Of loss, entropy and activations over the repeats, at some of the places.
+
+        Args:
+            groups: of each repeat, as in `Repeats`.
+        """
+        places = (values[:, columns] for values in (self.loss, self.entropy, self.activations))
+        loss, entropy, activations = (mean_over(values, groups) for values in places)
         return loss, entropy, activations
+
+    def occurrences(self, inside: Tensor) -> "tuple[OfRepeats, OfRepeats]":
+        """Of each repeat, over its first and over its second occurrence.
+
+        Args:
+            inside: which places are of the occurrences, as in `Repeats`.
+        """
+        own = (values[:, inside] for values in (self.loss, self.entropy, self.activations))
+        first, second = zip(*((of_repeats(one) for one in values.chunk(2, dim=1)) for values in own), strict=True)
+        return OfRepeats(*first), OfRepeats(*second)
+
+
+@dataclass(frozen=True)
+class OfRepeats:
+    """Each repeat's own means over the places of one of its occurrences."""
+
+    loss: Tensor
+    """[repeats]"""
+    entropy: Tensor
+    activations: Tensor
+    """[repeats, neurons]"""
+
+
+@dataclass(frozen=True)
+class OverOccurrence:
+    """Means over an occurrence's places and over repeats, or what is built of such means."""
+
+    loss: Mean
+    """[]"""
+    entropy: Mean
+    activations: Mean
+    """[neurons]"""
+
+    @classmethod
+    def of(
+        cls, parts: Mapping[str, OfRepeats], groups: Ids, built: Callable[[Mapping[str, Array]], Array]
+    ) -> "OverOccurrence":
+        """
+        Args:
+            groups: of each repeat, as in `Repeats`.
+            built: from the means of `parts` by name.
+        """
+
+        def one(name: str) -> Mean:
+            return built_of({key: getattr(part, name) for key, part in parts.items()}, groups, built)
+
+        return cls(one("loss"), one("entropy"), one("activations"))
 
 
 def read_repeats(readout: Readout, part: Repeats, residual: Tensor, activations: Tensor) -> Readings:

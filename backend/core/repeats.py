@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.errors import BadText
+from backend.core.metrics.jackknife import groups_of
 
 Sequences = NDArray[np.int64]
 """[sequences, length]"""
@@ -34,6 +35,13 @@ class Repeats:
     after: Tensor
     """Positions that follow the first and the second occurrence (B and X in Figure 9) and are read with them, −1 where
     no text follows, [repeats, 2, beyond]: `beyond` is 1, or 0 where text is doubled."""
+    source: Tensor
+    """Which text each sequence is from, [sequences]: what sequences of one text give is not independent."""
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """The group of each repeat for the errors of means, [repeats]: repeats of one text are in one."""
+        return groups_of(self.source[self.sequence].numpy())
 
     @property
     def span(self) -> int:
@@ -74,7 +82,7 @@ class Repeats:
         start, stop, _ = sequences.indices(len(self.tokens))
         own = (self.sequence >= start) & (self.sequence < stop)
         places = (self.first[own], self.second[own], self.valid[own], self.after[own])
-        return Repeats(self.tokens[start:stop], self.sequence[own] - start, *places)
+        return Repeats(self.tokens[start:stop], self.sequence[own] - start, *places, self.source[start:stop])
 
     def parts(self, tokens: int) -> Iterator["Repeats"]:
         """All sequences, about so many tokens at a time."""
@@ -103,19 +111,23 @@ def random_repeats(ordinary: Tensor, bos: int | None, sequences: int, span: int,
     return doubled(drawn, _drawn(ordinary, (sequences,), seed + 1) if bos is None else bos)
 
 
-def doubled(stretches: Tensor, before: Tensor | int) -> Repeats:
+def doubled(stretches: Tensor, before: Tensor | int, source: Tensor | None = None) -> Repeats:
     """Every stretch, [sequences, span], written twice after one token that is no part of the repeat: one for all, or
     each its own, [sequences].
 
     That token is BOS, or without one some other: at the first position of a sequence, activations and attention are
     unlike those at any other, and as a part of the first occurrence they would be taken for what repetition changes.
+
+    Args:
+        source: which text each stretch is from, [sequences]; None where each is from one of its own.
     """
     count, span = stretches.shape
     first = (torch.arange(span) + 1).expand(count, span)
     valid = torch.ones(count, span, dtype=torch.bool)
     head = torch.as_tensor(before).expand(count)[:, None]
-    tokens = torch.cat([head, stretches, stretches], dim=1)
-    return Repeats(tokens, torch.arange(count), first, first + span, valid, torch.zeros(count, 2, 0, dtype=torch.long))
+    tokens, nothing = torch.cat([head, stretches, stretches], dim=1), torch.zeros(count, 2, 0, dtype=torch.long)
+    own = torch.arange(count)
+    return Repeats(tokens, own, first, first + span, valid, nothing, own if source is None else source)
 
 
 def synthetic_repeats(
@@ -132,6 +144,7 @@ def synthetic_repeats(
     """
     chosen: list[NDArray[np.int64]] = []
     before: list[int] = []
+    rows: list[int] = []
     chance = np.random.default_rng(seed)
     free = np.stack([_free(row, avoid, span) for row in corpus]) if len(corpus) else np.zeros((0, 1), bool)
     free[:, 0] = False  # nothing precedes it
@@ -140,13 +153,14 @@ def synthetic_repeats(
             start = int(chance.choice(np.flatnonzero(free[row])))
             chosen.append(corpus[row, start : start + span])
             before.append(int(corpus[row, start - 1]) if bos is None else bos)
+            rows.append(int(row))
             free[row, max(0, start - span + 1) : start + span] = False
     if not chosen:
         raise NoRepeats(
             f"The run's corpus has no stretch of {span} tokens inside one document: its sequences have "
             f"{corpus.shape[-1]} tokens. Take a shorter span, or random tokens."
         )
-    return doubled(torch.from_numpy(np.stack(chosen)), torch.tensor(before))
+    return doubled(torch.from_numpy(np.stack(chosen)), torch.tensor(before), torch.tensor(rows))
 
 
 def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, span: int) -> Repeats:
@@ -175,7 +189,7 @@ def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, sp
     tokens, sequence = torch.from_numpy(corpus[rows.numpy()])[:, :last], torch.arange(len(rows))
     places = (first[:, None] + steps, second[:, None] + steps)
     after = _after(tokens, sequence, torch.stack([first, second], dim=1) + span, avoid)
-    return Repeats(tokens, sequence, *places, torch.ones(len(rows), span, dtype=torch.bool), after)
+    return Repeats(tokens, sequence, *places, torch.ones(len(rows), span, dtype=torch.bool), after, rows)
 
 
 def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repeats:
@@ -210,7 +224,8 @@ def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repe
         valid[row, :length] = True
     text, sequence = torch.tensor([list(tokens)]), torch.zeros(len(found), dtype=torch.long)
     ends = torch.tensor([[one + length, other + length] for one, other, length in found])
-    return Repeats(text, sequence, first, second, valid, _after(text, sequence, ends, avoid))
+    after = _after(text, sequence, ends, avoid)
+    return Repeats(text, sequence, first, second, valid, after, torch.zeros(1, dtype=torch.long))
 
 
 def _after(tokens: Tensor, sequence: Tensor, ends: Tensor, avoid: frozenset[int]) -> Tensor:

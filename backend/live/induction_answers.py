@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from backend import schemas
-from backend.core.induction import After, Attribution, Change, Clip, Clipped, Curves, Heads, Points
+from backend.core.clipping import Clip, Clipped, Points
+from backend.core.induction import After, Attribution, Change, Curves, Heads
 from backend.core.knockouts import Knockout
 from backend.core.metrics.induction import Mean
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId, NeuronId
-from backend.core.repeating import Source
+from backend.core.repeating import OverOccurrence, Source
 from backend.core.repeats import Repeats
 from backend.core.standing import at_own_token
 
@@ -67,6 +68,9 @@ class Told:
                     activations=self._by_neuron(result.activations),
                     loss=_curve(result.loss),
                     entropy=_curve(result.entropy),
+                    second=self._over(result.second),
+                    difference=self._over(result.difference),
+                    left=self._estimates(result.left),
                 )
             case Attribution():
                 return self._attribution(result)
@@ -80,7 +84,22 @@ class Told:
             reference_means=dict(zip(self._neurons, _numbers(found.references), strict=True)),
             samples=[self._sample(sample.sequence, sample.loss) for sample in found.samples],
             after=None if found.after is None else self._after(found.after),
+            first=self._over(found.first),
+            second=self._over(found.second),
+            change=self._over(found.change),
         )
+
+    def _over(self, found: OverOccurrence) -> schemas.OverOccurrence:
+        return schemas.OverOccurrence(
+            loss=_estimate(found.loss),
+            entropy=_estimate(found.entropy),
+            activations=self._estimates(found.activations),
+        )
+
+    def _estimates(self, found: Mean) -> dict[str, schemas.Estimate]:
+        """From means by neuron, [neurons]."""
+        pairs = zip(found.mean, found.se, strict=True)
+        return {name: _estimate(Mean(*pair)) for name, pair in zip(self._neurons, pairs, strict=True)}
 
     def _after(self, found: After) -> schemas.AfterRepeat:
         return schemas.AfterRepeat(
@@ -113,8 +132,10 @@ class Told:
             entropy=_curve(found.entropy),
             delta_loss=_curve(found.delta_loss),
             delta_entropy=_curve(found.delta_entropy),
+            percent=_curve(found.percent),
             points=self._points(found.points),
             after=None if found.after is None else _clipped(found.after),
+            totals=schemas.ClipTotals(**{name: _estimate(mean) for name, mean in vars(found.totals).items()}),
         )
 
     def _points(self, points: Points) -> list[schemas.ClipPoint]:
@@ -146,6 +167,7 @@ class Told:
             prefix_matching=scores,
             induction=by_neuron(found.induction),
             corrupted=by_neuron(found.corrupted),
+            difference_se={name: _numbers(own) for name, own in zip(self._neurons, found.difference_se.T, strict=True)},
         )
 
     def _by_neuron(self, activations: Mean) -> dict[str, schemas.Curve]:
@@ -156,8 +178,10 @@ class Told:
 
 def _heads(found: Heads) -> schemas.InductionHeads:
     return schemas.InductionHeads(
-        prefix_matching=found.prefix_matching.tolist(),
-        bos_attention=found.bos_attention.tolist(),
+        prefix_matching=found.prefix_matching.mean.tolist(),
+        bos_attention=found.bos_attention.mean.tolist(),
+        prefix_matching_se=[_numbers(row) for row in found.prefix_matching.se],
+        bos_attention_se=[_numbers(row) for row in found.bos_attention.se],
         chosen=[str(head) for head in found.chosen],
         baselines=[str(head) for head in found.baselines],
         sequences=found.sequences,
@@ -170,11 +194,17 @@ def _clipped(found: Clipped) -> schemas.ClippedAfter:
         entropy=_curve(found.entropy),
         delta_loss=_curve(found.delta_loss),
         delta_entropy=_curve(found.delta_entropy),
+        percent=_curve(found.percent),
     )
 
 
 def _curve(mean: Mean) -> schemas.Curve:
     return schemas.Curve(mean=_numbers(mean.mean), se=_numbers(mean.se))
+
+
+def _estimate(mean: Mean) -> schemas.Estimate:
+    (value,), (se,) = _numbers(mean.mean[None]), _numbers(mean.se[None])
+    return schemas.Estimate(value=value, se=se)
 
 
 def _numbers(values: Tensor) -> list[float | None]:

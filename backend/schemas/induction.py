@@ -49,10 +49,26 @@ class InductionRequest(Wire):
 
 
 class Curve(Wire):
-    """A mean over sequences and its standard error, by position; null where it is not defined."""
+    """A mean over repeats and its standard error, by position; null where it is not defined. Repeats of one text are
+    not independent: one text alone has no errors."""
 
     mean: list[Number]
     se: list[Number]
+
+
+class Estimate(Wire):
+    """A mean over repeats, or what is built of such means, and its standard error; null where it is not defined."""
+
+    value: Number
+    se: Number
+
+
+class OverOccurrence(Wire):
+    """Means over all places of an occurrence, or differences of such means."""
+
+    loss: Estimate
+    entropy: Estimate
+    activations: dict[NeuronName, Estimate]
 
 
 class RepeatedText(Wire):
@@ -109,6 +125,12 @@ class InductionCurves(Wire):
     """A few of the sequences, to look at."""
     after: AfterRepeat | None = None
     """Null where the text is doubled, since nothing follows then, and in results from before this was measured."""
+    first: OverOccurrence | None = None
+    """Means over the whole first occurrence; null, as the next two, in results from before errors were taken
+    over whole texts."""
+    second: OverOccurrence | None = None
+    change: OverOccurrence | None = None
+    """Second − first, paired by repeat."""
 
 
 class ClipPoint(Wire):
@@ -129,6 +151,22 @@ class ClippedAfter(Wire):
     entropy: Curve
     delta_loss: Curve
     delta_entropy: Curve
+    percent: Curve | None = None
+    """As in `InductionClip`."""
+
+
+class ClipTotals(Wire):
+    """Means over the whole of the second occurrence: before, with the neuron clipped, after − before, and that in
+    percent of what it was."""
+
+    loss_before: Estimate
+    loss: Estimate
+    delta_loss: Estimate
+    percent_loss: Estimate
+    entropy_before: Estimate
+    entropy: Estimate
+    delta_entropy: Estimate
+    percent_entropy: Estimate
 
 
 class InductionClip(Wire):
@@ -142,11 +180,15 @@ class InductionClip(Wire):
     """With the neuron clipped, at the second occurrence's positions (span values a curve)."""
     delta_loss: Curve
     delta_entropy: Curve
-    """After − before, paired by sequence."""
+    """After − before, paired by repeat."""
+    percent: Curve | None = None
+    """The mean change of entropy in percent of the mean entropy before; null, as `totals`, in results from before
+    errors were taken over whole texts."""
     points: list[ClipPoint]
     """A sample of tokens, at most a thousand."""
     after: ClippedAfter | None = None
     """Null where that of `curves` is."""
+    totals: ClipTotals | None = None
 
 
 class InductionChange(Wire):
@@ -165,6 +207,9 @@ class InductionHeads(Wire):
     kind: Literal["heads"] = "heads"
     prefix_matching: list[list[FiniteFloat]]
     bos_attention: list[list[FiniteFloat]]
+    prefix_matching_se: list[list[Number]] | None = None
+    """Standard errors; null, as the next, in results from before they were taken."""
+    bos_attention_se: list[list[Number]] | None = None
     chosen: list[HeadName]
     """The induction heads that are knocked out, best first."""
     baselines: list[HeadName]
@@ -187,6 +232,14 @@ class InductionKnockout(Wire):
     loss: Curve
     entropy: Curve
     """2 · span values a curve, as in `curves`."""
+    second: OverOccurrence | None = None
+    """Means over the whole second occurrence; null, as the next two, in results from before errors were taken
+    over whole texts."""
+    difference: OverOccurrence | None = None
+    """By how much they differ from those with every head in place, paired by repeat."""
+    left: dict[NeuronName, Estimate] | None = None
+    """What is left of each neuron's change of activation between the occurrences: (second occurrence, heads changed −
+    first) / (second − first), the latter two with every head in place; 1 is all, 0 nothing."""
 
 
 class InductionAttribution(Wire):
@@ -204,6 +257,8 @@ class InductionAttribution(Wire):
     """Of heads; null for the others."""
     induction: dict[NeuronName, list[FiniteFloat]]
     corrupted: dict[NeuronName, list[FiniteFloat]]
+    difference_se: dict[NeuronName, list[Number]] | None = None
+    """Standard errors of induction − corrupted; null in results from before they were taken."""
 
 
 class InductionEnd(Wire):

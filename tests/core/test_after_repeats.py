@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.core.induction import Change, Clip, Curves
+from backend.core.clipping import Clip
+from backend.core.induction import Change, Curves
 from backend.core.knockouts import Knockout
 from backend.core.model import AnalysisModel
 from backend.core.neurons import HeadId

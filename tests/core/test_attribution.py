@@ -104,10 +104,15 @@ def test_the_experiment_averages_over_second_occurrences(family: str, tiny_model
     repeats = random_repeats(model.ordinary, model.bos, 40, 7, seed=1)
     corrupted = repeats.corrupted(model.ordinary, 0)
     for found in _attributed(model, repeats):
+        by_sequence = []
         for tokens, values in ((repeats.tokens, found.induction), (corrupted.tokens, found.corrupted)):
             each = {c.direction.reads: c for c in contributions(model, tokens, NEURONS)}[found.reads]
             torch.testing.assert_close(values.float(), each.values[:, 8:].mean(dim=(0, 1)), atol=1e-5, rtol=0)
             torch.testing.assert_close(values.sum(dim=0).float(), each.total[:, 8:].mean(dim=(0, 1)), atol=1e-5, rtol=0)
+            by_sequence.append(each.values[:, 8:].mean(dim=1))
+        difference = by_sequence[0] - by_sequence[1]
+        error = difference.std(dim=0) / len(difference) ** 0.5
+        torch.testing.assert_close(found.difference_se.float(), error, atol=1e-5, rtol=1e-3)
         assert not torch.allclose(found.induction, found.corrupted)
 
 

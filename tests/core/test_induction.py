@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backend.core.attention import bos_hooks, continued, head_scores
+from backend.core.clipping import Clip
 from backend.core.errors import BadNeuron, BadText
-from backend.core.induction import Change, Clip, Curves, Experiment, Heads, Part, Plan, Progress
+from backend.core.induction import Change, Curves, Experiment, Heads, Part, Plan, Progress
 from backend.core.knockouts import Job, Knockout, jobs
 from backend.core.metrics.induction import (
+    Mean,
     baseline_heads,
     change,
     first_token_attention,
@@ -53,6 +56,12 @@ def only(kind: type[Kind], found: list[Any]) -> list[Kind]:
 
 def close(found: Tensor, expected: Tensor, atol: float = 5e-5) -> None:
     torch.testing.assert_close(found.double(), expected.double(), atol=atol, rtol=1e-5, equal_nan=True)
+
+
+def of_sequences(found: Mean, values: Tensor) -> None:
+    """The mean of one value a sequence, and its error."""
+    close(found.mean, values.mean(dim=0))
+    close(found.se, values.std(dim=0) / len(values) ** 0.5)
 
 
 def at_repeats(repeats: Repeats, rows: list[Tensor]) -> Tensor:
@@ -95,6 +104,13 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
     (changed,) = only(Change, found)
     close(changed.change.mean, difference.mean(dim=0))
     close(changed.change.se, difference.std(dim=0) / SEQUENCES**0.5)
+    own = [half.mean(dim=1)[:, list(NEURONS)] for half in (first, second)]
+    for measured, values in (
+        (curves.first.activations, own[0]), (curves.second.activations, own[1]),
+        (curves.change.activations, own[1] - own[0]),
+        (curves.second.loss, torch.stack([one.loss for one in plain])[:, 1 + SPAN :].mean(dim=1)),
+    ):  # fmt: skip
+        of_sequences(measured, values)
     for clip in only(Clip, found):
         assert clip.after is None
         mean = first[:, :, clip.neuron].mean()
@@ -112,11 +128,28 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
         gained = torch.stack([a.loss - b.loss for a, b in zip(after, plain, strict=True)])[:, SPAN + 1 :]
         close(clip.delta_loss.mean[:-1], gained.mean(dim=0))
         close(clip.delta_loss.se[:-1], gained.std(dim=0) / SEQUENCES**0.5)
+        was = torch.stack([one.loss for one in plain])[:, SPAN + 1 :].mean(dim=1)
+        of_sequences(clip.totals.delta_loss, gained.mean(dim=1))
+        of_sequences(clip.totals.loss_before, was)
+        of_sequences(clip.totals.loss, was + gained.mean(dim=1))
+        _percent_of_sequences(clip.totals.percent_loss, was, gained.mean(dim=1))
+        moved = clip.delta_entropy.mean.mean()
+        close(clip.totals.delta_entropy.mean, moved)
+        close(clip.totals.percent_entropy.mean, 100 * moved / (clip.entropy.mean.mean() - moved))
+        close(clip.percent.mean, 100 * clip.delta_entropy.mean / (clip.entropy.mean - clip.delta_entropy.mean), 1e-3)
         points = clip.points
         assert len(points.loss) == SEQUENCES * (SPAN - 1)
         close(points.delta_loss, gained.flatten())
         close(points.reciprocal_rank, 1 / torch.stack([o.rank for o in plain])[:, SPAN + 1 :].flatten())
         assert torch.equal(points.target, repeats.tokens[:, SPAN + 2 :].flatten())
+
+
+def _percent_of_sequences(found: Mean, before: Tensor, change: Tensor) -> None:
+    """A ratio's error, from the ratios without each sequence."""
+    left = torch.stack([100 * change[own].mean() / before[own].mean() for own in ~torch.eye(len(before)).bool()])
+    count = len(before)
+    close(found.mean, 100 * change.mean() / before.mean(), 1e-3)
+    close(found.se, ((count - 1) / count * (left - left.mean()).square().sum()).sqrt(), 1e-2)
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -129,6 +162,8 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
         for layer in range(LAYERS)
     ]
     means = [z[:, 1 + SPAN :].mean(dim=(0, 1)) for z in inputs]
+    unchanged = torch.stack([reference.activations(tokens) for tokens in repeats.tokens])[..., list(NEURONS)]
+    was = [unchanged[:, 1 : 1 + SPAN].mean(dim=1), unchanged[:, 1 + SPAN :].mean(dim=1)]
     checked = 0
     for knockout in found:
         job = knockout.job
@@ -151,6 +186,11 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
         close(knockout.loss.mean, loss, 1e-4)
         close(knockout.entropy.mean[:-1], entropy[:-1], 1e-4)
         close(knockout.activations.mean, torch.stack(activations)[:, 1:, list(NEURONS)].mean(dim=0), 1e-4)
+        now = torch.stack(activations)[:, 1 + SPAN :, list(NEURONS)].mean(dim=1)
+        of_sequences(knockout.second.activations, now)
+        of_sequences(knockout.difference.activations, now - was[1])
+        left = (now - was[0]).mean(dim=0) / (was[1] - was[0]).mean(dim=0)
+        torch.testing.assert_close(knockout.left.mean, left.double(), atol=2e-3, rtol=2e-3)
         checked += 1
     assert [k.job for k in found][:3] == [
         Job("bos", "induction", [heads[0]]), Job("bos", "induction", [heads[1]]), Job("bos", "induction", list(heads)),
@@ -361,11 +401,31 @@ def test_heads_are_chosen_by_score_and_baselines_near_them() -> None:
 
 def test_means_leave_out_what_is_not_there() -> None:
     nan = torch.nan
-    found = mean_over(torch.tensor([[1.0, 2.0, nan], [3.0, nan, nan]]))
+    found = mean_over(torch.tensor([[1.0, 2.0, nan], [3.0, nan, nan]]), np.arange(2))
     close(found.mean, torch.tensor([2.0, 2.0, nan]), 0)
     close(found.se, torch.tensor([1.0, nan, nan]), 1e-12)
-    paired = change(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 6.0]))
+    paired = change(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 6.0]), np.arange(2))
     assert (float(paired.mean), float(paired.se)) == (1, 0)
+
+
+def test_repeats_of_one_text_are_no_further_evidence(tiny_model: Models) -> None:
+    """Every sequence a second time: where both are said to be of one text, no error shrinks; where not, all do."""
+    model = tiny_model("llama")
+    once = random_repeats(model.ordinary, model.bos, 6, SPAN, seed=3)
+    stretches = once.tokens[:, 1 : 1 + SPAN].repeat(2, 1)
+    one_text = doubled(stretches, model.bos, torch.arange(6).repeat(2))
+    parts: tuple[Part, ...] = ("curves", "clip", "change")
+    found = [experiment(model, repeats, *parts) for repeats in (once, one_text, doubled(stretches, model.bos))]
+    errors = [
+        torch.cat([
+            curves.entropy.se, curves.activations.se.flatten(), curves.change.activations.se, changed.change.se,
+            *(one.totals.percent_entropy.se[None] for one in clips),
+        ])
+        for (curves,), (changed,), clips in ((only(Curves, f), only(Change, f), only(Clip, f)) for f in found)
+    ]  # fmt: skip
+    assert errors[0].isfinite().all()
+    torch.testing.assert_close(errors[1], errors[0], rtol=1e-3, atol=1e-6)
+    assert (errors[2] < 0.8 * errors[0]).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -379,6 +439,9 @@ def test_repeats_of_different_lengths_agree_with_brute_force(
     plain = reference.unhooked(repeats.tokens[0])
     (curves,) = only(Curves, found)
     close(curves.loss.mean, expected_means(repeats, [plain])[0])
+    for mean in (curves.entropy, curves.activations, curves.change.activations, only(Clip, found)[0].totals.delta_loss):
+        assert mean.mean.isfinite().all()
+        assert mean.se.isnan().all(), "three repeats in one text tell no error"
     activations = reference.activations(repeats.tokens[0])
     (changed,) = only(Change, found)
     means = [

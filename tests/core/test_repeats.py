@@ -77,6 +77,9 @@ def test_synthetic_stretches_come_from_the_corpus_and_do_not_overlap() -> None:
     assert stretches.unique().numel() == stretches.numel()
     rows = ((stretches[:, 0] - 2) // 30).tolist()
     assert set(rows[:5]) == set(range(5)), "every sequence once before any serves twice"
+    assert repeats.source.tolist() == rows
+    assert len(set(repeats.groups.tolist())) == 5, "stretches of one sequence are in one group"
+    assert [set(part.source.tolist()) for part in repeats.parts(38)] == [set(rows[at : at + 2]) for at in (0, 2, 4, 6)]
 
 
 def test_synthetic_stretches_avoid_special_tokens_and_may_be_fewer() -> None:
@@ -111,6 +114,7 @@ def test_natural_repeats_pass_the_papers_filters() -> None:
     assert repeats.tokens.shape[1] == 11, "what is past the last target is cut off"
     assert repeats.targets[0].tolist() == [11, 12, 50, 51, 11, 12, 52, 500], "the one of what follows is kept"
     assert repeats.inside.tolist() == [True, True, True, False] * 2
+    assert repeats.source.tolist() == [0, 5]
     _same_tokens(repeats)
     assert len(natural_repeats(corpus, SPECIAL, 1, span=3).tokens) == 1
     with pytest.raises(NoRepeats, match="smaller span"):

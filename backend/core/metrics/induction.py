@@ -1,13 +1,16 @@
 """What repetition does, in numbers: means by position, prefix-matching scores, which heads are induction heads (§6).
 
 A value that is not there (past the end of a short repeat, or a loss without a target) is NaN and counts nowhere.
+Errors are those of the jackknife over groups of texts: repeats in one text are not independent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from backend.core.metrics.jackknife import Array, GroupSums, Ids
 
 BASELINE_BOS_ATTENTION = 0.6
 BASELINE_SCORE = 0.1
@@ -19,26 +22,46 @@ Head = tuple[int, int]
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over the first axis and its standard error, NaN where there are too few values."""
+    """A mean over repeats, or what is built of such means, and its standard error; float64, NaN where there is none."""
 
     mean: Tensor
     se: Tensor
 
 
-def mean_over(values: Tensor) -> Mean:
-    """Over repeats, [repeats, ...], leaving out NaN; float64."""
-    values = values.double()
-    there = ~values.isnan()
-    count = there.sum(dim=0).double()
-    mean = values.nansum(dim=0) / count
-    squares = (values - mean).square().nansum(dim=0)
-    variance = squares / (count - 1).where(count > 1, torch.nan)
-    return Mean(mean, (variance / count).sqrt())
+def mean_over(values: Tensor, groups: Ids) -> Mean:
+    """Over repeats, [repeats, ...], leaving out NaN.
+
+    Args:
+        groups: of each repeat, as in `Repeats`.
+    """
+    return built_of({"value": values}, groups, lambda means: means["value"])
 
 
-def change(first: Tensor, second: Tensor) -> Mean:
+def change(first: Tensor, second: Tensor, groups: Ids) -> Mean:
     """How much more the second occurrences have than the first, paired by repeat; both [repeats, ...]."""
-    return mean_over(second.double() - first.double())
+    return mean_over(second.double() - first.double(), groups)
+
+
+def built_of(parts: Mapping[str, Tensor], groups: Ids, of: Callable[[Mapping[str, Array]], Array]) -> Mean:
+    """What is built of means over repeats of several quantities, [repeats, ...] each; a repeat counts where it has all.
+
+    Args:
+        of: from the means by name.
+    """
+    values = {name: part.double().cpu().numpy() for name, part in parts.items()}
+    found = GroupSums.of_present(values, groups).estimate(of)
+    return Mean(torch.as_tensor(found.value), torch.as_tensor(found.error))
+
+
+def percent_change(before: Tensor, change: Tensor, groups: Ids) -> Mean:
+    """The mean change in percent of the mean before; both [repeats, ...]."""
+    parts = {"before": before, "change": change}
+    return built_of(parts, groups, lambda means: 100 * means["change"] / means["before"])
+
+
+def of_repeats(values: Tensor) -> Tensor:
+    """The mean of each repeat over its places, [repeats, places, ...] → [repeats, ...], leaving out NaN."""
+    return values.double().nanmean(dim=1)
 
 
 def prefix_matching(pattern: Tensor, sequence: Tensor, first: Tensor, second: Tensor, valid: Tensor) -> Tensor:

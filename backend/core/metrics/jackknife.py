@@ -71,12 +71,12 @@ class GroupSums:
         )
 
     @classmethod
-    def of_present(cls, values: NDArray[Any], groups: NDArray[Any]) -> Self:
-        """Of values [values, ...], leaving out those that are NaN; their name is `value`."""
+    def of_present(cls, values: Mapping[str, NDArray[Any]], groups: NDArray[Any]) -> Self:
+        """Of values by name, all [values, ...], leaving out those where one of them is NaN."""
         known, place = np.unique(groups, return_inverse=True)
-        there = ~np.isnan(values)
-        total = _by_group(np.where(there, values, 0.0), place, len(known))
-        return cls(known.astype(np.int64), _by_group(there, place, len(known)), {"value": total})
+        there = ~np.isnan(sum(values.values()))
+        totals = {name: _by_group(np.where(there, q, 0.0), place, len(known)) for name, q in values.items()}
+        return cls(known.astype(np.int64), _by_group(there, place, len(known)), totals)
 
     def plus(self, other: Self) -> Self:
         """The sums of both."""
@@ -87,6 +87,12 @@ class GroupSums:
             for name, total in self.totals.items()
         }
         return type(self)(groups, counts, totals)
+
+    def regrouped(self, groups: NDArray[Any]) -> Self:
+        """With each group as a part of another one, [k]."""
+        known, place = np.unique(groups, return_inverse=True)
+        totals = {name: _by_group(total, place, len(known)) for name, total in self.totals.items()}
+        return type(self)(known.astype(np.int64), _by_group(self.counts, place, len(known)), totals)
 
     @property
     def count(self) -> int:
@@ -157,7 +163,8 @@ def jackknife_error(estimate: Array, without: Array, counts: Array) -> Array:
 
 def mean_and_error(values: NDArray[Any], sequence: NDArray[Any], seed: int = 0) -> Estimate:
     """The mean of values [values, ...] that come from sequences [values], and its error; NaN values are left out."""
-    return GroupSums.of_present(np.asarray(values, dtype=np.float64), groups_of(sequence, seed)).mean("value")
+    present = GroupSums.of_present({"value": np.asarray(values, dtype=np.float64)}, groups_of(sequence, seed))
+    return present.mean("value")
 
 
 @lru_cache(maxsize=256)
