@@ -27,7 +27,8 @@ def live_model(atlas: Atlas, slug: str) -> LiveModel:
         NotInAtlas: there is no such model.
     """
     source, newest = atlas.model(slug).source, atlas.newest_run(slug)
-    return LiveModel(slug, source, of_run(atlas, None if newest is None else atlas.run(newest)))
+    run = None if newest is None else atlas.run(newest)
+    return LiveModel(slug, source, of_run(atlas, run), run and run.weights_hash)
 
 
 def _reason(run: RunRecord) -> str:

@@ -110,6 +110,28 @@ class ModelFiles:
         return [path for path in self.folder.iterdir() if path.is_file() and any(map(path.match, patterns))]
 
 
+@dataclass(frozen=True)
+class ReadFiles:
+    """The files that a model in memory was made of, as they were then."""
+
+    files: ModelFiles
+    state: FilesState
+    weights_hash: str
+    tokenizer_hash: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the model computes and how it reads text."""
+        return f"{self.weights_hash}:{self.tokenizer_hash}"
+
+    def are_as_read(self) -> bool:
+        """Whether nobody has written to them since."""
+        try:
+            return self.files.state() == self.state
+        except OSError:
+            return False
+
+
 def find_model(name: str, cache: Path, say: Say) -> ModelFiles:
     """The files of the model called `name`, fetched or converted first where needed.
 

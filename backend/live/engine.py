@@ -29,7 +29,7 @@ from backend.core.metrics.tokens import token_weights
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.repeating import Wanted
-from backend.core.sources import find_model
+from backend.core.sources import ReadFiles, find_model
 from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
@@ -77,6 +77,17 @@ class TextForgotten(CalibroscopeError):
         super().__init__(f"There is no traced text {text_id[:40]!r} any more: send the text again.")
 
 
+class OtherWeights(CalibroscopeError):
+    """What lies where a model came from is no longer that model."""
+
+    def __init__(self, model: LiveModel) -> None:
+        super().__init__(
+            f"The weights that are now at {model.source} are not those that {model.slug} was measured on, so nothing "
+            "is computed with them here. Put those back, or measure these: calibroscope precompute --model "
+            f"{model.source}."
+        )
+
+
 class LiveEngine:
     """Serves texts and interventions on them, one at a time."""
 
@@ -107,7 +118,9 @@ class LiveEngine:
         self._lock = threading.Lock()
         self._generations, self._experiments, self._memory = 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
-        self._frequencies: OrderedDict[tuple[str, int], TextFrequencies] = OrderedDict()
+        self._frequencies: OrderedDict[tuple[str, str], TextFrequencies] = OrderedDict()
+        self._read: dict[str, ReadFiles] = {}
+        """By source, of which files a model was made that is in memory, or was: texts and frequencies may be its."""
 
     @property
     def waiting(self) -> int:
@@ -172,7 +185,12 @@ class LiveEngine:
         """D_KL(P_freq‖P) at every token of a text, [tokens]."""
         if (known := text.distances(frequencies)) is not None:
             return known
-        return self._in_turn(lambda: self._known(text.model, frequencies).before(text.traced))
+
+        def work() -> Distances:
+            self._of(text)
+            return self._known(text.model, frequencies).before(text.traced)
+
+        return self._in_turn(work)
 
     def ablate(
         self,
@@ -184,7 +202,7 @@ class LiveEngine:
         """A text under interventions; `means` [d_mlp] or None as in `core.ablation.ablate_text`."""
 
         def work() -> LiveAblation:
-            loaded = self._loaded(text.model)
+            loaded = self._of(text)
             known = None if frequencies is None else self._known(text.model, frequencies)
             result = ablate_text(loaded, text.traced, interventions, means, known)
             self._make_room()
@@ -202,6 +220,7 @@ class LiveEngine:
         """
 
         def work() -> LiveSweep:
+            self._of(text)
             effects = sweep_text(self._all_neurons(text.model), text.traced, position, target, means)
             everywhere = text.traced.counted or list(range(len(text.traced.tokens)))
             return LiveSweep(effects, everywhere if position is None else [position])
@@ -216,7 +235,7 @@ class LiveEngine:
         """
 
         def work() -> list[Tensor]:
-            model = self._loaded(text.model)
+            model = self._of(text)
             for neuron in neurons:
                 neuron.within(model.n_layers, model.d_mlp)
             found = activations_of(model, text.traced, neurons)
@@ -261,7 +280,7 @@ class LiveEngine:
             self._generations += 1
 
         def work() -> LiveGeneration:
-            model = self._loaded(text.model)
+            model = self._of(text)
             generation = Generation(model, text.traced, interventions, means, sampling)
             return LiveGeneration(generation, model, self._in_turn_admitted, self._holds, self._generation_ended)
 
@@ -312,14 +331,15 @@ class LiveEngine:
     def _traced(
         self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], tuple[TracedText, Beginning | None]]
     ) -> LiveText:
+        loaded = self._loaded(model)
         with self._lock:
             if text_id in self._texts:
                 self._texts.move_to_end(text_id)
                 return self._texts[text_id]
-        loaded = self._loaded(model)
         traced, beginning = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
-        live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, loaded.eps)
+        weights = self._read[model.source].fingerprint
+        live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, weights, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
         self._make_room()
@@ -342,30 +362,68 @@ class LiveEngine:
         return self._effects[model.source]
 
     def _known(self, model: LiveModel, frequencies: LiveFrequencies) -> TextFrequencies:
-        key = (model.source, frequencies.run)
+        key = (model.source, frequencies.key)
         if key not in self._frequencies:
             while len(self._frequencies) >= _MOST_FREQUENCIES:
                 self._frequencies.popitem(last=False)
-            p = torch.from_numpy(frequencies.read())
-            self._frequencies[key] = TextFrequencies.of(str(frequencies.run), self._loaded(model).readout, p)
+            p = torch.from_numpy(frequencies.p)
+            self._frequencies[key] = TextFrequencies.of(frequencies.key, self._loaded(model).readout, p)
         self._frequencies.move_to_end(key)
         return self._frequencies[key]
 
+    def _of(self, text: LiveText) -> AnalysisModel:
+        """The model that a text was traced by.
+
+        Raises:
+            TextForgotten: the model's files have changed since.
+        """
+        loaded = self._loaded(text.model)
+        if text.weights != self._read[text.model.source].fingerprint:
+            raise TextForgotten(text.id)
+        return loaded
+
     def _loaded(self, model: LiveModel) -> AnalysisModel:
-        if model.source in self._models:
-            self._models.move_to_end(model.source)
-            return self._models[model.source]
+        """The model, as its files are now.
+
+        Raises:
+            OtherWeights: they are not those that its runs were measured on.
+        """
+        if model.source not in self._models or not self._read[model.source].are_as_read():
+            self._load(model.source)
+        self._models.move_to_end(model.source)
+        if model.weights not in (None, self._read[model.source].weights_hash):
+            raise OtherWeights(model)
+        return self._models[model.source]
+
+    def _load(self, source: str) -> None:
+        self._models.pop(source, None)
+        self._effects.pop(source, None)
         while len(self._models) >= self._most_models:
             forgotten, _ = self._models.popitem(last=False)
             self._effects.pop(forgotten, None)
-        log.info("loading model", source=model.source)
+        log.info("loading model", source=source)
         began = time.monotonic()
         try:
-            files = find_model(model.source, self._cache, lambda line: log.info(line))
-            self._models[model.source] = AnalysisModel.load(files, self._device)
+            files = find_model(source, self._cache, lambda line: log.info(line))
+            state = files.state()
+            loaded = AnalysisModel.load(files, self._device)
+            read = ReadFiles(files, state, files.weights_hash(), files.tokenizer_hash())
+            files.require(state)
         finally:
             self._line.set_aside(time.monotonic() - began)
-        return self._models[model.source]
+        before = self._read.get(source)
+        if before is not None and before.fingerprint != read.fingerprint:
+            self._forget_texts(source)
+        self._models[source], self._read[source] = loaded, read
+
+    def _forget_texts(self, source: str) -> None:
+        """All that was computed by a model whose files have changed."""
+        log.warning("model has changed", source=source)
+        with self._lock:
+            for text_id in [text_id for text_id, text in self._texts.items() if text.model.source == source]:
+                del self._texts[text_id]
+        for key in [key for key in self._frequencies if key[0] == source]:
+            del self._frequencies[key]
 
 
 def _without_gradients(work: Callable[[], Result]) -> Result:

@@ -1,7 +1,8 @@
 """What the live engine holds and answers with: models by name, traced texts, and what is done to them."""
 
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ class LiveModel:
     source: str
     beginning: Beginning | None = None
     """As the model's run has it; None where no run tells: then texts begin as the tokenizer itself has it."""
+    weights: str | None = None
+    """The hash of the weights that its runs were measured on; None where there is no run."""
 
 
 Distances = Tensor
@@ -29,13 +32,17 @@ Distances = Tensor
 
 @dataclass(frozen=True)
 class LiveFrequencies:
-    """The token frequencies of a run, which are read only if the engine does not have them yet."""
+    """The token frequencies of a run."""
 
-    run: int
     described: str
     """Where they come from."""
-    read: Callable[[], NDArray[np.float32]]
+    p: NDArray[np.float32]
     """P_freq by token id."""
+
+    @cached_property
+    def key(self) -> str:
+        """What tells them from others: a run's number does not, because the atlas may be replaced by another."""
+        return hashlib.sha256(np.ascontiguousarray(self.p, dtype="<f4").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,14 @@ class LiveText:
     """What was put before the text, and why; None for a sequence of tokens that was taken as it is."""
     strings: dict[int, str]
     """By token id: of the text's tokens and of its predictions."""
+    weights: str
+    """Fingerprint of the files of the model that it was traced by."""
     eps: float
     """Of the model's final norm."""
 
     def distances(self, frequencies: LiveFrequencies) -> Distances | None:
         """How far its predictions are from a run's token frequencies, where that has been computed."""
-        return self.traced.distances.get(str(frequencies.run))
+        return self.traced.distances.get(frequencies.key)
 
     def residual_norm(self, scale: Tensor) -> Tensor:
         """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""

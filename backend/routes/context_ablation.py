@@ -37,7 +37,7 @@ def answer(
     is_last = neuron.layer == model.n_layers - 1
     intervention = _intervention(neuron, kind, float(means[neuron.index]), is_last=is_last)
     tokens, place = _sequence(atlas, record, context)
-    chosen = LiveModel(model.slug, model.source)
+    chosen = LiveModel(model.slug, model.source, weights=record.weights_hash)
 
     def ablate() -> tuple[LiveText, LiveAblation]:
         text = engine.trace_tokens(chosen, tokens)

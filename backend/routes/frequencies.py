@@ -80,15 +80,10 @@ def live(atlas: Atlas, slug: str, run: int | None) -> LiveFrequencies | None:
     record = atlas.run_with_frequencies(slug, run)
     if record is None:
         return None
-    found = record.id
-
-    def read() -> NDArray[np.float32]:
-        p = atlas.unigram(found)
-        if p is None:
-            raise not_yet(record, "token frequencies")
-        return p
-
-    return LiveFrequencies(found, f"{described(record) or record.corpus} (run {found})", read)
+    p = atlas.unigram(record.id)
+    if p is None:
+        raise not_yet(record, "token frequencies")
+    return LiveFrequencies(f"{described(record) or record.corpus} (run {record.id})", p)
 
 
 def _missing(run: RunRecord, source: str | None) -> str:

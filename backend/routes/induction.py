@@ -23,7 +23,8 @@ def _begun(
     """An experiment that has been let in: what is wrong with it is answered before the stream begins."""
     record = atlas.model(model)
     run = run_of(atlas, record, body.run)
-    chosen, text, parts = LiveModel(model, record.source), wanted(atlas, body, run), plan(atlas, body, run)
+    chosen = LiveModel(model, record.source, weights=run and run.weights_hash)
+    text, parts = wanted(atlas, body, run), plan(atlas, body, run)
     return turn.turn(lambda: engine.induce(chosen, text, parts))
 
 

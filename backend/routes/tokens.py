@@ -44,6 +44,6 @@ def find_promoters(
     model = atlas.model(run.model)
     if token_id >= model.d_vocab:
         raise NotInAtlas(f"{run.model} has no token {token_id}: its tokens are 0 to {model.d_vocab - 1}.")
-    chosen = LiveModel(run.model, model.source)
+    chosen = LiveModel(run.model, model.source, weights=run.weights_hash)
     pushed = turn.turn(lambda: engine.token_weights(chosen, run.layer, token_id))
     return answers.promoters(pushed, run.layer, token_id, limit)
