@@ -51,7 +51,7 @@ def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}_se")
         for name in ("freq_alignment", "fraction_positive_se", "paper_criterion"):
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
-        for name in ("card", "chance", "error_groups"):
+        for name in ("card", "chance", "error_groups", "owner", "made_by"):
             database.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     Atlas.open(path).close()
