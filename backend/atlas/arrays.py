@@ -1,5 +1,6 @@
 """Numeric arrays as compact typed blobs: dtype and shape in a short header, then the raw bytes. Never pickle."""
 
+import math
 import struct
 from typing import Any
 
@@ -13,6 +14,7 @@ from backend.core.errors import CalibroscopeError
 _MAGIC = b"CAL1"
 _DTYPES = ("<f2", "<f4", "<f8", "<i4", "<i8", "|u1", "|b1")
 _MOST_AXES = 8
+_LONGEST_EMPTY = 1 << 16
 
 
 class MalformedArray(CalibroscopeError):
@@ -44,8 +46,11 @@ def unpack(blob: bytes) -> NDArray[Any]:
         if magic != _MAGIC or kind >= len(_DTYPES) or ndim > _MOST_AXES:
             raise MalformedArray("The atlas holds a blob that is not an array: the file is damaged.")
         shape = struct.unpack_from(f"<{ndim}Q", blob, 6)
+        # An axis of length 0 makes any other length fit: as a list it would be that many empty lists.
+        if math.prod(axis for axis in shape if axis) > max(len(blob), _LONGEST_EMPTY):
+            raise MalformedArray("The atlas holds an array that claims more values than it has: the file is damaged.")
         return np.frombuffer(blob, dtype=_DTYPES[kind], offset=6 + 8 * ndim).reshape(shape).copy()
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise MalformedArray("The atlas holds an array that is cut short: the file is damaged.") from error
 
 
@@ -79,6 +84,16 @@ def unpack_named(blob: bytes) -> dict[str, NDArray[Any]]:
         raise MalformedArray("The atlas holds a shard that is cut short: the file is damaged.") from error
 
 
+def _blob(value: object) -> bytes:
+    """
+    Raises:
+        MalformedArray: SQLite, whose columns hold values of any type, had no bytes there.
+    """
+    if not isinstance(value, bytes | memoryview):
+        raise MalformedArray(f"The atlas holds {type(value).__name__} for an array: the file is damaged.")
+    return bytes(value)
+
+
 class Array(TypeDecorator[NDArray[Any]]):
     """A column holding one array."""
 
@@ -89,7 +104,7 @@ class Array(TypeDecorator[NDArray[Any]]):
         return None if value is None else pack(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> NDArray[Any] | None:
-        return None if value is None else unpack(bytes(value))
+        return None if value is None else unpack(_blob(value))
 
     def compare_values(self, x: Any, y: Any) -> bool:
         return x is y  # a new array is a change; comparing the numbers would cost more than writing them
@@ -105,7 +120,7 @@ class NamedArrays(TypeDecorator[dict[str, NDArray[Any]]]):
         return None if value is None else pack_named(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> dict[str, NDArray[Any]] | None:
-        return None if value is None else unpack_named(bytes(value))
+        return None if value is None else unpack_named(_blob(value))
 
     def compare_values(self, x: Any, y: Any) -> bool:
         return x is y

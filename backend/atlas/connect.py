@@ -1,5 +1,8 @@
 """Opening an atlas: the engine, its settings, and its migrations."""
 
+import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError, TimeoutError
 
+from backend.atlas.schema import Base
 from backend.core.errors import CalibroscopeError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,6 +28,12 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _MOST_CONNECTIONS = 32
 _JOURNAL_BYTES = 64 << 20
 """What the write-ahead log is cut back to once all of it is in the database."""
+_MOST_BYTES_READ = 64 << 20
+"""Of one row or value, for readers. The largest that a page asks for is a vocabulary, of some megabytes."""
+_READ_SECONDS = 60.0
+"""What a reader may take over the file without an answer; ours take milliseconds."""
+_STEPS = 200_000
+"""Of SQLite's machine, between two looks at the clock: some milliseconds."""
 _ADVISORY_LOCK = 0x0CA11B705C09E
 """Any number, as long as every Calibroscope asks PostgreSQL for the same one."""
 
@@ -117,11 +127,13 @@ def lock_writers(connection: Connection) -> None:
 
 def _sqlite(url: URL, read_only: bool, patience: float) -> Engine:
     path = Path(str(url.database))
+    _require_file(path, url)
     if read_only:
         if not path.exists():
             raise _missing(url)
         # As a URI, in which `#`, `?` and `%` of the path must be escaped to stay part of it.
-        url = url.set(database=path.resolve().as_uri(), query={"mode": "ro", "uri": "true"})
+        query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if _is_still(path) else {})
+        url = url.set(database=path.resolve().as_uri(), query=query)
     else:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,13 +150,51 @@ def _sqlite(url: URL, read_only: bool, patience: float) -> Engine:
     def prepare(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
+        # The file may come from elsewhere: nothing in its schema is trusted, and its pages' sizes are checked.
+        cursor.execute("PRAGMA trusted_schema = OFF")
+        cursor.execute("PRAGMA cell_size_check = ON")
+        if read_only:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES_READ)
         if not read_only:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
         cursor.close()
 
+    if read_only:
+        _bound_reads(engine)
     return engine
+
+
+def _bound_reads(engine: Engine) -> None:
+    """Interrupt a read that takes far longer than any of ours: the file's author may have wanted that."""
+
+    @event.listens_for(engine, "checkout")
+    def begin(connection: Any, *_: Any) -> None:
+        ends = time.monotonic() + _READ_SECONDS
+        connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
+
+    @event.listens_for(engine, "checkin")
+    def end(connection: Any, *_: Any) -> None:
+        if connection is not None:
+            connection.set_progress_handler(None, 0)
+
+
+def _require_file(path: Path, url: URL) -> None:
+    """
+    Raises:
+        AtlasUnusable: there is a folder, a pipe or a device: opening a pipe would wait for somebody to write into it.
+    """
+    if os.path.lexists(path) and not path.is_file() and (path.exists() or path.is_symlink()):
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise AtlasUnusable(f"What lies at {_shown(url)} is {kind}, not an atlas. Name another with --atlas.")
+
+
+def _is_still(path: Path) -> bool:
+    """Whether nobody can be writing to the file: on a disk that is read only, where SQLite could not make the files
+    beside it that readers of a file in use share."""
+    beside = path.with_name(path.name + "-wal")
+    return not os.access(path.parent, os.W_OK) and not (beside.exists() and beside.stat().st_size)
 
 
 def _server(url: URL, patience: float) -> Engine:
@@ -184,6 +234,7 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
         AtlasUnusable: it is no atlas, one of a newer version, or for a reader one of an older version.
     """
     with engine.connect() as connection:
+        _refuse_programs(connection, url)
         # Tables first: an atlas that is made in between then shows its revision, and does not look like a stranger.
         tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -197,6 +248,8 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
         return False
     scripts = ScriptDirectory.from_config(_config())
     if revision == scripts.get_current_head():
+        with engine.connect() as connection:
+            _require_schema(connection, url)
         return True
     try:
         scripts.get_revision(revision)
@@ -211,6 +264,41 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
             "calibroscope precompute with --out naming it brings it up to date."
         )
     return False
+
+
+def _refuse_programs(connection: Connection, url: URL) -> None:
+    """
+    Raises:
+        AtlasUnusable: the file brings views or triggers: stored queries, which could run for ever.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    wanted = (
+        "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' "
+        "OR sql LIKE '%GENERATED ALWAYS%' LIMIT 1"
+    )
+    found = connection.exec_driver_sql(wanted).first()
+    if found is not None:
+        raise AtlasUnusable(
+            f"The database at {_shown(url)} is not an atlas as Calibroscope makes them: it holds the {found[0]} "
+            f"{str(found[1])[:60]!r}, and no atlas holds stored queries. It was not read."
+        )
+
+
+def _require_schema(connection: Connection, url: URL) -> None:
+    """
+    Raises:
+        AtlasUnusable: a table or a column is not there.
+    """
+    known = inspect(connection)
+    for table in Base.metadata.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)} if known.has_table(table.name) else set()
+        lacking = sorted({column.name for column in table.columns} - there)
+        if lacking:
+            raise AtlasUnusable(
+                f"The atlas at {_shown(url)} is damaged: its table {table.name} lacks {', '.join(lacking[:5])}. Take a "
+                "whole copy of the file."
+            )
 
 
 def _missing(url: URL) -> AtlasMissing:

@@ -1,5 +1,6 @@
 """Work that waits in the atlas for the worker, and what comes of it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import numpy as np
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from backend.atlas import damage
 from backend.atlas.connect import lock_writers
 from backend.atlas.reader import NotInAtlas, Reader
 from backend.atlas.records import Array, JobRecord
@@ -117,7 +119,13 @@ class Jobs(Reader):
     def job_events(self, job: int, start: int = 0) -> list[str]:
         """Its results from a place on, as JSON, in order."""
         wanted = select(JobEventRow.payload).where(JobEventRow.job == job, JobEventRow.place >= start)
-        return self._all(wanted.order_by(JobEventRow.place))
+        found = self._all(wanted.order_by(JobEventRow.place))
+        with damage.reading(f"the results of job {job}"):
+            for payload in found:
+                json.loads(payload)
+                if "\n" in payload:  # on the wire an empty line ends an event
+                    raise ValueError("a result is one line")
+        return found
 
     def end_job(self, job: int, status: str, message: str | None = None) -> None:
         """Finished or failed; a job that was cancelled stays so."""
@@ -158,4 +166,4 @@ class Jobs(Reader):
 
 
 def _record(row: JobRow) -> JobRecord:
-    return JobRecord(**{name: getattr(row, name) for name in _FIELDS})
+    return damage.record(JobRecord, f"job {row.id}", {name: getattr(row, name) for name in _FIELDS})

@@ -28,6 +28,25 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+class Strings(TypeDecorator[list[str]]):
+    """A list of strings."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
+        """
+        Raises:
+            ValueError: it is another kind of JSON, or holds half of a character, which is no text.
+        """
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise ValueError("a list of strings belongs here")
+        "".join(value).encode()
+        return value
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -54,7 +73,7 @@ class ModelRow(Base):
     d_vocab: Mapped[int]
     norm: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)
-    vocabulary: Mapped[list[str] | None] = mapped_column(JSON, deferred=True)
+    vocabulary: Mapped[list[str] | None] = mapped_column(Strings, deferred=True)
 
 
 class RunRow(Base):
@@ -170,7 +189,7 @@ class ContextRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), index=True)
     token_ids: Mapped[Numbers] = mapped_column(Array)
-    tokens: Mapped[list[str]] = mapped_column(JSON)
+    tokens: Mapped[list[str]] = mapped_column(Strings)
     loss: Mapped[Numbers] = mapped_column(Array)
     entropy: Mapped[Numbers] = mapped_column(Array)
     rank: Mapped[Numbers] = mapped_column(Array)
@@ -199,8 +218,8 @@ class PositionsRow(Base):
 
     __tablename__ = "sampled_positions"
     run: Mapped[int] = _run()
-    tokens: Mapped[list[str]] = mapped_column(JSON)
-    targets: Mapped[list[str]] = mapped_column(JSON)
+    tokens: Mapped[list[str]] = mapped_column(Strings)
+    targets: Mapped[list[str]] = mapped_column(Strings)
     loss_before: Mapped[Numbers] = mapped_column(Array)
     entropy_before: Mapped[Numbers] = mapped_column(Array)
     rank_before: Mapped[Numbers] = mapped_column(Array)
@@ -230,7 +249,7 @@ class JobRow(Base):
     created_at: Mapped[datetime] = mapped_column(Moment)
     heartbeat: Mapped[datetime] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
-    parts_done: Mapped[list[str]] = mapped_column(JSON)
+    parts_done: Mapped[list[str]] = mapped_column(Strings)
     made_from: Mapped[str | None] = mapped_column(Text)
     """Fingerprint of everything behind its results; None before there are any, or if they are older than this."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
-from backend.atlas import resuming
+from backend.atlas import damage, resuming
 from backend.atlas.connect import PATIENCE, atlas_url, connect
 from backend.atlas.jobs import Jobs
 from backend.atlas.query import NeuronQuery
@@ -197,7 +197,11 @@ class Atlas(Jobs):
         """Metrics of all neurons by name, NaN where not measured; and `index` and `effect_tokens`. In index order."""
         wanted = [NeuronRow.index, NeuronRow.effect_tokens, *(getattr(NeuronRow, name) for name in names)]
         rows = self._rows(select(*wanted).where(NeuronRow.run == run).order_by(NeuronRow.index))
-        table = np.array([tuple(row) for row in rows], dtype=np.float64).reshape(len(rows), len(wanted))
+        where = f"the neurons of run {run}"
+        with damage.reading(where):
+            table = np.array([tuple(row) for row in rows], dtype=np.float64).reshape(len(rows), len(wanted))
+        if not np.array_equal(table[:, 0], np.arange(len(rows))) or not np.isfinite(table[:, 1]).all():
+            raise damage.AtlasDamaged(where, "are not one row each, from 0 on")
         return dict(zip(["index", "effect_tokens", *names], table.T, strict=True))
 
     def classes(self, run: int) -> list[str]:
@@ -281,15 +285,20 @@ def _new_run(plan: RunPlan, slug: str, owner: str) -> RunRow:
 
 
 def _model_record(row: ModelRow) -> ModelRecord:
-    return ModelRecord(**{name: getattr(row, name) for name in _MODEL_FIELDS})
+    fields = {name: getattr(row, name) for name in _MODEL_FIELDS}
+    return damage.record(ModelRecord, f"the model {row.slug!r}"[:90], fields)
 
 
 def _run_record(row: RunRow) -> RunRecord:
-    silent = row.status == "running" and datetime.now(UTC) - row.heartbeat > _SILENCE
+    where = f"run {row.id}"
+    with damage.reading(where):
+        silent = row.status == "running" and datetime.now(UTC) - row.heartbeat > _SILENCE
     fields = {name: getattr(row, name) for name in _RUN_FIELDS}
-    return RunRecord(**fields, status="interrupted" if silent else row.status)
+    return damage.record(RunRecord, where, fields | {"status": "interrupted" if silent else row.status})
 
 
 def _neuron_record(row: NeuronRow, names: list[str]) -> NeuronRecord:
+    plain = ("layer", "index", "neuron_class", "effect_tokens", "paper_criterion")
+    fields = {name: getattr(row, name) for name in plain}
     metrics = {name: getattr(row, name) for name in names}
-    return NeuronRecord(row.layer, row.index, row.neuron_class, row.effect_tokens, metrics, row.paper_criterion)
+    return damage.record(NeuronRecord, f"a neuron of run {row.run}", fields | {"metrics": metrics})

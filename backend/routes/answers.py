@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.described import model_name, run_summary
 from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
@@ -24,6 +25,7 @@ _BACKGROUND_NEURONS = 100
 _BACKGROUND_VALUES = 4_000
 
 
+@damage.reading("a model")
 def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
     described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
     runs, latest = atlas.runs(record.slug), atlas.newest_run(record.slug)
@@ -32,10 +34,12 @@ def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
     )  # fmt: skip
 
 
+@damage.reading("a run")
 def run(record: RunRecord) -> schemas.RunSummary:
     return run_summary(record)
 
 
+@damage.reading("a neuron's row")
 def row(record: NeuronRecord) -> schemas.NeuronRow:
     return schemas.NeuronRow(
         neuron=f"{record.layer}.{record.index}",
@@ -48,11 +52,13 @@ def row(record: NeuronRecord) -> schemas.NeuronRow:
     )
 
 
+@damage.reading("a run's neurons")
 def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.NeuronPage:
     found, total = atlas.neurons(record.id, query)
     return schemas.NeuronPage(rows=[row(neuron) for neuron in found], total=total, next_cursor=query.next_cursor(total))
 
 
+@damage.reading("a run's columns")
 def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.NeuronColumns:
     for name in names:
         require_metric("name", name)
@@ -68,6 +74,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
     )
 
 
+@damage.reading("a neuron")
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
     found = measured(atlas, record, chosen)
     everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
@@ -87,6 +94,7 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
     )
 
 
+@damage.reading("a neuron's histogram")
 def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Histogram:
     found = atlas.histogram(record.id, chosen.index)
     if found is None:
@@ -96,6 +104,7 @@ def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Hist
     return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=_finite(mean))
 
 
+@damage.reading("a neuron's contexts")
 def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
     found = atlas.contexts(record.id, chosen.index)
     if not found:
@@ -104,6 +113,7 @@ def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Conte
     return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in found])
 
 
+@damage.reading("a neuron's effects at single tokens")
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
     positions, own = atlas.positions(record.id), atlas.token_effects(record.id, [chosen.index])
     require_tokens(record)
@@ -128,6 +138,7 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
     )
 
 
+@damage.reading("the tokens that a neuron moves")
 def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronLogits:
     found, vocabulary = atlas.logits(record.id, chosen.index), atlas.vocabulary(record.model)
     if found is None or not vocabulary:
@@ -143,6 +154,7 @@ def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronL
     )
 
 
+@damage.reading("a run's spectrum")
 def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spectrum:
     values = atlas.spectrum(record.id)
     if values is None:
@@ -157,6 +169,7 @@ def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spect
     return schemas.Spectrum(singular_values=values.tolist(), null_dim=record.null_dim, neuron=name, cosines=cosines)
 
 
+@damage.reading("a run's table")
 def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
     sink = io.BytesIO()
     write_table(run_table(atlas, record), format, sink)

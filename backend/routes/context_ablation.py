@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.records import RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadIntervention
@@ -65,6 +66,7 @@ def _reference(record: RunRecord, kind: Kind) -> str:
     return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
 
 
+@damage.reading("a run's text")
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
     """The tokens from the sequence's beginning to the context's end, and the context's place among them."""
     found = atlas.sequence(record.id, context, windows_of(record))

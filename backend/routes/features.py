@@ -6,6 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Path, Response
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.records import Array, RunRecord, ShownContext
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron
@@ -50,6 +51,7 @@ def read_feature(
     return feature(atlas, atlas.run(run), neuron)
 
 
+@damage.reading("a neuron")
 def feature(atlas: Atlas, record: RunRecord, neuron: NeuronId) -> schemas.Feature:
     """All that a run knows of a neuron; what it has not measured yet is null or empty."""
     metrics = answers.measured(atlas, record, neuron).metrics

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlation, rank_correlation
@@ -18,6 +19,7 @@ router = APIRouter(prefix="/runs/{run}", tags=["token frequencies"], dependencie
 
 
 @router.get("/positions")
+@damage.reading("a run's sampled positions")
 def read_positions(run: RunDep, atlas: AtlasDep) -> schemas.RunPositions:
     """What the model predicted at the run's sampled positions: entropy against the distance from the token frequencies
     (Figure 3a)."""
@@ -39,6 +41,7 @@ def read_positions(run: RunDep, atlas: AtlasDep) -> schemas.RunPositions:
 
 
 @router.get("/frequencies")
+@damage.reading("a run's token frequencies")
 def read_frequencies(
     run: RunDep,
     atlas: AtlasDep,

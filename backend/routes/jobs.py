@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
 from backend.induction_request import plan, run_of, wanted
@@ -109,6 +110,7 @@ def _ending(job: JobRecord) -> schemas.InductionEnd | schemas.InductionProblem:
     return schemas.InductionProblem(problem=schemas.Problem(title=f"Job {job.status}", status=409, detail=detail))
 
 
+@damage.reading("a job")
 def _answer(job: JobRecord) -> schemas.Job:
     fields = {name: getattr(job, name) for name in schemas.Job.model_fields if name != "worker_is_alive"}
     alive = job.status == "running" and datetime.now(UTC) - job.heartbeat < _ALIVE

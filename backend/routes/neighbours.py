@@ -3,6 +3,7 @@
 import math
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlations_with
@@ -12,6 +13,7 @@ from backend.routes.answers import not_yet
 _COUNT = 10
 
 
+@damage.reading("a neuron's neighbours")
 def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.SimilarNeurons:
     """
     Raises:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend import incidents
 from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasBusy, AtlasMissing, AtlasUnusable
+from backend.atlas.damage import AtlasDamaged
 from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
@@ -25,8 +26,9 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TextForgotten, 404, "Text not in memory"),
     (AtlasMissing, 404, "No atlas yet"),
     (AtlasBusy, 503, "The atlas is in use"),
+    (AtlasDamaged, 503, "The atlas is damaged"),
+    (MalformedArray, 503, "The atlas is damaged"),
     (AtlasUnusable, 503, "The atlas cannot be read"),
-    (MalformedArray, 503, "The atlas cannot be read"),
     (EngineBusy, 503, "Busy"),
     (LineClosed, 503, "The service is being stopped"),
     (LeftTheLine, 503, "Given up"),
@@ -125,7 +127,11 @@ def of(error: Exception, path: str) -> Problem:
         return Problem(title="Internal error", status=500, detail=detail)
     if isinstance(error, EngineBusy):
         return BusyProblem(title=known[1], status=known[0], detail=str(error), place=error.place, limit=error.limit)
-    return Problem(title=known[1], status=known[0], detail=str(error), field=getattr(error, "field", None))
+    detail = str(error)
+    if isinstance(error, AtlasDamaged) and error.__cause__ is not None:
+        # What looks like damage may be a mistake of ours in reading: how it came about is kept.
+        detail += f" How it was found is in the service's log (incident {incidents.record(error, path=path)})."
+    return Problem(title=known[1], status=known[0], detail=detail, field=getattr(error, "field", None))
 
 
 def _known(request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.store import NotInAtlas
 from backend.core.vocabulary import matching_tokens
 from backend.live import answers
@@ -15,6 +16,7 @@ router = APIRouter(prefix="/runs/{run}", tags=["tokens"])
 
 
 @router.get("/tokens", dependencies=[Reading])
+@damage.reading("a model's vocabulary")
 def find_tokens(
     run: RunDep,
     atlas: AtlasDep,

@@ -206,12 +206,12 @@ def test_token_frequencies_come_from_the_run_that_has_them(atlas: Atlas) -> None
     older = atlas.begin_run(PLAN).id
     assert atlas.unigram(older) is None
     with atlas.writing() as writer:
-        writer.put_unigram(older, np.array([0.5, 0.25, 0.25]))
-        writer.put_unigram(older, np.array([0.25, 0.25, 0.5]))
+        writer.put_unigram(older, np.array([0.5, 0.25, 0.25, *[0.0] * 17]))
+        writer.put_unigram(older, np.array([0.25, 0.25, 0.5, *[0.0] * 17]))
     newer = atlas.begin_run(replace(PLAN, seed=1)).id
     found = atlas.unigram(older)
     assert found is not None
-    assert (found.tolist(), found.dtype) == ([0.25, 0.25, 0.5], np.float32)
+    assert (found[:3].tolist(), len(found), found.dtype) == ([0.25, 0.25, 0.5], 20, np.float32)
     chosen = atlas.run_with_frequencies("tiny", None)
     assert chosen is not None
     assert chosen.id == older, "the newer run has none"
