@@ -203,6 +203,9 @@ TERMS: dict[str, str] = {
     "prefix-matching score": "An attention head's mean attention, from a token that occurred before, to the token "
     "that followed it then: high for induction heads.",
     "BOS ablation": "Making an attention head look at the first token only, as idle heads do.",
+    "knock-out": "Changing what attention heads write: BOS ablation, or each head's mean output. The induction lab "
+    "does it at the measured position alone, as the paper's authors do, or at every position, where what comes later "
+    "looks back on changed positions too; its answers say which. The text lab changes heads at every position.",
     "clipping": "Letting a neuron's activation not rise above a mean: mean ablation where it is above it, nothing "
     "where it is below.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",

@@ -1,6 +1,7 @@
 """How the paper's statements are checked on a model: functions from what was measured to whether it holds there.
 
 The thresholds turn words like "almost exclusively" into numbers; each stands in its sentence of what was measured.
+What asks for no more than a sign asks for it by two standard errors, in which tokens of one sequence go together.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.reproduce.clustered import Clustered, clustered
 from app.reproduce.evidence import Evidence, spike
 from backend.schemas import TokenEffects
 
@@ -26,9 +28,14 @@ class Finding:
 
 _FEWEST = 10
 """Tokens that a mean is taken over, at least."""
+_FAR = 4
+"""Standard errors beyond which chance puts none of a layer's neurons: some thousand draws reach 3.5."""
 NO_ENTROPY = Finding(None, "The run has no entropy neurons.")
 NO_FREQUENCY = Finding(None, "The run has no token-frequency neurons.")
 NO_TOKENS = Finding(None, "The run keeps nothing of single tokens.")
+NO_SEQUENCES = Finding(
+    None, "The run was made before it was kept which sequence each token is of: without that, no error can be given."
+)
 
 
 def entropy_not_prediction(e: Evidence) -> Finding:
@@ -176,16 +183,18 @@ def frequency_share(e: Evidence) -> Finding:
 
 
 def negative_shares(e: Evidence) -> Finding:
-    share, effect = e.metric("freq_mediated"), e.metric("total_effect")
+    share, effect, error = (e.metric(name) for name in ("freq_mediated", "total_effect", "freq_mediated_se"))
     if not np.isfinite(share).any():
         return Finding(None, "The run has no frequency metrics.")
     worth = effect >= np.nanmedian(effect)
-    below = int((share[worth] < -0.1).sum())
+    with np.errstate(invalid="ignore"):
+        below = worth & (share < -0.1 - _FAR * error)
     words = (
-        f"{below} of the {int(worth.sum())} neurons with an effect above the median are below −0.1; the lowest is "
-        f"{np.nanmin(share[worth]):.2f}. Holds where there is one."
+        f"{int(below.sum())} of the {int(worth.sum())} neurons with an effect above the median are below −0.1 by "
+        f"{_FAR} standard errors, which chance makes none of in a layer; the lowest is {np.nanmin(share[worth]):.2f}. "
+        "Holds where there is one."
     )
-    return Finding(below > 0, words)
+    return Finding(bool(below.any()), words)
 
 
 def frequency_is_mediated(e: Evidence) -> Finding:
@@ -206,17 +215,23 @@ def hedges(e: Evidence) -> Finding:
     effects = e.effects.get(e.entropy[0]) if e.entropy else None
     if effects is None or effects.clip_delta_loss is None:
         return NO_ENTROPY if not e.entropy else NO_TOKENS
+    if effects.sequences is None:
+        return NO_SEQUENCES
     change, loss = np.array(effects.clip_delta_loss), np.array(effects.loss_before)
     right, high = np.array(effects.rank_before) == 1, loss >= np.quantile(loss, 0.75)
     if right.sum() < _FEWEST:
         return _too_few(right)
     # What the neuron does to a loss is the reverse of what clipping it does.
-    easy, hard = -float(change[right].mean()), -float(change[high].mean())
+    easy, hard = (_mean_where(-change, effects, chosen) for chosen in (right, high))
     words = (
-        f"{e.entropy[0]} changes the loss by {easy:+.4f} nats where the model is right ({int(right.sum())} tokens) and "
-        f"by {hard:+.4f} in the quarter with the highest loss. Holds for plus and minus."
+        f"{e.entropy[0]} changes the loss by {easy} nats where the model is right ({int(right.sum())} tokens) and "
+        f"by {hard} in the quarter with the highest loss. Holds for plus and minus, each by two errors."
     )
-    return Finding(easy > 0 > hard, words)
+    return Finding(easy.above_zero and hard.below_zero, words)
+
+
+def _mean_where(values: NDArray[np.float64], effects: TokenEffects, chosen: NDArray[np.bool_]) -> Clustered:
+    return clustered(values[chosen], np.array(effects.sequences)[chosen])
 
 
 def raises_entropy(e: Evidence) -> Finding:
@@ -225,14 +240,16 @@ def raises_entropy(e: Evidence) -> Finding:
     effects = e.effects.get(e.entropy[0])
     if effects is None or effects.clip_delta_loss is None:
         return NO_TOKENS
+    if effects.sequences is None:
+        return NO_SEQUENCES
     # Clipping changes what mean ablation changes where the activation is above the mean, and nothing elsewhere.
     change = np.where(np.array(effects.clip_delta_loss) != 0, np.array(effects.delta_entropy), 0.0)
-    error = float(change.std(ddof=1) / len(change) ** 0.5)
+    mean = clustered(change, effects.sequences)
     words = (
-        f"Clipping {e.entropy[0]} at its mean changes the entropy by {change.mean():+.4f} ± {error:.4f} nats, over "
-        f"{len(change)} tokens. Holds for two errors below 0."
+        f"Clipping {e.entropy[0]} at its mean changes the entropy by {mean} nats, over {mean.tokens} tokens of "
+        f"{mean.sequences} sequences. Holds for two errors below 0."
     )
-    return Finding(bool(change.mean() < -2 * error), words)
+    return Finding(mean.below_zero, words)
 
 
 def holds_a_spike_down(e: Evidence) -> Finding:
@@ -266,20 +283,28 @@ def opposite_changes(e: Evidence) -> Finding:
 def towards_frequencies(e: Evidence) -> Finding:
     if not e.frequency:
         return NO_FREQUENCY
-    kl, entropy = (float(e.at(name, e.frequency[:1])[0]) for name in ("delta_kl", "delta_entropy"))
+    names = ("delta_kl", "delta_kl_se", "delta_entropy", "delta_entropy_se")
+    kl, kl_error, entropy, entropy_error = (float(e.at(name, e.frequency[:1])[0]) for name in names)
     words = (
-        f"Mean-ablating {e.frequency[0]} changes the KL by {kl:+.4f} and the entropy by {entropy:+.4f} nats. "
-        "Holds where the first rises and the second falls."
+        f"Mean-ablating {e.frequency[0]} changes the KL by {kl:+.4f} ± {kl_error:.4f} and the entropy by "
+        f"{entropy:+.4f} ± {entropy_error:.4f} nats. Holds where the first rises and the second falls, each by two "
+        "errors."
     )
-    return Finding(kl > 0 > entropy, words)
+    return Finding(bool(kl > 2 * kl_error and entropy < -2 * entropy_error), words)
 
 
 def suppresses_common(e: Evidence) -> Finding:
     if not e.frequency:
         return NO_FREQUENCY
+    line = _alignment_line(e)
+    if line is None:
+        return Finding(None, "The run was made before chance lines were kept: a sign alone is half of all neurons'.")
     own = e.at("freq_alignment", e.frequency)
-    words = f"Cosine with v_freq of {_listed(e.frequency)}: {_numbers(own)}. Holds where the first is negative."
-    return Finding(float(own[0]) < 0, words)
+    words = (
+        f"Cosine with v_freq of {_listed(e.frequency)}: {_numbers(own)}; of as many random directions as the layer has "
+        f"neurons the most extreme reaches {line:.2f}. Holds where the first is below −{line:.2f}."
+    )
+    return Finding(float(own[0]) < -line, words)
 
 
 def lower_with_dropout(e: Evidence) -> Finding:
@@ -297,25 +322,8 @@ def lower_with_dropout(e: Evidence) -> Finding:
     return Finding(last < middle < 1, words)
 
 
-def as_measured_before(neuron: str, expected: dict[str, float], slack: float) -> Callable[[Evidence], Finding]:
-    def check(e: Evidence) -> Finding:
-        if neuron not in e.columns.neuron:
-            return Finding(None, f"The run has no neuron {neuron}.")
-        found = {name: float(e.at(name, [neuron])[0]) for name in expected}
-        words = "; ".join(f"{name} {found[name]:.2f} (then {value:.2f})" for name, value in expected.items())
-        within = all(abs(found[name] - value) <= slack for name, value in expected.items())
-        return Finding(within, f"{neuron}, k = {e.run.null_dim} (then 12): {words}. Holds within {slack:g}.")
-
-    return check
-
-
-def median_as_before(e: Evidence) -> Finding:
-    rho, share = float(np.nanmedian(e.metric("null_fraction"))), float(np.nanmedian(e.metric("ln_mediated")))
-    words = (
-        f"Median ρ {rho:.2f} with k = {e.run.null_dim} (then 0.18 with k = 12), median LayerNorm-mediated share "
-        f"{share:.2f} (then near 0). Holds for ρ below 0.3 and a share within 0.1."
-    )
-    return Finding(rho < 0.3 and abs(share) < 0.1, words)
+def _alignment_line(e: Evidence) -> float | None:
+    return None if e.run.chance is None else e.run.chance.freq_alignment
 
 
 def _too_few(right: NDArray[np.bool_]) -> Finding:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.reproduce.induction import Chosen, Induction, JobKind
+from app.reproduce.induction import Chosen, Induction, JobKind, random_neurons
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS, NeuronClass
 from backend.schemas import (
@@ -27,7 +27,11 @@ MOST_ENTROPY, MOST_FREQUENCY = 6, 5
 """Neurons that are looked at one by one: as many as the paper shows."""
 GPT2_SMALL, LLAMA2_7B, PHI2 = r"^(openai-community/|openai-community-)?gpt2$", r"llama-2-7b", r"phi-2"
 PYTHIA_410M, PYTHIA_1B, PYTHIA_160M, GEMMA = r"pythia-410m", r"pythia-1b\b", r"pythia-160m", r"gemma-2b"
-SMOLLM2 = r"smollm2-135m"
+
+Place = Literal["entropy", "frequency"]
+"""The two classes of neurons that claims are about."""
+STRENGTH: dict[Place, str] = {"entropy": "ln_mediated", "frequency": "abs_delta_kl"}
+"""The metric by which a class's neurons are put in order."""
 
 NAMED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     GPT2_SMALL: (("11.2378", "11.584", "11.2870", "11.2123", "11.1611", "11.2910"), ()),
@@ -55,6 +59,11 @@ class Evidence:
     effects: Mapping[str, TokenEffects]
     cosines: Mapping[str, Spectrum]
     context: ContextAblation | None
+    others: list[str] = field(default_factory=list)
+    """Random neurons without a class, of which single tokens are known too: what stands in a class's place when a check
+    is tried on chance."""
+    other_contexts: Mapping[str, ContextAblation] = field(default_factory=dict)
+    """What `context` is to the strongest entropy neuron, of each of these."""
     problems: dict[str, str] = field(default_factory=dict)
     """Why something is not there, by what it is."""
     induction: Mapping[JobKind, Induction] = field(default_factory=dict)
@@ -74,6 +83,15 @@ class Evidence:
         return any(
             re.search(pattern, name, re.IGNORECASE) for pattern in patterns for name in (self.model.id, self.model.name)
         )
+
+    def of_class(self, place: Place) -> list[str]:
+        """The neurons of a class that are looked at, the strongest first."""
+        return self.entropy if place == "entropy" else self.frequency
+
+    @property
+    def named(self) -> bool:
+        """Whether the paper names this model's neurons, so that no metric of the run has chosen them."""
+        return any(self.of(pattern) for pattern in NAMED)
 
     def metric(self, name: str) -> NDArray[np.float64]:
         """A metric of all neurons, NaN where not measured."""
@@ -98,8 +116,9 @@ async def choose(client: AsyncClient, model: ModelSummary, run: RunSummary) -> C
         ApiError: the run has not measured its neurons.
     """
     columns = await client.send(calls.columns(run.id, list(METRIC_COLUMNS)))
-    entropy = _strongest(model, columns, "entropy", 0, "ln_mediated", MOST_ENTROPY)
-    return Chosen(columns, entropy, _strongest(model, columns, "token_frequency", 1, "abs_delta_kl", MOST_FREQUENCY))
+    entropy = _strongest(model, columns, "entropy", 0, STRENGTH["entropy"], MOST_ENTROPY)
+    frequency = _strongest(model, columns, "token_frequency", 1, STRENGTH["frequency"], MOST_FREQUENCY)
+    return Chosen(columns, entropy, frequency)
 
 
 async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> Evidence:
@@ -119,7 +138,10 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
             problems[what] = error.problem.detail
             return None
 
-    effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in [*entropy, *frequency]}
+    others = random_neurons(chosen)
+    everyone = [*entropy, *frequency, *others]
+    effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in everyone}
+    contexts = {name: await _context(client, run.id, name, maybe) for name in (others if entropy else [])}
     cosines = {name: await maybe(f"cosines of {name}", calls.spectrum(run.id, name)) for name in entropy}
     return Evidence(
         model,
@@ -133,6 +155,8 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
         {name: found for name, found in effects.items() if found is not None},
         {name: found for name, found in cosines.items() if found is not None},
         await _context(client, run.id, entropy[0], maybe) if entropy else None,
+        others,
+        {name: found for name, found in contexts.items() if found is not None},
         problems,
     )
 

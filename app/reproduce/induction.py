@@ -30,11 +30,12 @@ JobKind = Literal["doubled", "natural", "frequency"]
 PARTS_OF: dict[JobKind, tuple[InductionPart, ...]] = {
     "doubled": ("curves", "clip", "change", "heads", "bos", "mean_output", "attribution"),
     "natural": ("curves", "clip", "change"),
-    "frequency": ("curves", "clip"),
+    "frequency": ("curves", "clip", "change"),
 }
 SPAN, NATURAL_SPAN = 100, 6
 RANDOM_NEURONS = 10
-"""Neurons without a class beside which token-frequency neurons are set, as many as in the paper."""
+"""Neurons without a class that are measured beside the others, as many as the paper sets beside token-frequency
+neurons: the null of every check on single tokens and on repeated text."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Chosen:
 
     def needed(self, kind: JobKind) -> set[str]:
         """Neurons that a job must have measured to serve."""
-        return set(self.frequency if kind == "frequency" else self.entropy[:1])
+        own = self.frequency if kind == "frequency" else self.entropy[:1]
+        return {*own, *random_neurons(self)} if own else set()
 
 
 @dataclass
@@ -79,13 +81,15 @@ def request_for(kind: JobKind, run: RunSummary, who: Chosen, sequences: int) -> 
     if kind == "frequency" and not who.frequency:
         return None
     natural = kind == "natural"
+    own = who.frequency if kind == "frequency" else who.entropy
     return InductionJobRequest(
         source="natural" if natural else "synthetic",
         sequences=sequences,
         span=NATURAL_SPAN if natural else min(SPAN, run.seq_len - 1),
         parts=list(PARTS_OF[kind]),
-        neurons=[*who.frequency, *random_neurons(who)] if kind == "frequency" else who.entropy,
+        neurons=[*own, *random_neurons(who)] if own else [],
         heads=[],
+        knocked_out_at="measured",
         run=run.id,
     )
 
@@ -121,11 +125,14 @@ async def find(client: AsyncClient, kind: JobKind, run: RunSummary, who: Chosen)
 
 
 def _alike(jobs: Sequence[Job], wanted: InductionJobRequest) -> list[Job]:
-    """Jobs of the same run on the same kind of text that measure at least as much of the model's own heads."""
+    """Jobs of a run on one kind of text that measure at least as much, of the model's own heads and changed at the
+    measured position alone, as the paper's authors do."""
     found = []
     for job in jobs:
         asked = InductionJobRequest.model_validate(job.request)
         same = (job.run, asked.source, asked.span) == (wanted.run, wanted.source, wanted.span)
+        changes_heads = bool({"bos", "mean_output"} & set(wanted.parts))
+        same = same and (asked.knocked_out_at == wanted.knocked_out_at or not changes_heads)
         if same and not asked.heads and set(wanted.parts) <= set(asked.parts):
             found.append(job)
     return found

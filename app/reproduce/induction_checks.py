@@ -1,24 +1,34 @@
-"""How the paper's statements about induction are checked: each function as those of checks.py.
+"""How the paper's statements about induction are checked: functions from what a job measured to whether it holds.
 
-A mean over positions has no error of its own here, since positions of one sequence go together: the mean of their
-standard errors stands for it, which is what it would be if they went together entirely.
+Positions of one sequence are not independent: every error here is one between sequences.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.figures.induction import percent_of_entropy
 from app.reproduce.checks import NO_ENTROPY, NO_FREQUENCY, Check, Finding
+from app.reproduce.clustered import Clustered, Known, clustered
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import Induction, JobKind
-from backend.schemas import Curve, InductionClip
+from backend.schemas import Curve, Estimate, InductionClip
 
 JobCheck = Callable[[Evidence, Induction], Finding]
 _FEWEST = 10
 """Tokens that a mean is taken over, at least."""
 INCOMPLETE = Finding(None, "The job has not measured it.")
+OUTDATED = Finding(
+    None, "The job was done before it was kept which text each token is from: without that, no error can be given."
+)
+
+
+def known(estimate: Estimate) -> Known:
+    """An answer's estimate, NaN for what it does not have."""
+    value, error = array([estimate.value, estimate.se])
+    return Known(float(value), float(error))
 
 
 def on(kind: JobKind) -> Callable[[JobCheck], Check]:
@@ -56,14 +66,21 @@ def array(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _entropy_change(clip: InductionClip) -> tuple[float, float]:
-    """Mean over the second occurrence, and what stands for its error."""
-    return float(np.nanmean(array(clip.delta_entropy.mean))), float(np.nanmean(array(clip.delta_entropy.se)))
+def _over_points(clip: InductionClip, name: str, chosen: NDArray[np.bool_]) -> Clustered | None:
+    """The mean of a value over some of the tokens of second occurrences that the job keeps; None where it does not say
+    which text each is from."""
+    points = [point for point, wanted in zip(clip.points, chosen, strict=True) if wanted]
+    sources = [point.source for point in points]
+    if not points or any(source is None for source in sources):
+        return None
+    return clustered(np.array([getattr(point, name) for point in points]), np.array(sources))
 
 
-def _percent_of_mean(clip: InductionClip) -> float:
-    after, change = np.nanmean(array(clip.entropy.mean)), np.nanmean(array(clip.delta_entropy.mean))
-    return float(100 * change / (after - change))
+def _entropy_changes(clips: Sequence[InductionClip]) -> dict[str, Known] | None:
+    """How clipping each neuron changes the mean entropy of the second occurrence; None for a job from before there were
+    errors over whole texts."""
+    found = {clip.neuron: known(clip.totals.delta_entropy) for clip in clips if clip.totals is not None}
+    return found if len(found) == len(clips) else None
 
 
 def _on_text(found: Induction) -> str:
@@ -91,33 +108,52 @@ loss_and_entropy_fall = on("doubled")(_both_fall(0.5))
 natural_loss_and_entropy_fall = on("natural")(_both_fall(0.2))
 
 
-def _moved(found: Induction, names: list[str]) -> dict[str, tuple[float, float, float]]:
-    """By neuron: means over both occurrences, and the mean of the positions' standard errors."""
-    curves = {} if found.curves is None else found.curves.activations
-    return {name: (*halves(curves[name]), float(np.nanmean(array(curves[name].se)))) for name in names}
+@dataclass(frozen=True)
+class Moved:
+    """How a neuron's mean activation moves from a first occurrence to a second one."""
+
+    first: float
+    second: float
+    change: Known
+
+    @property
+    def changes(self) -> bool:
+        """Whether it moves by more than half of what it was, and by two standard errors."""
+        far = abs(self.change.value) > 0.5 * abs(self.first)
+        return far and (self.change.above_zero or self.change.below_zero)
+
+    def __str__(self) -> str:
+        return f"{self.first:.2f} → {self.second:.2f} (change {self.change.value:+.2f} ± {self.change.error:.2f})"
 
 
-def _changes(first: float, second: float, error: float) -> bool:
-    return abs(second - first) > max(2 * error, 0.5 * abs(first))
+def _moved(found: Induction, names: list[str]) -> dict[str, Moved]:
+    """By neuron; none for a job from before there were errors over whole texts."""
+    curves = found.curves
+    if curves is None or curves.first is None or curves.second is None or curves.change is None:
+        return {}
+    both = [occurrence.activations for occurrence in (curves.first, curves.second)]
+    return {
+        name: Moved(*(known(one[name]).value for one in both), known(curves.change.activations[name])) for name in names
+    }
 
 
 def changing(e: Evidence, found: Induction) -> list[str]:
     """The entropy neurons whose activation changes, in the sense of Figure 5a; of the others, no share is left or
     goes that would mean anything."""
-    return [name for name, values in _moved(found, measured(e, found)).items() if _changes(*values)]
+    return [name for name, moved in _moved(found, measured(e, found)).items() if moved.changes]
 
 
 def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
     def change(e: Evidence, found: Induction) -> Finding:
-        if found.curves is None:
-            return INCOMPLETE
         moved = _moved(found, measured(e, found, kind))
-        fits = sum(_changes(*values) and not (rise and values[1] < values[0]) for values in moved.values())
-        listed = ", ".join(f"{name} {first:.2f} → {second:.2f}" for name, (first, second, _) in moved.items())
+        if not moved:
+            return INCOMPLETE
+        fits = sum(one.changes and not (rise and one.second < one.first) for one in moved.values())
+        listed = ", ".join(f"{name} {one}" for name, one in moved.items())
         verb = "rise" if rise else "change"
         words = (
             f"Mean activations, first → second occurrence: {listed}. {fits} of {len(moved)} {verb} by more than half "
-            f"of what they were and two standard errors of a position. Holds where {least:.0%} do."
+            f"of what they were and two standard errors. Holds where {least:.0%} do."
         )
         return Finding(fits >= least * len(moved), words)
 
@@ -167,18 +203,27 @@ def _clipped(e: Evidence, found: Induction, kind: JobKind = "doubled") -> list[I
     return [found.clips[name] for name in measured(e, found, kind) if name in found.clips]
 
 
+def _percent(clip: InductionClip) -> str:
+    share = None if clip.totals is None else clip.totals.percent_entropy
+    if share is None or share.value is None:
+        return "of unknown size"
+    return f"{share.value:+.1f}{'' if share.se is None else f' ± {share.se:.1f}'} %"
+
+
 def _lowers_entropy(e: Evidence, found: Induction) -> Finding:
     clips = _clipped(e, found)
     if not clips:
         return INCOMPLETE
-    most = min(clips, key=lambda clip: _entropy_change(clip)[0])
-    change, error = _entropy_change(most)
-    listed = ", ".join(f"{clip.neuron} {_entropy_change(clip)[0]:+.4f}" for clip in clips)
+    changes = _entropy_changes(clips)
+    if changes is None:
+        return OUTDATED
+    most = min(clips, key=lambda clip: changes[clip.neuron].value)
+    listed = ", ".join(f"{name} {change}" for name, change in changes.items())
     words = (
         f"Clipping changes the mean entropy of the second occurrence by: {listed} nats. Most in {most.neuron}: "
-        f"{change:+.4f} ± {error:.4f}, {_percent_of_mean(most):+.1f} %. Holds where that is two errors below 0."
+        f"{_percent(most)}. Holds where that is two errors below 0."
     )
-    return Finding(change < -2 * error, words)
+    return Finding(changes[most.neuron].below_zero, words)
 
 
 clipping_lowers_entropy = on("doubled")(_lowers_entropy)
@@ -214,7 +259,10 @@ def some_raise_entropy(e: Evidence, found: Induction) -> Finding:
     clips = _clipped(e, found)
     if not clips:
         return INCOMPLETE
-    raised = [clip.neuron for clip in clips if _entropy_change(clip)[0] > 2 * _entropy_change(clip)[1]]
+    changes = _entropy_changes(clips)
+    if changes is None:
+        return OUTDATED
+    raised = [name for name, change in changes.items() if change.above_zero]
     words = (
         f"Clipping {', '.join(raised) or 'none'} of {len(clips)} raises the mean entropy of the second occurrence by "
         "more than two errors. Holds where there is one."
@@ -228,10 +276,12 @@ def frequency_clipping_raises_entropy(e: Evidence, found: Induction) -> Finding:
     others = [clip for name, clip in found.clips.items() if name not in {one.neuron for one in clips}]
     if not clips or not others:
         return INCOMPLETE
-    level = max(abs(_entropy_change(clip)[0]) for clip in others)
-    changes = {clip.neuron: _entropy_change(clip) for clip in clips}
-    above = [name for name, (change, error) in changes.items() if change > 2 * max(level, error)]
-    listed = ", ".join(f"{name} {change:+.4f} ± {error:.4f}" for name, (change, error) in changes.items())
+    changes, comparison = _entropy_changes(clips), _entropy_changes(others)
+    if changes is None or comparison is None:
+        return OUTDATED
+    level = max(abs(change.value) for change in comparison.values())
+    above = [name for name, change in changes.items() if change.above_zero and change.value > 2 * level]
+    listed = ", ".join(f"{name} {change}" for name, change in changes.items())
     words = (
         f"Clipping changes the mean entropy of the second occurrence by: {listed} nats; of {len(others)} random "
         f"neurons at most by {level:.4f}. {len(above)} raise it by more than twice that and two errors. "
@@ -249,17 +299,21 @@ def _per_token(kind: JobKind, sign: int) -> JobCheck:
         if not clips:
             return INCOMPLETE
         points = clips[0].points
-        loss, change = (np.array([getattr(point, name) for point in points]) for name in ("loss", "delta_loss"))
+        loss = np.array([point.loss for point in points])
         right = np.array([point.reciprocal_rank for point in points]) == 1
         if right.sum() < _FEWEST:
             return Finding(None, f"The model is right at {int(right.sum())} of {len(points)} tokens: too few.")
-        easy, hard = float(change[right].mean()), float(change[loss >= np.quantile(loss, 0.75)].mean())
+        high = loss >= np.quantile(loss, 0.75)
+        easy, hard = (_over_points(clips[0], "delta_loss", chosen) for chosen in (right, high))
+        if easy is None or hard is None:
+            return OUTDATED
         words = (
-            f"Clipping {clips[0].neuron} changes the loss by {easy:+.4f} nats where the model is right "
-            f"({int(right.sum())} of {len(points)} tokens) and by {hard:+.4f} in the quarter with the highest loss. "
-            f"Holds for {'plus and minus' if sign > 0 else 'minus and plus'}."
+            f"Clipping {clips[0].neuron} changes the loss by {easy} nats where the model is right "
+            f"({int(right.sum())} of {len(points)} tokens) and by {hard} in the quarter with the highest loss. "
+            f"Holds for {'plus and minus' if sign > 0 else 'minus and plus'}, each by two errors."
         )
-        return Finding(sign * easy > 0 > sign * hard, words)
+        holds = easy.above_zero and hard.below_zero if sign > 0 else easy.below_zero and hard.above_zero
+        return Finding(holds, words)
 
     return per_token
 

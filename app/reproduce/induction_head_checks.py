@@ -70,6 +70,8 @@ def top_head_lowers_it(e: Evidence, found: Induction) -> Finding:
     pair, own = _top_and_all(found, "bos"), measured(e, found)
     if pair is None or found.curves is None or not own:
         return INCOMPLETE
+    if own[0] not in changing(e, found):
+        return _NONE_CHANGES
     first, second = halves(found.curves.activations[own[0]])
     after = halves(pair[0].activations[own[0]])[1]
     words = (

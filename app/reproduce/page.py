@@ -1,5 +1,6 @@
 """The page of a reproduction, as HTML and as Markdown, from one and the same report."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
@@ -7,7 +8,8 @@ from app import run_card
 from app.figures.theme import GRAPH_CONFIG
 from app.format import number
 from app.reproduce.evidence import Evidence
-from app.reproduce.induction import JobKind
+from app.reproduce.induction import RANDOM_NEURONS, JobKind
+from app.reproduce.null import MOST_PASSING, REPEATS
 from app.reproduce.write import PLOTLY, Checked, Report, Written
 from backend.glossary import PAPER
 from backend.schemas import RunSummary
@@ -25,7 +27,7 @@ _JOBS: dict[JobKind, str] = {
     "natural": "text that repeats of itself (9 and 11)",
     "frequency": "text written twice, token-frequency neurons (10)",
 }
-_HEAD = ("what the paper says", "of which models", "this model", "measured")
+_HEAD = ("what the paper says", "of which models", "this model", "measured", "what that is worth")
 
 
 def summary(report: Report) -> list[str]:
@@ -43,7 +45,10 @@ def summary(report: Report) -> list[str]:
         f"Token frequencies: {run.config.get('frequency_source') or 'not measured'}.",
         f"Neurons looked at one by one: entropy neurons {_names(first.entropy)}; token-frequency neurons "
         f"{_names(first.frequency)}. They are those the paper names, for the models it names some of, else the "
-        "strongest of their class, whose rule is a set of quantiles within the run.",
+        "strongest of their class.",
+        f"What a check is worth: each is tried once more on {REPEATS} draws of what cannot be what the claim is about, "
+        f"such as as many random neurons in the class's place, ordered as the class is (of single tokens and of "
+        f"repeated text, {RANDOM_NEURONS} random neurons are known to draw from).",
     ]
     said += [f"Induction, {_JOBS[kind]}: {found.start.told}" for kind, found in first.induction.items()]
     if len(report.models) > 1:
@@ -64,6 +69,11 @@ def differences(report: Report) -> list[str]:
         "threshold that stands in each row. Figures 12 and 13 leave out entropy neurons that repetition does not move, "
         "which was decided after a first look at SmolLM2-135M: with all of its three, the checks of 13 failed.",
     ]
+    if any(found.knockouts for found in report.models[0].induction.values()):
+        said.append(
+            "Heads are changed at the measured position alone, as the paper's authors' code does it. Changed at every "
+            "position, which the induction page offers too, what comes later also looks back on changed positions."
+        )
     if report.models[0].induction:
         counts = {kind: found.start.sequences for kind, found in report.models[0].induction.items()}
         listed = ", ".join(f"{count} for {_JOBS[kind]}" for kind, count in counts.items())
@@ -122,8 +132,9 @@ def _markdown_card(run: RunSummary) -> str:
 
 def _html_part(one: Written, report: Report) -> str:
     rows = "".join(
-        f"<tr><td>{escape(c.claim.says)}{escape(_source(c))}</td><td>{escape(c.claim.stated_for)}</td>"
-        f'<td class="{_mark(c)}">{escape(c.verdict)}</td><td>{escape(c.finding.measured)}</td></tr>'
+        f"<tr><td>{escape(c.claim.says)}</td><td>{escape(c.claim.stated_for)}</td>"
+        f'<td class="{_mark(c)}">{escape(c.verdict)}</td><td>{escape(c.finding.measured)}</td>'
+        f"<td>{escape(c.on_null)}</td></tr>"
         for c in one.claims
     )
     head = "".join(f"<th>{name}</th>" for name in _HEAD)
@@ -167,7 +178,7 @@ def _markdown_part(one: Written) -> str:
     if one.claims:
         lines += ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
         for c in one.claims:
-            cells = (c.claim.says + _source(c), c.claim.stated_for, f"**{c.verdict}**", c.finding.measured)
+            cells = (c.claim.says, c.claim.stated_for, f"**{c.verdict}**", c.finding.measured, c.on_null)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if one.drawn is None:
         lines.append(f"\nNot drawn: {one.missing}")
@@ -181,23 +192,28 @@ def _heading(one: Written) -> str:
 
 def _tally(report: Report) -> str:
     found = [claim for one in report.written for claim in one.claims]
-    stated = [claim for claim in found if claim.is_stated]
-    holds = sum(claim.finding.holds is True for claim in stated)
-    fails = sum(claim.finding.holds is False for claim in stated)
-    others = [claim for claim in found if not claim.is_stated]
-    would = sum(claim.finding.holds is True for claim in others)
+    stated, others = ([c for c in found if c.is_stated is wanted] for wanted in (True, False))
     return (
-        f"Of {len(stated)} claims that are about this model or about all models, {holds} hold and {fails} do not; of "
-        f"{len(others)} that the paper states for other models, {would} would hold here."
+        f"Claims that are about this model or about all models: {_counted(stated)}. Claims that the paper states for "
+        f"other models, tried on this one: {_counted(others)}. A claim that holds says nothing where its check passes "
+        f"on chance too, in more than {MOST_PASSING:.0%} of draws, or where its neurons were chosen by what is checked."
     )
 
 
-def _source(checked: Checked) -> str:
-    return "" if checked.claim.source == "paper" else f" (Not the paper's: {checked.claim.source}.)"
+def _counted(claims: Sequence[Checked]) -> str:
+    holds = [c for c in claims if c.finding.holds]
+    worth = sum(c.says_something for c in holds)
+    fails, open_ones = (sum(c.finding.holds is wanted for c in claims) for wanted in (False, None))
+    return (
+        f"{len(claims)}, of which {worth} hold, {len(holds) - worth} hold but say nothing, {fails} do not hold, and "
+        f"{open_ones} could not be measured"
+    )
 
 
 def _mark(checked: Checked) -> str:
     if checked.finding.holds is None or not checked.is_stated:
+        return "open"
+    if checked.finding.holds and not checked.says_something:
         return "open"
     return "holds" if checked.finding.holds else "fails"
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import plotly
 import plotly.graph_objects as go
@@ -17,6 +18,7 @@ from app.reproduce.claims import CLAIMS
 from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence, gather
 from app.reproduce.induction import PARTS_OF, Induction, JobKind, find
+from app.reproduce.null import NullCount, count_passes
 from app.reproduce.stills import NoStills, draw_stills
 from backend.client import AsyncClient
 from backend.schemas import ModelSummary, RunSummary
@@ -32,16 +34,51 @@ class Checked:
     claim: Claim
     finding: Finding
     is_stated: bool
+    null: NullCount | None = None
+    """How often the check passes on chance; None where it has not come to an answer or there is no null."""
+    is_circular: bool = False
+    """Whether the neurons were chosen by what is checked."""
+
+    @classmethod
+    def of(cls, claim: Claim, evidence: Evidence) -> Self:
+        """Check a claim, and where it comes to an answer try the check on its null."""
+        finding = claim.check(evidence)
+        null = None
+        if finding.holds is not None and not isinstance(claim.null, str):
+            null = count_passes(claim.check, claim.null, evidence)
+        return cls(claim, finding, claim.is_stated_for(evidence), null, claim.is_circular(evidence))
+
+    @property
+    def says_something(self) -> bool:
+        """Whether holding means anything: it could have failed, and chance does not pass."""
+        return not self.is_circular and not (self.null is not None and self.null.passes_too)
 
     @property
     def verdict(self) -> str:
         """In the words of the page."""
         if self.finding.holds is None:
             return "not measured" if self.is_stated else "not stated for this model; not measured"
-        if not self.is_stated:
-            would = "would hold" if self.finding.holds else "would not hold"
-            return f"not stated for this model ({would} here)"
-        return "holds" if self.finding.holds else "does not hold"
+        if self.finding.holds:
+            found = "holds" if self.says_something else f"holds, but {self._says_nothing}"
+        else:
+            found = "does not hold"
+        return found if self.is_stated else f"not stated for this model (here it {found})"
+
+    @property
+    def _says_nothing(self) -> str:
+        return "the neurons were chosen by it" if self.is_circular else "chance passes too"
+
+    @property
+    def on_null(self) -> str:
+        """A sentence on what holding is worth."""
+        said = []
+        if self.is_circular:
+            said.append(f"The class of these neurons asks for {self.claim.selected_by}: the check could hardly fail.")
+        if isinstance(self.claim.null, str):
+            said.append(self.claim.null)
+        elif self.null is not None:
+            said.append(str(self.null))
+        return " ".join(said)
 
 
 @dataclass(frozen=True)
@@ -124,7 +161,7 @@ def jobs_of(parts: Sequence[Part]) -> list[JobKind]:
 
 def _written(part: Part, models: Sequence[Evidence]) -> Written:
     found = part.draw(models)
-    claims = [Checked(c, c.check(models[0]), c.is_stated_for(models[0])) for c in CLAIMS if c.figure == part.figure]
+    claims = [Checked.of(claim, models[0]) for claim in CLAIMS if claim.figure == part.figure]
     drawn = None if isinstance(found, str) else replace(found, figure=kept(found.figure, found.height))
     return Written(part, f"figure-{part.figure}", drawn, found if isinstance(found, str) else "", claims)
 

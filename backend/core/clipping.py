@@ -21,6 +21,8 @@ class Points:
     """Before."""
     token: Tensor
     target: Tensor
+    source: Tensor
+    """Which text each is from: tokens of one text are not independent."""
 
 
 @dataclass(frozen=True)

@@ -258,12 +258,13 @@ class Experiment:
         before = [torch.cat([getattr(e, f"before_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
         deltas = [torch.cat([getattr(e, f"delta_{name}").cpu() for e in effects]) for name in ("loss", "entropy")]
         tokens = repeats.tokens[repeats.sequence[:, None], repeats.places[:, repeats.reach :]][second_places(repeats)]
+        sources = repeats.source[repeats.sequence][:, None].expand_as(second_places(repeats))[second_places(repeats)]
         chosen = self._chosen(known)
         loss, entropy = before[0].where(known, torch.nan), before[1]
         for place, index in enumerate(self._indices):
             delta_loss, delta_entropy = deltas[0][:, place].where(known, torch.nan), deltas[1][:, place]
             rows = [loss[chosen], delta_loss[chosen], delta_entropy[chosen], 1 / rank[chosen]]
-            points = Points(*rows, tokens[chosen], targets.cpu()[chosen])
+            points = Points(*rows, tokens[chosen], targets.cpu()[chosen], sources[chosen])
             yield Clip.of(index, float(references[place]), repeats, points, loss, entropy, delta_loss, delta_entropy)
 
     def _chosen(self, known: Tensor) -> Tensor:

@@ -149,9 +149,10 @@ class Told:
                 reciprocal_rank=reciprocal_rank,
                 token=token,
                 target=target,
+                source=source,
             )
-            for loss, delta_loss, delta_entropy, reciprocal_rank, token, target in zip(
-                *(column.tolist() for column in numbers), *words, strict=True
+            for source, loss, delta_loss, delta_entropy, reciprocal_rank, token, target in zip(
+                points.source.tolist(), *(column.tolist() for column in numbers), *words, strict=True
             )
         ]
 

@@ -142,6 +142,8 @@ class ClipPoint(Wire):
     reciprocal_rank: Annotated[float, Field(ge=0, le=1)]
     token: str
     target: str
+    source: Annotated[int, Field(ge=0)] | None = None
+    """Which text it is from: tokens of one text are not independent. Null in results from before this was kept."""
 
 
 class ClippedAfter(Wire):

@@ -37,7 +37,30 @@ def curves(span: int = SPAN, *, after: bool = False) -> schemas.InductionCurves:
     return schemas.InductionCurves(
         loss=curve([*first, *second[:-1], None]), entropy=curve([*first, *second]), activations=activations,
         reference_means=dict.fromkeys(NEURONS, 0.5), samples=[sample(), sample(), sample(), sample()],
-        after=followed() if after else None,
+        after=followed() if after else None, first=over(3.9, 3.9, 0.5), second=over(0.3, 0.3, 2.0),
+        change=over(-3.6, -3.6, 1.5),
+    )  # fmt: skip
+
+
+def over(loss: float, entropy: float, activation: float, se: float = 0.1) -> schemas.OverOccurrence:
+    """Means over an occurrence; the second neuron moves by a unit less than the first."""
+    values = {name: activation - place * (activation > 1) for place, name in enumerate(NEURONS)}
+    return schemas.OverOccurrence(
+        loss=schemas.Estimate(value=loss, se=se), entropy=schemas.Estimate(value=entropy, se=se),
+        activations={name: schemas.Estimate(value=value, se=se) for name, value in values.items()},
+    )  # fmt: skip
+
+
+def totals(delta_entropy: float, se: float = 0.01) -> schemas.ClipTotals:
+    """Over a second occurrence whose mean entropy is 0.6 before."""
+
+    def one(value: float) -> schemas.Estimate:
+        return schemas.Estimate(value=value, se=se)
+
+    return schemas.ClipTotals(
+        loss_before=one(1.0), loss=one(0.9), delta_loss=one(-0.1), percent_loss=one(-10.0), entropy_before=one(0.6),
+        entropy=one(0.6 + delta_entropy), delta_entropy=one(delta_entropy),
+        percent_entropy=one(100 * delta_entropy / 0.6),
     )  # fmt: skip
 
 
@@ -62,13 +85,13 @@ def clip(neuron: str = "29.7", span: int = SPAN, *, after: bool = False) -> sche
     halved = [0.5 / (i + 1) for i in range(span)]
     points = [
         schemas.ClipPoint(loss=0.1 * i, delta_loss=0.01 * (i - 5), delta_entropy=-0.1, reciprocal_rank=1 / (i + 1),
-                          token=TOKENS[i], target=TOKENS[-1 - i])
+                          token=TOKENS[i], target=TOKENS[-1 - i], source=i % 2)
         for i in range(len(TOKENS))
     ]  # fmt: skip
     return schemas.InductionClip(
         neuron=neuron, reference=0.5, entropy=curve(halved), delta_entropy=curve([-value for value in halved]),
         loss=curve([0.9] * span), delta_loss=curve([-0.1] * span), points=points,
-        after=schemas.ClippedAfter(**x) if after else None,
+        after=schemas.ClippedAfter(**x) if after else None, totals=totals(-0.3),
     )  # fmt: skip
 
 

@@ -163,12 +163,14 @@ async def test_what_is_missing_is_queued_once_and_what_is_there_is_not(own: Own)
     again = await queue_missing(own.client, KINDS, run, who, 2)
     assert [job.id for job in queued] == [job.id for job in again]
     doubled, natural, frequency = (schemas.InductionJobRequest.model_validate(job.request) for job in queued)
-    assert (doubled.source, doubled.span, doubled.neurons) == ("synthetic", run.seq_len - 1, who.entropy)
+    assert (doubled.source, doubled.span) == ("synthetic", run.seq_len - 1)
+    assert doubled.neurons == natural.neurons == [*who.entropy, *induction.random_neurons(who)]
+    assert doubled.knocked_out_at == "measured", "as the paper's authors do"
     assert (natural.source, natural.span) == ("natural", induction.NATURAL_SPAN)
     assert frequency.neurons[: len(FREQUENCY)] == who.frequency
     assert len(frequency.neurons) == len(set(frequency.neurons)) == len(FREQUENCY) + RANDOM_NEURONS
     assert not set(frequency.neurons) & set(who.entropy)
-    assert frequency.parts == ["curves", "clip"]
+    assert frequency.parts == ["curves", "clip", "change"]
     assert "no finished induction job" in str(await find(own.client, "doubled", run, who)), "a queued one is none"
 
 
@@ -176,11 +178,12 @@ async def test_the_newest_finished_job_that_has_the_strongest_neuron_is_taken(wo
     run, who = await worked.chosen()
     found = await find(worked.client, "doubled", run, who)
     assert isinstance(found, Induction)
-    assert found.start.neurons == who.entropy
+    assert found.start.neurons[: len(who.entropy)] == who.entropy
+    assert all(one.knocked_out_at == "measured" for one in found.knockouts)
     assert found.heads is not None
     assert found.knockouts
     assert found.attributions
-    assert set(found.clips) == set(who.entropy)
+    assert set(found.clips) == {*who.entropy, *induction.random_neurons(who)}
     other = replace(who, entropy=[who.columns.neuron[11]])
     assert isinstance(await find(worked.client, "doubled", run, other), str), "it has not measured that neuron"
     assert isinstance(await find(worked.client, "doubled", run.model_copy(update={"id": 77}), who), str)
@@ -314,7 +317,8 @@ def clipped(neuron: str, sign: int) -> schemas.InductionClip:
     after = [0.5 / (i + 1) for i in range(size)] if sign < 0 else [2.0] * size
     change = [-value if sign < 0 else 0.5 for value in after]
     curves = {"entropy": events.curve(after, 0.01), "delta_entropy": events.curve(change, 0.01)}
-    return events.clip(neuron).model_copy(update=curves)
+    totals = events.totals(-0.3 if sign < 0 else 0.2)
+    return events.clip(neuron).model_copy(update={**curves, "totals": totals})
 
 
 def attributed(written: dict[str, float]) -> schemas.InductionAttribution:
@@ -351,7 +355,7 @@ async def test_loss_and_heads_are_looked_at(worked: Own) -> None:
 @pytest.mark.parametrize(
     ("figure", "words", "measured"),
     [
-        ("5b", "an entropy neuron lowers the entropy", "-50.0 %"),
+        ("5b", "an entropy neuron lowers the entropy", "-50.0 ± 0.0 %"),
         ("5b", "By up to 70", "by up to 50 %"),
         ("5c", "looking at the first token only, the strongest", "first occurrence, 2.00 on the second, 1.25"),
         ("5c", "With all three", "50% is left with L3H1 at the first token and 33% with L3H1, L4H2"),
@@ -390,7 +394,8 @@ async def test_the_reverse_of_a_claim_does_not_hold(worked: Own) -> None:
 
 async def test_of_a_neuron_that_does_not_change_no_share_is_told(worked: Own) -> None:
     same = dict.fromkeys(events.NEURONS, events.curve([0.5] * (2 * events.SPAN)))
-    dull = crafted(await evidence(worked), curves=events.curves().model_copy(update={"activations": same}))
+    still = {"activations": same, "second": events.over(0.3, 0.3, 0.5), "change": events.over(-3.6, -3.6, 0.0)}
+    dull = crafted(await evidence(worked), curves=events.curves().model_copy(update=still))
     assert claim_of("5a", "activations change").check(dull).holds is False
     told = [claim_of("5c", words) for words in ("With all three", "Baseline heads")]
     for claim in [*told, *(claim for claim in CLAIMS if claim.figure in ("12", "13"))]:
