@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,12 +27,12 @@ from backend.core.metrics.tokens import token_weights
 from backend.core.model import AnalysisModel
 from backend.core.neurons import NeuronId
 from backend.core.repeating import Wanted
-from backend.core.sources import ReadFiles, find_model
 from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
 from backend.live.line import EngineBusy, Line, Place
+from backend.live.models import LoadedModels
 from backend.live.texts import (
     Distances,
     LiveAblation,
@@ -48,7 +46,6 @@ from backend.live.texts import (
 _MOST_FREQUENCIES = 4
 """Runs whose token frequencies are kept: some hundred kilobytes each."""
 Result = TypeVar("Result")
-log = structlog.get_logger(__name__)
 _MOST_GENERATIONS = 4
 """At the same time: each keeps keys and values in memory, and they share the model's time."""
 _MOST_EXPERIMENTS = 2
@@ -77,17 +74,6 @@ class TextForgotten(CalibroscopeError):
         super().__init__(f"There is no traced text {text_id[:40]!r} any more: send the text again.")
 
 
-class OtherWeights(CalibroscopeError):
-    """What lies where a model came from is no longer that model."""
-
-    def __init__(self, model: LiveModel) -> None:
-        super().__init__(
-            f"The weights that are now at {model.source} are not those that {model.slug} was measured on, so nothing "
-            "is computed with them here. Put those back, or measure these: calibroscope precompute --model "
-            f"{model.source}."
-        )
-
-
 class LiveEngine:
     """Serves texts and interventions on them, one at a time."""
 
@@ -110,17 +96,21 @@ class LiveEngine:
             queue_seconds: how long the last of them may have to wait, as far as recent ones tell.
             memory: bytes for computing the effects of all neurons.
         """
-        self._cache, self._device = cache, device
-        self._models: OrderedDict[str, AnalysisModel] = OrderedDict()
         self._texts: OrderedDict[str, LiveText] = OrderedDict()
-        self._most_models, self._most_bytes = models, texts_mb << 20
+        self._most_bytes = texts_mb << 20
         self._line = Line(queue_limit, queue_seconds)
         self._lock = threading.Lock()
         self._generations, self._experiments, self._memory = 0, 0, memory
         self._effects: dict[str, EffectsEngine] = {}
         self._frequencies: OrderedDict[tuple[str, str], TextFrequencies] = OrderedDict()
-        self._read: dict[str, ReadFiles] = {}
-        """By source, of which files a model was made that is in memory, or was: texts and frequencies may be its."""
+        self._models = LoadedModels(
+            cache,
+            device,
+            models,
+            forgotten=self._forget_engine,
+            changed=self._forget_texts,
+            took=self._line.set_aside,
+        )
 
     @property
     def waiting(self) -> int:
@@ -130,7 +120,7 @@ class LiveEngine:
     @property
     def loaded(self) -> list[str]:
         """Sources of the models in memory."""
-        return list(self._models)
+        return self._models.sources
 
     def close(self) -> None:
         """Answer those who wait that the service is being stopped; nothing is asked of the model any more."""
@@ -253,7 +243,7 @@ class LiveEngine:
         """
 
         def work() -> LiveTokenWeights:
-            loaded = self._loaded(model)
+            loaded = self._models.loaded(model)
             if not 0 <= token < loaded.d_vocab:
                 raise BadText(f"{loaded.name} has no token {token}: its tokens are 0 to {loaded.d_vocab - 1}.")
             readout = loaded.readout_of(layer)
@@ -306,7 +296,7 @@ class LiveEngine:
             self._experiments += 1
 
         def work() -> LiveInduction:
-            loaded = self._loaded(model)
+            loaded = self._models.loaded(model)
             return LiveInduction(loaded, wanted, plan, self._in_turn_admitted, self._holds, self._experiment_ended)
 
         try:
@@ -320,7 +310,7 @@ class LiveEngine:
             self._experiments -= 1
 
     def _holds(self, model: AnalysisModel) -> bool:
-        return any(held is model for held in self._models.values())
+        return self._models.hold(model)
 
     def _in_turn_admitted(self, work: Callable[[], Result]) -> Result:
         return self._in_turn(work, admitted=True)
@@ -331,14 +321,14 @@ class LiveEngine:
     def _traced(
         self, text_id: str, model: LiveModel, trace: Callable[[AnalysisModel], tuple[TracedText, Beginning | None]]
     ) -> LiveText:
-        loaded = self._loaded(model)
+        loaded = self._models.loaded(model)
         with self._lock:
             if text_id in self._texts:
                 self._texts.move_to_end(text_id)
                 return self._texts[text_id]
         traced, beginning = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
-        weights = self._read[model.source].fingerprint
+        weights = self._models.fingerprint(model.source)
         live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, weights, loaded.eps)
         with self._lock:
             self._texts[text_id] = live
@@ -356,7 +346,7 @@ class LiveEngine:
 
     def _all_neurons(self, model: LiveModel) -> EffectsEngine:
         """The engine that keeps A, made when a model is first swept and gone with the model."""
-        loaded = self._loaded(model)
+        loaded = self._models.loaded(model)
         if model.source not in self._effects:
             self._effects[model.source] = EffectsEngine(loaded.readout, memory=self._memory)
         return self._effects[model.source]
@@ -367,7 +357,7 @@ class LiveEngine:
             while len(self._frequencies) >= _MOST_FREQUENCIES:
                 self._frequencies.popitem(last=False)
             p = torch.from_numpy(frequencies.p)
-            self._frequencies[key] = TextFrequencies.of(frequencies.key, self._loaded(model).readout, p)
+            self._frequencies[key] = TextFrequencies.of(frequencies.key, self._models.loaded(model).readout, p)
         self._frequencies.move_to_end(key)
         return self._frequencies[key]
 
@@ -377,48 +367,16 @@ class LiveEngine:
         Raises:
             TextForgotten: the model's files have changed since.
         """
-        loaded = self._loaded(text.model)
-        if text.weights != self._read[text.model.source].fingerprint:
+        loaded = self._models.loaded(text.model)
+        if text.weights != self._models.fingerprint(text.model.source):
             raise TextForgotten(text.id)
         return loaded
 
-    def _loaded(self, model: LiveModel) -> AnalysisModel:
-        """The model, as its files are now.
-
-        Raises:
-            OtherWeights: they are not those that its runs were measured on.
-        """
-        if model.source not in self._models or not self._read[model.source].are_as_read():
-            self._load(model.source)
-        self._models.move_to_end(model.source)
-        if model.weights not in (None, self._read[model.source].weights_hash):
-            raise OtherWeights(model)
-        return self._models[model.source]
-
-    def _load(self, source: str) -> None:
-        self._models.pop(source, None)
+    def _forget_engine(self, source: str) -> None:
         self._effects.pop(source, None)
-        while len(self._models) >= self._most_models:
-            forgotten, _ = self._models.popitem(last=False)
-            self._effects.pop(forgotten, None)
-        log.info("loading model", source=source)
-        began = time.monotonic()
-        try:
-            files = find_model(source, self._cache, lambda line: log.info(line))
-            state = files.state()
-            loaded = AnalysisModel.load(files, self._device)
-            read = ReadFiles(files, state, files.weights_hash(), files.tokenizer_hash())
-            files.require(state)
-        finally:
-            self._line.set_aside(time.monotonic() - began)
-        before = self._read.get(source)
-        if before is not None and before.fingerprint != read.fingerprint:
-            self._forget_texts(source)
-        self._models[source], self._read[source] = loaded, read
 
     def _forget_texts(self, source: str) -> None:
         """All that was computed by a model whose files have changed."""
-        log.warning("model has changed", source=source)
         with self._lock:
             for text_id in [text_id for text_id, text in self._texts.items() if text.model.source == source]:
                 del self._texts[text_id]

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from backend.core.interventions import Intervention
 from backend.core.neurons import NeuronId
 from backend.core.sources import ModelFiles
-from backend.live.engine import LiveEngine, OtherWeights, TextForgotten
+from backend.live.engine import LiveEngine, TextForgotten
+from backend.live.models import OtherWeights
 from backend.live.texts import LiveFrequencies, LiveModel, LiveText
 from tests.reference.tiny_models import VOCAB
 
