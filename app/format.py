@@ -2,6 +2,8 @@
 
 import math
 
+from backend.schemas import Estimate
+
 
 def number(value: float | None, unit: str = "", error: float | None = None) -> str:
     """`0.026 ± 0.002 nats`; an em dash for a value that is not measured."""
@@ -16,10 +18,17 @@ def number(value: float | None, unit: str = "", error: float | None = None) -> s
     return f"{value:.{digits}f} ± {error:.{digits}f}{behind}".replace("-", "−")
 
 
-def signed(value: float | None, unit: str = "") -> str:
-    """With its sign, as a change: `+0.012 nats`."""
+def estimate(found: Estimate) -> str:
+    """A number that carries its error."""
+    return number(found.value, error=found.se)
+
+
+def signed(value: float | None, unit: str = "", error: float | None = None) -> str:
+    """With its sign, as a change: `+0.012 nats`, `−0.31 ± 0.02 %`."""
     if value is None or not math.isfinite(value):
         return "—"
+    if error is not None and math.isfinite(error) and error > 0:
+        return ("+" if value > 0 else "") + number(value, unit, error)
     sign = "+" if value > 0 else "−" if value < 0 else "±"
     return f"{sign}{_plain(abs(value))}{f' {unit}' if unit else ''}"
 

@@ -161,6 +161,12 @@ PAPER_CRITERION = "paper_criterion"
 """A neuron's mark beside its class, by this name in code, columns, API and addresses."""
 PAPER_CRITERION_LABEL = "Paper's criterion"
 
+
+def anchor(term: str) -> str:
+    """Where the glossary's page has one of TERMS: `/glossary#standard-error`."""
+    return term.replace(" ", "-")
+
+
 TERMS: dict[str, str] = {
     "nat": "Unit of information with natural logarithms: 1 nat = 1.44 bits.",
     "loss": "A token's loss is the negative log-probability, in nats, that the model gave to this very token when it "
@@ -170,6 +176,12 @@ TERMS: dict[str, str] = {
     "and rank are of predicting the token itself.",
     "rank": "A token's place when all tokens are sorted by the probability that they had of standing there, from 1. "
     "The first token of a text has none.",
+    "standard error": "What stands after ±: how far a number would typically move if the sample were drawn again. "
+    "Tokens of one sequence are not independent, so whole sequences are dealt to at most 50 groups, and a number is "
+    "taken once without each of them: how far these lie apart tells its error (the delete-a-group jackknife, of means, "
+    "shares and differences alike). ± is one such error. A 95 % interval reaches 2.01 of them to either side where "
+    "there are 50 groups, 2.26 with ten, 4.30 with three, 12.7 with two; with one sequence there is no error. A run "
+    "made before errors were taken so says that its own are too small.",
     "mean ablation": "Setting a neuron's activation to its mean over a reference sample, on every token.",
     "frozen norm": "Computing the ablated logits with the final norm's scale of the un-ablated run: what is left "
     "is the direct effect.",

@@ -1,7 +1,6 @@
 """The figures of the induction lab: what a model does on repeated text (Figures 5a, 5b, 9, 10 and 11)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,7 +11,7 @@ from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES
 from app.format import number
 from app.text import label
 from backend.glossary import CLASS_LABELS, NeuronClass
-from backend.schemas import Curve, InductionChange, InductionClip, InductionCurves, NeuronColumns
+from backend.schemas import ClipTotals, Curve, Estimate, InductionChange, InductionClip, InductionCurves, NeuronColumns
 
 LEAST_ENTROPY = 1e-3
 """Nats: a percentage of less says nothing."""
@@ -66,18 +65,6 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     return over_both(figure, positions)
 
 
-@dataclass(frozen=True)
-class ClipTotals:
-    """What clipping a neuron does to the second occurrence, as means over its positions."""
-
-    entropy_before: float | None
-    entropy_after: float | None
-    loss_before: float | None
-    loss_after: float | None
-    largest: float | None
-    """The percentage of the position where the entropy changes most."""
-
-
 def percent_change(before: float | None, after: float | None) -> float | None:
     """In percent of what it was; None where it was next to nothing."""
     if before is None or after is None or before < LEAST_ENTROPY:
@@ -86,12 +73,29 @@ def percent_change(before: float | None, after: float | None) -> float | None:
 
 
 def clip_totals(clip: InductionClip) -> ClipTotals:
-    """Means over the positions of the second occurrence, and the largest change among them."""
-    shares = [share for share in percent_of_entropy(clip)[0] if share is not None]
-    return ClipTotals(
-        average(_before(clip.entropy, clip.delta_entropy)), average(clip.entropy.mean),
-        average(_before(clip.loss, clip.delta_loss)), average(clip.loss.mean), max(shares, key=abs, default=None),
-    )  # fmt: skip
+    """What clipping does to the second occurrence; from the curves, without errors, in results from before errors were
+    taken over whole texts."""
+    if clip.totals is not None:
+        least = clip.totals.entropy_before.value
+        nothing = Estimate(value=None, se=None)
+        enough = least is not None and least >= LEAST_ENTROPY
+        return clip.totals if enough else clip.totals.model_copy(update={"percent_entropy": nothing})
+    values = {
+        "entropy_before": average(_before(clip.entropy, clip.delta_entropy)), "entropy": average(clip.entropy.mean),
+        "delta_entropy": average(clip.delta_entropy.mean), "loss": average(clip.loss.mean),
+        "loss_before": average(_before(clip.loss, clip.delta_loss)), "delta_loss": average(clip.delta_loss.mean),
+    }  # fmt: skip
+    values |= {
+        f"percent_{name}": percent_change(values[f"{name}_before"], values[name]) for name in ("entropy", "loss")
+    }
+    return ClipTotals(**{name: Estimate(value=value, se=None) for name, value in values.items()})
+
+
+def largest_change(clip: InductionClip) -> Estimate:
+    """The change of entropy, in percent, at the position where it is largest."""
+    found = [(share, error) for share, error in zip(*percent_of_entropy(clip), strict=True) if share is not None]
+    share, error = max(found, key=lambda one: abs(one[0]), default=(None, None))
+    return Estimate(value=share, se=error)
 
 
 def clipped_through(clip: InductionClip) -> InductionClip:
@@ -100,13 +104,17 @@ def clipped_through(clip: InductionClip) -> InductionClip:
     if after is None:
         return clip
     names = ("loss", "entropy", "delta_loss", "delta_entropy")
-    return clip.model_copy(update={name: joined(getattr(clip, name), getattr(after, name)) for name in names})
+    percent = clip.percent and after.percent and joined(clip.percent, after.percent)
+    both = {name: joined(getattr(clip, name), getattr(after, name)) for name in names}
+    return clip.model_copy(update=both | {"percent": percent})
 
 
 def percent_of_entropy(clip: InductionClip) -> tuple[list[float | None], list[float | None]]:
     """The change of entropy by position, in percent of the entropy before, and its standard error."""
     before = _before(clip.entropy, clip.delta_entropy)
     shares = [percent_change(was, now) for was, now in zip(before, clip.entropy.mean, strict=True)]
+    if clip.percent is not None:
+        return shares, [None if share is None else se for share, se in zip(shares, clip.percent.se, strict=True)]
     errors = [
         None if share is None or was is None or se is None else 100 * se / was
         for share, was, se in zip(shares, before, clip.delta_entropy.se, strict=True)

@@ -5,7 +5,7 @@ from dash.development.base_component import Component
 
 from app.components import panel
 from backend.client import AsyncClient
-from backend.glossary import FORMULAS, METRICS, PAPER, TERMS, Metric, Stage
+from backend.glossary import FORMULAS, METRICS, PAPER, TERMS, Metric, Stage, anchor
 
 _STAGES: dict[Stage, str] = {
     "weights": "Weights",
@@ -22,7 +22,9 @@ def register(_: Dash, __: AsyncClient) -> None:
 
 def layout(**_: str) -> Component:
     """Terms first, then the metrics by stage."""
-    terms = html.Dl([part for word, meaning in TERMS.items() for part in (html.Dt(word), html.Dd(meaning))])
+    terms = html.Dl(
+        [part for word, meaning in TERMS.items() for part in (html.Dt(word, id=anchor(word)), html.Dd(meaning))]
+    )
     metrics = [
         panel(title, html.Dl([part for m in METRICS if m.stage == stage for part in _entry(m)]))
         for stage, title in _STAGES.items()

@@ -1,6 +1,6 @@
 """What the induction page shows, as functions from the service's events to components."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +8,17 @@ import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
+from app import plus_minus
 from app.components import Strip, empty, graph, scrolled, token_strip
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures.repeats import BEHIND
 from app.figures.theme import ENTROPY_COLOUR, LOSS_COLOUR
-from app.format import number, signed
+from app.format import estimate, number, signed
 from app.pages import induction_ids as ids
 from app.pages.induction_state import PARTS
 from backend.schemas import (
+    Estimate,
     InductionAttribution,
     InductionClip,
     InductionCurves,
@@ -26,6 +28,7 @@ from backend.schemas import (
     InductionStart,
     KnockoutPositions,
     NeuronColumns,
+    OverOccurrence,
     RepeatedText,
 )
 
@@ -132,7 +135,12 @@ def told(start: InductionStart) -> Component:
     where = f"{start.sequences:,} sequence{'s' * (start.sequences != 1)}"
     neurons = ", ".join(start.neurons) or "no neuron"
     return html.Div(
-        [html.P(start.told), html.P(f"{pairs} in {where}; {neurons}.", className="quiet")], className="told"
+        [
+            html.P(start.told),
+            html.P(f"{pairs} in {where}; {neurons}.", className="quiet"),
+            plus_minus.note(plus_minus.of_induction(start)),
+        ],
+        className="told",
     )
 
 
@@ -200,18 +208,19 @@ def clips(found: Sequence[InductionClip]) -> list[Component]:
 
 
 def _clip_row(clip: InductionClip) -> html.Tr:
-    totals = figures.clip_totals(clip)
+    totals, largest = figures.clip_totals(clip), figures.largest_change(clip)
     cells = (
-        number(clip.reference), number(totals.entropy_before), number(totals.entropy_after),
-        _percent(figures.percent_change(totals.entropy_before, totals.entropy_after)), _percent(totals.largest),
-        number(totals.loss_before), number(totals.loss_after),
-        _percent(figures.percent_change(totals.loss_before, totals.loss_after)),
+        number(clip.reference), estimate(totals.entropy_before), estimate(totals.entropy),
+        _percent(totals.percent_entropy), _percent(largest), estimate(totals.loss_before), estimate(totals.loss),
+        _percent(totals.percent_loss),
     )  # fmt: skip
     return html.Tr([html.Th(clip.neuron, scope="row", className="mono"), *(html.Td(cell) for cell in cells)])
 
 
-def _percent(share: float | None) -> str:
-    return "—" if share is None else f"{share:+.1f} %".replace("-", "−")
+def _percent(share: Estimate) -> str:
+    if share.value is None or share.se is None:
+        return "—" if share.value is None else f"{share.value:+.1f} %".replace("-", "−")
+    return signed(share.value, "%", share.se)
 
 
 def points(found: Sequence[InductionClip], neuron: str | None) -> list[Component]:
@@ -252,7 +261,9 @@ def _with_scores(event: InductionHeads) -> str:
     found = []
     for name in event.chosen:
         layer, head = head_figures.place_of(name)
-        found.append(f"{name} ({event.prefix_matching[layer][head]:.2f})")
+        score = event.prefix_matching[layer][head]
+        error = None if event.prefix_matching_se is None else event.prefix_matching_se[layer][head]
+        found.append(f"{name} ({f'{score:.2f}' if error is None else number(score, error=error)})")
     return ", ".join(found)
 
 
@@ -286,8 +297,9 @@ def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | N
     window = head_figures.smoothing(_span(found))
     where = dict.fromkeys(KNOCKED_OUT_AT_LABELS[one.knocked_out_at] for one in found)
     note = f"Heads are changed {' and '.join(where)}. "
-    note += f"Lines are running means over {window} positions. " if window > 1 else ""
-    note += "In the table: mean activation, loss and entropy over the second occurrence."
+    note += f"Lines are running means over {window} positions, without errors. " if window > 1 else ""
+    note += "In the table: mean activation, loss and entropy over the second occurrence, and how much they differ from "
+    note += "those with every head in place."
     if unchanged is None:
         note += " Run the curves too to see the activations with all heads in place."
     table = _knockout_table(found, neurons, unchanged)
@@ -330,30 +342,50 @@ def _lines(entries: Sequence[tuple[str, dict[str, Any]]]) -> html.Ul:
 def _knockout_table(
     found: Sequence[InductionKnockout], neurons: Sequence[str], unchanged: InductionCurves | None
 ) -> html.Table:
-    before: dict[str, float | None] = {}
+    before: dict[str, Estimate] = {}
     rows = []
     if unchanged is not None:
         before = _second_means(unchanged)
-        cells = [html.Td(number(before.get(name))) for name in (*neurons, *_PREDICTED)]
+        cells = [html.Td(estimate(before[name]) if name in before else "—") for name in (*neurons, *_PREDICTED)]
         rows.append(html.Tr([html.Th("all heads in place", scope="row"), *cells]))
     for one in found:
-        after = _second_means(one)
-        cells = [_knockout_cell(after.get(name), before.get(name)) for name in (*neurons, *_PREDICTED)]
+        after, moved = _second_means(one), _differences(one, before)
+        cells = [_knockout_cell(after.get(name), moved.get(name)) for name in (*neurons, *_PREDICTED)]
         words = " + ".join(one.heads) + (" (baseline)" if one.role == "baseline" else "")
         rows.append(html.Tr([html.Th(words, scope="row"), *cells]))
     head = html.Tr([html.Th("heads out"), *(html.Th(name) for name in (*neurons, *_PREDICTED))])
     return html.Table([html.Thead(head), html.Tbody(rows)], className="totals")
 
 
-def _second_means(event: InductionCurves | InductionKnockout) -> dict[str, float | None]:
+def _second_means(event: InductionCurves | InductionKnockout) -> dict[str, Estimate]:
+    if event.second is not None:
+        return _by_name(event.second)
     curves = {**event.activations, "loss": event.loss, "entropy": event.entropy}
-    return {name: head_figures.second_mean(curve) for name, curve in curves.items()}
+    return {name: Estimate(value=head_figures.second_mean(curve), se=None) for name, curve in curves.items()}
 
 
-def _knockout_cell(after: float | None, before: float | None) -> html.Td:
-    if before is None or after is None:
-        return html.Td(number(after))
-    return html.Td([number(after), html.Span(f" ({signed(after - before)})", className="quiet")])
+def _by_name(means: OverOccurrence) -> dict[str, Estimate]:
+    return {**means.activations, "loss": means.loss, "entropy": means.entropy}
+
+
+def _differences(event: InductionKnockout, before: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """From the means with every head in place; without errors in results from before these were taken."""
+    if event.difference is not None:
+        return _by_name(event.difference)
+    pairs = {name: (after.value, before[name].value) for name, after in _second_means(event).items() if name in before}
+    return {
+        name: Estimate(value=after - was, se=None)
+        for name, (after, was) in pairs.items()
+        if after is not None and was is not None
+    }
+
+
+def _knockout_cell(after: Estimate | None, moved: Estimate | None) -> html.Td:
+    if after is None or after.value is None:
+        return html.Td("—")
+    if moved is None or moved.value is None:
+        return html.Td(estimate(after))
+    return html.Td([estimate(after), html.Span(f" ({signed(moved.value, error=moved.se)})", className="quiet")])
 
 
 def attributions(events: Sequence[InductionAttribution]) -> list[Component]:

@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from app import pins
+from app import pins, plus_minus
 from app.components import Strip, class_chip, failure, graph, metric_card, panel, token_strip
 from app.figures import neuron as figures
 from app.format import number, signed
@@ -108,7 +108,9 @@ def cards(detail: NeuronDetail) -> html.Div:
         ]
         over = f" · mean over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
         groups.append(html.Section([html.H2(title + over), html.Div(found, className="card-grid")]))
-    return html.Div(groups, className="cards")
+    measured = any(value is not None for name, value in metrics.items() if not name.endswith("_se"))
+    said = [plus_minus.note(plus_minus.of_run(detail.run))] if measured else []
+    return html.Div([*said, *groups], className="cards")
 
 
 def figure_panels(

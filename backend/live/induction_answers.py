@@ -41,6 +41,7 @@ class Told:
             repeats=len(self._repeats.first),
             neurons=self._neurons,
             told=told,
+            error_groups=len(set(self._repeats.groups.tolist())),
         )
 
     def event(self, result: object) -> Result:

@@ -93,6 +93,9 @@ class InductionStart(Wire):
     neurons: list[NeuronName]
     told: str
     """What was found and from where, in a sentence or two."""
+    error_groups: int | None = None
+    """Groups of texts over which the standard errors are taken; with one there are none. Null in results from before,
+    whose errors took repeats as independent."""
 
 
 class InductionProgress(Wire):

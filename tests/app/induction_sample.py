@@ -95,6 +95,24 @@ def clip(neuron: str = "29.7", span: int = SPAN, *, after: bool = False) -> sche
     )  # fmt: skip
 
 
+def clip_with_errors() -> schemas.InductionClip:
+    """As `clip`, with errors over whole texts: 2.5 % of each position's entropy, 1.5 % of the whole."""
+    means = {
+        "loss_before": 1.0, "loss": 0.9, "delta_loss": -0.1, "percent_loss": -10.0, "entropy_before": 0.6,
+        "entropy": 0.3, "delta_entropy": -0.3, "percent_entropy": -50.0,
+    }  # fmt: skip
+    errors = {name: 1.5 if name.startswith("percent") else 0.02 for name in means}
+    totals = {name: schemas.Estimate(value=value, se=errors[name]) for name, value in means.items()}
+    percent = schemas.Curve(mean=[-50.0] * SPAN, se=[2.5] * SPAN)
+    return clip().model_copy(update={"percent": percent, "totals": schemas.ClipTotals(**totals)})
+
+
+def over_occurrence(level: float, se: float | None = 0.02) -> schemas.OverOccurrence:
+    """The same mean of everything."""
+    one = schemas.Estimate(value=level, se=se)
+    return schemas.OverOccurrence(loss=one, entropy=one, activations=dict.fromkeys(NEURONS, one))
+
+
 def change(count: int = COUNT) -> schemas.InductionChange:
     """Neuron 7 (an entropy neuron of the sample) rises most, 11 falls."""
     values = np.random.default_rng(1).normal(0, 0.05, count).tolist()

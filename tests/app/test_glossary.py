@@ -2,6 +2,7 @@
 
 import json
 
+from app import plus_minus
 from app.components import class_chip
 from app.pages import glossary
 from backend.core.classes import ChanceLines, rules
@@ -37,3 +38,9 @@ def test_the_classes_are_defined_by_the_conditions_that_are_applied() -> None:
 def test_a_class_tells_its_rule_where_it_stands() -> None:
     for name, label in CLASS_LABELS.items():
         assert class_chip(name).title == TERMS[label.lower()]
+
+
+def test_what_pages_point_to_is_there() -> None:
+    drawn = json.dumps(glossary.layout(), default=lambda part: part.to_plotly_json())
+    link = str(plus_minus.note("±")).split("/glossary#")[1].split("'")[0]
+    assert f'"id": "{link}"' in drawn

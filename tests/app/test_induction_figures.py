@@ -144,9 +144,9 @@ def test_clipping_is_told_in_percent_of_what_was_there() -> None:
     assert shares == pytest.approx([-50.0] * events.SPAN)
     assert errors[0] == pytest.approx(100 * 0.1 / 1.0)
     totals = figures.clip_totals(clip)
-    assert totals.entropy_before == pytest.approx(2 * (totals.entropy_after or 0))
-    assert (totals.loss_before, totals.loss_after) == (pytest.approx(1.0), pytest.approx(0.9))
-    assert totals.largest == pytest.approx(-50)
+    assert totals.entropy_before.value == pytest.approx(2 * (totals.entropy.value or 0))
+    assert (totals.loss_before.value, totals.loss.value) == (pytest.approx(1.0), pytest.approx(0.9))
+    assert figures.largest_change(clip).value == pytest.approx(-50)
     figure = figures.clip_overview([clip, events.clip("29.3")])
     assert list(lines(figure)) == events.NEURONS
     assert list(lines(figure)["29.7"].y) == pytest.approx(shares)
@@ -156,13 +156,24 @@ def test_clipping_is_told_in_percent_of_what_was_there() -> None:
     assert {line.line.dash for name, line in before_after.items() if "before" in name} == {"dash"}
 
 
+def test_errors_of_percentages_are_those_that_were_measured() -> None:
+    """The entropy before has an error too: that of the change, divided by it, is not the percentage's."""
+    clip = events.clip_with_errors()
+    assert figures.percent_of_entropy(clip)[1] == [2.5] * events.SPAN
+    assert figures.largest_change(clip).se == 2.5
+    assert figures.clip_totals(clip).percent_entropy.se == 1.5
+    nothing = clip.totals.model_copy(update={"entropy_before": schemas.Estimate(value=5e-4, se=1e-5)})
+    gone = clip.model_copy(update={"totals": nothing})
+    assert figures.clip_totals(gone).percent_entropy.value is None
+
+
 def test_a_percentage_of_next_to_nothing_is_not_given() -> None:
     assert figures.percent_change(0.0005, 0.5) is None
     assert figures.percent_change(None, 0.5) is None
     nothing = dict.fromkeys(("entropy", "delta_entropy", "loss", "delta_loss"), events.curve([None, None]))
     gone = events.clip().model_copy(update=nothing)
-    assert figures.clip_totals(gone).largest is None
-    assert figures.clip_totals(gone).entropy_before is None
+    assert figures.largest_change(gone).value is None
+    assert figures.clip_totals(gone).entropy_before.value is None
     figures.clip_curves(gone)
     assert not figures.clip_overview([]).data
 

@@ -122,12 +122,41 @@ def test_samples_mark_both_occurrences_on_the_shared_strip() -> None:
 def test_clips_are_drawn_and_tabled() -> None:
     words = _text(induction_views.clips([events.clip()]))
     assert "29.7 clipped at 0.500" in words
-    assert words.count("−50.0 %") == 2
+    assert "−50.0 %" in words
+    assert "−50 ± 10 %" in words, "at the position where it changes most"
     assert "−10.0 %" in words
     assert "10 tokens" in _text(induction_views.points([events.clip()], "29.7"))
     assert induction_views.points([events.clip()], "29.99") == []
     bare = events.clip().model_copy(update={"points": []})
     assert "No token" in _text(induction_views.points([bare], "29.7"))
+
+
+def test_tables_have_errors_where_they_were_measured() -> None:
+    words = _text(induction_views.clips([events.clip_with_errors()]))
+    assert "0.600 ± 0.020" in words
+    assert "−50.0 ± 1.5 %" in words
+    assert "−50.0 ± 2.5 %" in words, "at the position where it changes most"
+    out = events.knockout("L3H1").model_copy(
+        update={"second": events.over_occurrence(1.25), "difference": events.over_occurrence(-0.75, 0.05)}
+    )
+    before = events.curves().model_copy(update={"second": events.over_occurrence(2.0)})
+    words = _text(induction_views.knockouts([out], before, apart=False))
+    assert "2.000 ± 0.020" in words
+    assert "1.250 ± 0.020" in words
+    assert "(−0.750 ± 0.050)" in words, "paired with every head in place"
+    scores = events.heads().prefix_matching
+    known = events.heads(prefix_matching_se=[[0.03] * len(row) for row in scores])
+    assert "L3H1 (0.900 ± 0.030)" in _text(induction_views.heads(known, []))
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [(12, "one standard error, taken over 12 groups of whole texts"), (1, "There is no ±"), (None, "were independent")],
+)
+def test_what_errors_are_is_said_where_they_first_stand(groups: int | None, words: str) -> None:
+    said = induction_views.told(events.start(error_groups=groups))
+    assert words in _text(said)
+    assert "/glossary#standard-error" in str(said)
 
 
 def test_heads_are_told_with_their_scores_and_offered() -> None:

@@ -191,3 +191,17 @@ async def test_the_page_opens_the_newest_finished_run_of_the_neurons_layer() -> 
     assert await neuron._run_of(_runs(*runs), "tiny", "11.3") == 9, "which then says what it measures"
     with pytest.raises(ApiError, match="no run of a model"):
         await neuron._run_of(_runs(), "tiny", "5.3")
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (40, "± is one standard error, taken over 40 groups of whole sequences"),
+        (1, "There is no ±: the run has one sequence"),
+        (None, "as if the tokens of a sequence were independent. They are not"),
+    ],
+)
+def test_what_errors_are_stands_over_the_cards(groups: int | None, words: str) -> None:
+    shown = str(neuron_views.cards(sample.detail(error_groups=groups)))
+    assert words in shown
+    assert shown.index("/glossary#standard-error") < shown.index("card-grid")
