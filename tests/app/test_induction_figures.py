@@ -139,7 +139,7 @@ def test_sixteen_neurons_are_told_apart() -> None:
 
 
 def test_clipping_is_told_in_percent_of_what_was_there() -> None:
-    clip = events.clip()
+    clip = events.clip().model_copy(update={"totals": None})
     shares, errors = figures.percent_of_entropy(clip)
     assert shares == pytest.approx([-50.0] * events.SPAN)
     assert errors[0] == pytest.approx(100 * 0.1 / 1.0)
@@ -171,7 +171,7 @@ def test_a_percentage_of_next_to_nothing_is_not_given() -> None:
     assert figures.percent_change(0.0005, 0.5) is None
     assert figures.percent_change(None, 0.5) is None
     nothing = dict.fromkeys(("entropy", "delta_entropy", "loss", "delta_loss"), events.curve([None, None]))
-    gone = events.clip().model_copy(update=nothing)
+    gone = events.clip().model_copy(update=nothing | {"totals": None})
     assert figures.largest_change(gone).value is None
     assert figures.clip_totals(gone).entropy_before.value is None
     figures.clip_curves(gone)
