@@ -9,12 +9,14 @@ from backend.glossary import CLASS_LABELS
 _TEMPLATE = '''\
 """{title}"""
 
+import math
+
 import plotly.graph_objects as go
 
 from backend.client import Client, calls
 
 X, Y, COLOUR, SIZE = {x!r}, {y!r}, {colour!r}, {size!r}
-X_LOG, Y_LOG = {x_log}, {y_log}
+X_SCALE, Y_SCALE = {x_scale!r}, {y_scale!r}  # "linear", "log" or "signed"
 COLOURS = {colours}
 PICKED = {picked!r}  # empty: all neurons alike
 
@@ -26,7 +28,23 @@ with Client({address!r}) as client:
 def usable(row):
     x, y = data.columns[X][row], data.columns[Y][row]
     coloured = COLOUR == "class" or data.columns[COLOUR][row] is not None
-    return x is not None and y is not None and coloured and (x > 0 or not X_LOG) and (y > 0 or not Y_LOG)
+    return x is not None and y is not None and coloured and (x > 0 or X_SCALE != "log") and (y > 0 or Y_SCALE != "log")
+
+
+def scaled(values, scale):  # signed log: linear within ±t, logarithmic beyond; t is taken from the data
+    if scale != "signed":
+        return values, {{"type": scale}}
+    sizes = sorted(abs(value) for value in values if value)
+    t = 10.0 ** math.floor(math.log10(sizes[int(0.1 * (len(sizes) - 1))])) if sizes else 1.0
+    powers = [t * 10**power for power in range(20) if t * 10**power <= max(sizes, default=0)]
+    ticks = [-power for power in reversed(powers) if min(values, default=0) <= -power] + [0]
+    ticks += [power for power in powers if power <= max(values, default=0)]
+
+    def place(value):
+        return math.copysign(math.log10(1 + abs(value) / t), value)
+
+    axis = {{"tickvals": [place(tick) for tick in ticks], "ticktext": [f"{{tick:.0e}}" for tick in ticks]}}
+    return [place(value) for value in values], axis
 
 
 def ends(values):  # the 1st and 99th percentile: a few extremes would leave all others one colour or size
@@ -37,6 +55,11 @@ def ends(values):  # the 1st and 99th percentile: a few extremes would leave all
 
 figure = go.Figure()
 every = [row for row in range(len(data.neuron)) if usable(row)]
+left = len(data.neuron) - len(every)
+print(f"{{left}} of {{len(data.neuron)}} are not drawn: they have no value, or none above 0 on a log axis.")
+xs, x_axis = scaled([data.columns[X][row] for row in every], X_SCALE)
+ys, y_axis = scaled([data.columns[Y][row] for row in every], Y_SCALE)
+place = dict(zip(every, zip(xs, ys)))
 most = ends(abs(data.columns[SIZE][row] or 0) for row in every)[1] if SIZE else 0
 for name, (label, colour) in COLOURS.items():
     rows = [row for row in range(len(data.neuron)) if data.neuron_class[row] == name and usable(row)]
@@ -49,16 +72,16 @@ for name, (label, colour) in COLOURS.items():
         marker["opacity"] = [1.0 if data.neuron[row] in PICKED else 0.12 for row in rows]
     figure.add_trace(
         go.Scattergl(
-            x=[data.columns[X][row] for row in rows],
-            y=[data.columns[Y][row] for row in rows],
+            x=[place[row][0] for row in rows],
+            y=[place[row][1] for row in rows],
             text=[data.neuron[row] for row in rows],
             mode="markers",
             marker=marker,
             name=label,
         )
     )
-figure.update_xaxes(title={x_title!r}, type="log" if X_LOG else "linear")
-figure.update_yaxes(title={y_title!r}, type="log" if Y_LOG else "linear")
+figure.update_xaxes(title={x_title!r}, **x_axis)
+figure.update_yaxes(title={y_title!r}, **y_axis)
 figure.update_layout(template="plotly_white", coloraxis={{"colorscale": "Cividis", "colorbar": {{"title": {bar!r}}}}})
 if COLOUR != "class":  # the legend goes above, out of the colour bar's way
     low, high = ends(data.columns[COLOUR][row] for row in every)
@@ -90,7 +113,7 @@ def recipe(scene: Scene, address: str) -> str:
         title=_plain(f"{scene.model}, run {scene.run}: {axis_title(view.y)} by {axis_title(view.x)}."),
         x=view.x, y=view.y, colour=view.colour, size=view.size or None, run=int(scene.run),
         colours="{\n" + lines + "}" if lines else "{}", picked=list(scene.picked), address=address,
-        x_log=view.x_log, y_log=view.y_log, x_title=axis_title(view.x), y_title=axis_title(view.y),
+        x_scale=view.x_scale, y_scale=view.y_scale, x_title=axis_title(view.x), y_title=axis_title(view.y),
         bar=axis_title(view.colour) if view.colour != "class" else "",
     )  # fmt: skip
 

@@ -56,23 +56,28 @@ window.calibroscopeAtlas = (() => {
 
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
     // On a telephone the 2 that stands for 2 · 10⁻³ would touch the 10⁻³ before it, and the two would read as 10⁻³².
-    const draw = (data, x, y, colour, size, logs, kit) => {
-        const log = logs || [], columns = data.columns, few = window.innerWidth < NARROW ? { nticks: 3 } : {};
-        const axis = (name, which) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title },
-            type: log.includes(which) ? "log" : "linear", ...(which === "x" && log.includes(which) ? few : {}) });
-        const layout = { ...kit.layout, uirevision: [x, y, [...log].sort()].join("|"), xaxis: axis(x, "x"), yaxis: axis(y, "y") };
+    const draw = (data, x, y, colour, size, xScale, yScale, kit) => {
+        const { axis, drawable, barTicks } = window.calibroscopeScales, columns = data.columns;
+        const few = window.innerWidth < NARROW && xScale === "log" ? { nticks: 3 } : {};
         const byClass = colour === "class" || !columns[colour];
         const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
-        const drawable = (name, row, which) => columns[name][row] !== null && (!log.includes(which) || columns[name][row] > 0);
-        const usable = data.neuron.map((_, row) => row).filter((row) => drawable(x, row, "x") && drawable(y, row, "y")
-            && (byClass || columns[colour][row] !== null));
+        const label = (name) => kit.metrics[name].label;
+        const needed = byClass ? [x, y] : [x, y, colour];
+        const { rows: usable, words: undrawn } = drawable(data, needed, { [x]: xScale, [y]: yScale }, label);
+        const across = axis(usable.map((row) => columns[x][row]), xScale), up = axis(usable.map((row) => columns[y][row]), yScale);
+        const titled = (name, which, own) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title }, ...own.layout });
+        const layout = { ...kit.layout, uirevision: [x, y, xScale, yScale].join("|"),
+            xaxis: { ...titled(x, "x", across), ...few }, yaxis: titled(y, "y", up) };
+        const signed = [[x, across], [y, up]].filter(([, own]) => own.within !== null)
+            .map(([name, own]) => label(name) + " is linear within ±" + own.within + " and logarithmic beyond.");
+        const note = [undrawn, ...signed].filter(Boolean).join(" ");
         const said = named.map((name) => ["<br>" + kit.metrics[name].label + ": ", inWords(data, name, kit.metrics[name].unit)]);
         const hover = (row) => said.reduce((text, [label, words]) => text + label + words[row],
             "<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]]);
         const most = size ? ends(usable.map((row) => Math.abs(columns[size][row] || 0)))[1] : 0;
         const diameter = (row) => 3 + (most > 0 ? 17 * Math.sqrt(Math.min(1, Math.abs(columns[size][row] || 0) / most)) : 0);
-        const points = (rows) => ({ type: "scattergl", mode: "markers", x: rows.map((row) => columns[x][row]),
-            y: rows.map((row) => columns[y][row]), customdata: rows.map((row) => data.neuron[row]), text: rows.map(hover),
+        const points = (rows) => ({ type: "scattergl", mode: "markers", x: rows.map((row) => across.place(columns[x][row])),
+            y: rows.map((row) => up.place(columns[y][row])), customdata: rows.map((row) => data.neuron[row]), text: rows.map(hover),
             hovertemplate: "%{text}<extra></extra>" });
         const traces = [];
         for (const own of kit.classes) {
@@ -87,11 +92,12 @@ window.calibroscopeAtlas = (() => {
                 traces.push({ ...points(rows), marker: kit.ring, meta: own.name, name: own.label + "s (" + rows.length + ")" });
         }
         if (!byClass) {
-            const [cmin, cmax] = ends(usable.map((row) => columns[colour][row])), { colorbar } = kit.coloraxis;
+            const shades = usable.map((row) => columns[colour][row]), [cmin, cmax] = ends(shades), { colorbar } = kit.coloraxis;
             layout.coloraxis = { ...kit.coloraxis, cmin, cmax,
-                colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title } } };
+                colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title },
+                    ...barTicks(cmin, cmax, shades, (value) => plain(value)) } };
         }
-        return { data: traces, layout };
+        return { data: traces, layout, note };
     };
 
     // The figure from what was drawn and from what was chosen since.
@@ -145,11 +151,12 @@ window.calibroscopeAtlas = (() => {
     };
 
     // Points are placed anew only when the view changes; what is hidden, selected or marked is drawn over them.
-    const figure = (data, x, y, colour, size, logs, shown, picked, ticked, marks, pins, drag, model, kit) => {
+    const figure = (data, x, y, colour, size, xScale, yScale, shown, picked, ticked, marks, pins, drag, model, kit) => {
         if (!data || !x || !y) return unchanged();
-        const view = JSON.stringify([x, y, colour, size, logs]);
+        const view = JSON.stringify([x, y, colour, size, xScale, yScale]);
         if (state.base === null || state.data !== data || state.view !== view)
-            Object.assign(state, { data, view, base: draw(data, x, y, colour, size, logs, kit) });
+            Object.assign(state, { data, view, base: draw(data, x, y, colour, size, xScale, yScale, kit) });
+        set("atlas-undrawn", { children: state.base.note });
         const next = compose(state.base, shown, picked, ticked, marks, pins, drag, model), drawn = plot();
         if (!drawn || !drawn.data || !drawn.data.length) return next;
         // Through the component, each change would be copied and announced on its way: half of what a reader waits for.
@@ -197,9 +204,9 @@ window.calibroscopeAtlas = (() => {
     // Presets and free axes.
     const choosePreset = (clicks, table) => {
         const keep = unchanged(), by = trigger();
-        if (!by || !clicks.some(Boolean)) return [keep, keep, keep, keep, keep, keep];
+        if (!by || !clicks.some(Boolean)) return [keep, keep, keep, keep, keep, keep, keep];
         const preset = table.find((one) => one.name === by.name);
-        return [preset.x, preset.y, preset.colour, preset.size || null, preset.logs, preset.name];
+        return [preset.x, preset.y, preset.colour, preset.size || null, preset.xscale, preset.yscale, preset.name];
     };
 
     const freeAxes = (x, y, chosen, table) => {
@@ -291,11 +298,11 @@ window.calibroscopeAtlas = (() => {
 
     const sameSet = (a, b) => a.length === b.length && a.every((name) => b.includes(name));
 
-    const remember = (model, run, preset, x, y, colour, size, logs, shown, picked, columns, chosen, token, kit) => {
+    const remember = (model, run, preset, x, y, colour, size, xScale, yScale, shown, picked, columns, chosen, token, kit) => {
         if (window.location.pathname !== "/" || !model || !run) return unchanged();
         state.columns = kit.columns;
         const query = new URLSearchParams({ model, run, ...(preset ? { preset } : {}), x, y, colour,
-            ...(size ? { size } : {}), logs: [...(logs || [])].sort().join("") });
+            ...(size ? { size } : {}), xscale: xScale, yscale: yScale });
         const view = query.toString();
         if (bounced(viewOf(query))) return unchanged();
         state.axes = viewOf(query);
@@ -314,10 +321,11 @@ window.calibroscopeAtlas = (() => {
         return unchanged();
     };
 
-    const AXES = ["x", "y", "colour", "size", "logs"];
-    const viewOf = (asked) => Object.fromEntries(AXES.map((name) => [name, asked.get(name) || ""]));
+    const AXES = ["x", "y", "colour", "size", "xscale", "yscale"];
+    const viewOf = (asked) => Object.fromEntries(AXES.map((name) =>
+        [name, asked.get(name) || (name.endsWith("scale") ? "linear" : "")]));
     const setView = (view, preset) => {
-        for (const name of AXES) set("atlas-" + name, { value: name === "logs" ? [...view.logs] : view[name] || null });
+        for (const name of AXES) set("atlas-" + name, { value: view[name] || null });
         set("atlas-chosen", { data: preset });
     };
     // A select that has not drawn its last value yet writes that value back over a newer one: it is told again.

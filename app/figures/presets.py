@@ -23,7 +23,7 @@ PRESETS: tuple[Preset, ...] = (
         "figure-1",
         "Figure 1",
         "Entropy and prediction",
-        View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_log=True, y_log=True),
+        View("delta_reciprocal_rank", "abs_delta_entropy", "ln_mediated", x_scale="log", y_scale="log"),
         "Neurons high up change how sure the model is; neurons far right change which token it prefers. Look for "
         "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
         "the final norm.",
@@ -32,7 +32,7 @@ PRESETS: tuple[Preset, ...] = (
         "figure-2a",
         "Figure 2a",
         "Norm and logit variance",
-        View("weight_norm", "logit_var", "class", y_log=True),
+        View("weight_norm", "logit_var", "class", y_scale="log"),
         "Each neuron's output weights: how large they are, and how specific they are to some tokens. Look for points "
         "that fall below the cloud, large weights that move no token in particular: candidates for entropy neurons.",
     ),
@@ -49,7 +49,7 @@ PRESETS: tuple[Preset, ...] = (
         "figure-3b",
         "Figures 3b, 8",
         "Token frequency",
-        View("freq_mediated", "abs_delta_kl", "class", y_log=True),
+        View("freq_mediated", "abs_delta_kl", "class", y_scale="log"),
         "How much of a neuron's effect goes through the direction of token frequency, against how far it moves the "
         "prediction from or to the frequencies. Look at the upper right for token-frequency neurons (green), which "
         "move the prediction to common tokens or from them, and at how far up entropy neurons (orange) get without it.",
@@ -60,7 +60,7 @@ PRESETS: tuple[Preset, ...] = (
         "figure-11",
         "Figure 11",
         "Induction",
-        View("abs_delta_entropy", "induction_change", "class", x_log=True),
+        View("abs_delta_entropy", "induction_change", "class", x_scale="log"),
         "How much more a neuron fires on the second half of a repeated text than on the first. Look for entropy "
         "neurons far from 0: they answer to repetition, and tell the model how sure it may be of its copy.",
         "Induction has not run for this model: no repeated text was measured, so there is no change of activation "

@@ -7,8 +7,10 @@ wait for the service. What they look like is decided here, in the `kit` that the
 from dataclasses import dataclass
 from typing import Any
 
+from app.figures.scales import Scale, not_drawn
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, axis_title, blank
-from backend.glossary import CLASS_LABELS, METRICS, NeuronClass
+from backend.glossary import CLASS_LABELS, METRIC, METRICS, NeuronClass
+from backend.schemas import NeuronColumns
 
 _ORDER: tuple[NeuronClass, ...] = ("plain", "prediction", "token_frequency", "entropy")
 """Later ones are drawn over earlier ones."""
@@ -22,8 +24,8 @@ class View:
     y: str
     colour: str
     """A metric, or `class`."""
-    x_log: bool = False
-    y_log: bool = False
+    x_scale: Scale = "linear"
+    y_scale: Scale = "linear"
     size: str = ""
     """A metric, or empty for points of one size."""
 
@@ -31,6 +33,26 @@ class View:
         """The metrics that it reads."""
         named = (self.x, self.y, self.colour, self.size)
         return list(dict.fromkeys(name for name in named if name not in ("class", "")))
+
+
+def drawable(data: NeuronColumns, view: View) -> tuple[list[int], str]:
+    """The rows that a view can place, and how many it cannot and why, in a sentence or nothing."""
+    needed = dict.fromkeys(name for name in (view.x, view.y, view.colour) if name != "class")
+    axes = {view.x: view.x_scale, view.y: view.y_scale}
+    rows: list[int] = []
+    missing, not_positive = dict.fromkeys(needed, 0), dict.fromkeys(axes, 0)
+    for row in range(len(data.neuron)):
+        values = {name: data.columns[name][row] for name in needed}
+        lacks = next((name for name, value in values.items() if value is None), None)
+        low = next((name for name, scale in axes.items() if scale == "log" and (values[name] or 0) <= 0), None)
+        if lacks is not None:
+            missing[lacks] += 1
+        elif low is not None:
+            not_positive[low] += 1
+        else:
+            rows.append(row)
+    named = ({METRIC[name].label: number for name, number in counts.items()} for counts in (missing, not_positive))
+    return rows, not_drawn(len(data.neuron), *named)
 
 
 def kit() -> dict[str, Any]:

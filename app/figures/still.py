@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.scatter import View, kit
+from app.figures.scatter import View, drawable, kit
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
 from app.text import label
 from backend.schemas import ContextAblation, NeuronColumns
@@ -29,10 +29,9 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
     """All neurons of a run by two metrics, coloured by class or by a third (Figures 1, 2a, 2e, 3b)."""
     figure = blank(hovermode="closest")
     coloured = view.colour != "class"
+    every, _ = drawable(data, view)
     for own in kit()["classes"]:
-        rows = [
-            row for row in range(len(data.neuron)) if data.neuron_class[row] == own["name"] and _usable(data, view, row)
-        ]
+        rows = [row for row in every if data.neuron_class[row] == own["name"]]
         marker = dict(own["marker"])
         if coloured:
             marker |= {
@@ -52,21 +51,16 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
                 hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             )
         )
-    figure.update_xaxes(title_text=axis_title(view.x), type="log" if view.x_log else "linear", exponentformat="power")
-    if view.x_log:  # on a telephone the 2 after 10⁻³ would touch it, and the two would read as 10⁻³²
+    # No preset of the paper's figures has a signed scale.
+    types = ["log" if scale == "log" else "linear" for scale in (view.x_scale, view.y_scale)]
+    figure.update_xaxes(title_text=axis_title(view.x), type=types[0], exponentformat="power")
+    if types[0] == "log":  # on a telephone the 2 after 10⁻³ would touch it, and the two would read as 10⁻³²
         figure.update_xaxes(nticks=3, minor={"ticks": "outside", "ticklen": 3})
-    figure.update_yaxes(title_text=axis_title(view.y), type="log" if view.y_log else "linear", exponentformat="power")
+    figure.update_yaxes(title_text=axis_title(view.y), type=types[1], exponentformat="power")
     if coloured:
         bar = {"title": {"text": axis_title(view.colour), "side": "right"}, "thickness": 12}
         figure.update_layout(coloraxis={**kit()["coloraxis"], "colorbar": bar})
     return figure
-
-
-def _usable(data: NeuronColumns, view: View, row: int) -> bool:
-    x, y = data.columns[view.x][row], data.columns[view.y][row]
-    if view.colour != "class" and data.columns[view.colour][row] is None:
-        return False
-    return x is not None and y is not None and (x > 0 or not view.x_log) and (y > 0 or not view.y_log)
 
 
 def many_boxes(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], direct: str, colour: str) -> go.Figure:

@@ -14,10 +14,11 @@ from app import pins, run_card
 from app.components import failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
+from app.figures.scales import Scale
 from app.figures.scatter import View, kit
 from app.pages import atlas_search
 from app.pages import atlas_views as views
-from app.pages.atlas_state import logs, read
+from app.pages.atlas_state import read
 from app.pages.atlas_table import (
     CHOOSER,
     CLEAR,
@@ -35,7 +36,6 @@ from app.pages.atlas_views import (
     DRAG,
     GRAPH,
     JUMP,
-    LOGS,
     MAIN,
     MODEL,
     NOTE,
@@ -49,6 +49,8 @@ from app.pages.atlas_views import (
     SHOWN,
     SIZE,
     STATE,
+    X_SCALE,
+    Y_SCALE,
     X,
     Y,
     run_banner,
@@ -137,17 +139,17 @@ def _register_python(app: Dash) -> None:
         Output(PYTHON_TEXT, "children"), Output(PYTHON_MODAL, "opened"),
         Input(PYTHON, "n_clicks"),
         State("_pages_location", "href"), State(MODEL, "value"), State(RUN, "value"), State(X, "value"),
-        State(Y, "value"), State(COLOUR, "value"), State(SIZE, "value"), State(LOGS, "value"), State(SHOWN, "value"),
-        State(PICKED, "data"), prevent_initial_call=True,
+        State(Y, "value"), State(COLOUR, "value"), State(SIZE, "value"), State(X_SCALE, "value"),
+        State(Y_SCALE, "value"), State(SHOWN, "value"), State(PICKED, "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def as_python(
         clicks: int | None, href: str | None, model: str | None, run: str | None, x: str, y: str, colour: str,
-        size: str | None, chosen_logs: list[str], shown: list[str], picked: list[str] | None,
+        size: str | None, x_scale: Scale, y_scale: Scale, shown: list[str], picked: list[str] | None,
     ) -> tuple[Any, Any]:  # fmt: skip
         if not clicks or not href or model is None or run is None:
             return no_update, no_update
         where = urlsplit(href)
-        view = View(x, y, colour or "class", "x" in (chosen_logs or []), "y" in (chosen_logs or []), size or "")
+        view = View(x, y, colour or "class", x_scale, y_scale, size or "")
         scene = Scene(model, int(run), view, shown or [], picked or [])
         return recipe(scene, f"{where.scheme}://{where.netloc}"), True
 
@@ -158,7 +160,7 @@ def _register_browser() -> None:
         here + "figure",
         Output(GRAPH, "figure"),
         Input(COLUMNS, "data"), Input(X, "value"), Input(Y, "value"), Input(COLOUR, "value"), Input(SIZE, "value"),
-        Input(LOGS, "value"), Input(SHOWN, "value"), Input(PICKED, "data"),
+        Input(X_SCALE, "value"), Input(Y_SCALE, "value"), Input(SHOWN, "value"), Input(PICKED, "data"),
         Input(TABLE, "selectedRows"), Input(atlas_search.MARKS, "data"), Input(pins.STORE, "data"),
         Input(DRAG, "value"), State(MODEL, "value"), State(KIT, "data"),
         prevent_initial_call=True,
@@ -178,8 +180,8 @@ def _register_browser() -> None:
     )  # fmt: skip
     clientside_callback(
         here + "choosePreset",
-        Output(X, "value"), Output(Y, "value"), Output(COLOUR, "value"), Output(SIZE, "value"), Output(LOGS, "value"),
-        Output(CHOSEN, "data"),
+        Output(X, "value"), Output(Y, "value"), Output(COLOUR, "value"), Output(SIZE, "value"),
+        Output(X_SCALE, "value"), Output(Y_SCALE, "value"), Output(CHOSEN, "data"),
         Input({"type": PRESET, "name": ALL}, "n_clicks"), State(PRESET_TABLE, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
@@ -216,7 +218,8 @@ def _register_browser() -> None:
     clientside_callback(
         here + "remember", Output(DONE, "data", allow_duplicate=True),
         Input(MODEL, "value"), Input(RUN, "value"), Input(CHOSEN, "data"), Input(X, "value"), Input(Y, "value"),
-        Input(COLOUR, "value"), Input(SIZE, "value"), Input(LOGS, "value"), Input(SHOWN, "value"),
+        Input(COLOUR, "value"), Input(SIZE, "value"), Input(X_SCALE, "value"), Input(Y_SCALE, "value"),
+        Input(SHOWN, "value"),
         Input(PICKED, "data"), Input(TABLE, "columnState"), Input(CHOOSER, "value"), Input(atlas_search.TOKEN, "data"),
         State(KIT, "data"), prevent_initial_call=True,
     )  # fmt: skip
@@ -233,7 +236,7 @@ def layout(**address: str) -> Component:
     asked = read(**address)
     presets = [
         {"name": p.name, "x": p.view.x, "y": p.view.y, "colour": p.view.colour, "size": p.view.size,
-         "logs": logs(p.view)}
+         "xscale": p.view.x_scale, "yscale": p.view.y_scale}
         for p in PRESETS
     ]  # fmt: skip
     main = html.Div([*views.figure_area(asked), section(asked.sort, asked.columns)], id=MAIN, hidden=True)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from app.figures.presets import PRESET, PRESETS
+from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from backend.glossary import CLASS_LABELS, METRIC
 
@@ -63,11 +64,11 @@ def _view(address: dict[str, str | None]) -> View | None:
     x, y, colour, size = (address.get(name) or "" for name in ("x", "y", "colour", "size"))
     if x not in METRIC or y not in METRIC:
         return None
-    logs = address.get("logs") or ""
     colour, size = colour if colour in METRIC else "class", size if size in METRIC else ""
-    return View(x, y, colour, "x" in logs, "y" in logs, size)
+    return View(x, y, colour, _scale(address, "x"), _scale(address, "y"), size)
 
 
-def logs(view: View) -> list[str]:
-    """The axes that are logarithmic."""
-    return [name for name, log in (("x", view.x_log), ("y", view.y_log)) if log]
+def _scale(address: dict[str, str | None], axis: str) -> Scale:
+    """`xscale=signed`; links of older versions name the logarithmic axes: `logs=xy`."""
+    asked = address.get(f"{axis}scale") or ("log" if axis in (address.get("logs") or "") else "linear")
+    return next((scale for scale in SCALES if scale == asked), "linear")

@@ -10,16 +10,18 @@ from dash.development.base_component import Component
 from app.components import empty, graph
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS, Preset, preset_of
+from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
 from app.format import number
-from app.pages.atlas_state import Asked, logs
+from app.pages.atlas_state import Asked
 from app.pages.atlas_table import CLEAR, PICKED_BAR
 from backend.glossary import CLASS_LABELS, FREQUENCY_METRICS, METRIC, METRICS, TERMS
 from backend.schemas import NeuronColumns, RunSummary
 
 MODEL, RUN, BANNER, JUMP = "atlas-model", "atlas-run", "atlas-banner", "atlas-jump"
-X, Y, COLOUR, SIZE, LOGS, PRESET = "atlas-x", "atlas-y", "atlas-colour", "atlas-size", "atlas-logs", "atlas-preset"
+X, Y, COLOUR, SIZE, PRESET = "atlas-x", "atlas-y", "atlas-colour", "atlas-size", "atlas-preset"
+X_SCALE, Y_SCALE, UNDRAWN = "atlas-xscale", "atlas-yscale", "atlas-undrawn"
 GRAPH, NOTE, SENTENCES, MAIN, STATE = "atlas-graph", "atlas-note", "atlas-sentences", "atlas-main", "atlas-state"
 SHOWN, DRAG, SAVE, PYTHON = "atlas-shown", "atlas-drag", "atlas-save", "atlas-python"
 PYTHON_TEXT, PYTHON_MODAL = "atlas-python-text", "atlas-python-modal"
@@ -41,18 +43,21 @@ def controls(asked: Asked, search: Component) -> Component:
             html.Div([_preset_button(preset) for preset in PRESETS], className="presets"),
             html.H2("Axes"),
             dmc.Select(id=X, label="Across", value=view.x, data=axes, allowDeselect=False, searchable=True),
+            _scale(X_SCALE, view.x_scale, "Scale across"),
             dmc.Select(id=Y, label="Up", value=view.y, data=axes, allowDeselect=False, searchable=True),
+            _scale(Y_SCALE, view.y_scale, "Scale up"),
             dmc.Select(id=COLOUR, label="Colour", value=view.colour, data=colours, allowDeselect=False),
             dmc.Select(id=SIZE, label="Size", value=view.size or None, data=axes, clearable=True,
                        placeholder="All one size"),
-            dmc.ChipGroup(
-                [dmc.Chip("log across", value="x", size="xs"), dmc.Chip("log up", value="y", size="xs")],
-                id=LOGS, multiple=True, value=logs(view),
-            ),
             search,
         ],
         className="controls", **{"aria-label": "What is shown"},
     )  # fmt: skip
+
+
+def _scale(name: str, chosen: Scale, label: str) -> Component:
+    data = [{"value": scale, "label": words} for scale, words in SCALES.items()]
+    return dmc.SegmentedControl(id=name, data=data, value=chosen, size="xs", fullWidth=True, **{"aria-label": label})
 
 
 def _preset_button(preset: Preset) -> Component:
@@ -109,6 +114,7 @@ def figure_area(asked: Asked) -> list[Component]:
         ),
         html.Div(id=NOTE),
         graph(blank(), buttons=[MOVING_BUTTONS], id=GRAPH, className="big-figure"),
+        html.P(id=UNDRAWN, className="quiet", role="status"),
         dmc.Modal(
             [
                 html.P("Run it where calibroscope is installed, while the service is up.", className="quiet"),

@@ -20,6 +20,8 @@ class Drawn:
     figure: go.Figure
     table: Table
     height: int = 460
+    note: str = ""
+    """What the figure leaves out, in a sentence."""
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def _html_figure(one: Written, report: Report) -> str:
     figure = one.drawn.figure.to_html(full_html=False, include_plotlyjs=False, config=GRAPH_CONFIG, div_id=one.name)
     kinds = ("html", "csv") if report.no_stills else ("html", "svg", "csv")
     links = " · ".join(f'<a href="figures/{one.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
-    return f'<div class="frame">{figure}</div><p class="quiet">{links}</p>'
+    note = f'<p class="quiet">{escape(one.drawn.note)}</p>' if one.drawn.note else ""
+    return f'<div class="frame">{figure}</div>{note}<p class="quiet">{links}</p>'
 
 
 def markdown_page(report: Report) -> str:
@@ -182,6 +183,8 @@ def _markdown_part(one: Written) -> str:
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if one.drawn is None:
         lines.append(f"\nNot drawn: {one.missing}")
+    elif one.drawn.note:
+        lines.append(f"\n{one.drawn.note}")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from app.figures import neuron as neuron_figures
 from app.figures import spectrum, still
 from app.figures.frequency import divergence_scatter
 from app.figures.presets import PRESET
+from app.figures.scatter import drawable
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR
 from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence
@@ -26,7 +27,8 @@ def _scatter(preset: str) -> Callable[[Sequence[Evidence]], Drawn | str]:
         data, view = models[0].columns, PRESET[preset].view
         if any(all(value is None for value in data.columns[name]) for name in view.metrics()):
             return f"The run has not measured {', '.join(view.metrics())}."
-        return Drawn(still.neuron_scatter(data, view), _neuron_table(data, view.metrics()))
+        _, left_out = drawable(data, view)
+        return Drawn(still.neuron_scatter(data, view), _neuron_table(data, view.metrics()), note=left_out)
 
     return draw
 

@@ -39,7 +39,7 @@ async def test_an_address_is_read_whole() -> None:
         model="tiny", run="3", x="total_effect", y="null_fraction", colour="ln_mediated", size="weight_norm", logs="x",
         hide="plain,prediction", pick="29.7,29.3,29.7,<b>", sort="ln_mediated",
     )  # fmt: skip
-    assert asked.view == View("total_effect", "null_fraction", "ln_mediated", x_log=True, size="weight_norm")
+    assert asked.view == View("total_effect", "null_fraction", "ln_mediated", x_scale="log", size="weight_norm")
     assert asked.shown == ["entropy", "token_frequency"]
     assert asked.picked == ["29.7", "29.3"]
     assert (asked.model, asked.run, asked.sort, asked.preset) == ("tiny", "3", "ln_mediated", None)
@@ -160,7 +160,7 @@ async def test_who_moves_a_token_is_a_list_of_links_and_marks() -> None:
 
 @pytest.mark.parametrize("colour", ["class", "ln_mediated"])
 async def test_python_of_a_view_can_be_read_by_python(colour: str) -> None:
-    view = View("null_fraction", "total_effect", colour, y_log=True, size="weight_norm")
+    view = View("null_fraction", "total_effect", colour, y_scale="log", size="weight_norm")
     hostile = 'a """ b \\" + __import__("os").system("true") #'
     text = recipe(Scene(hostile, 1, view, ["entropy"], ["29.7"]), "http://127.0.0.1:8050")
     tree = ast.parse(text)
@@ -168,7 +168,7 @@ async def test_python_of_a_view_can_be_read_by_python(colour: str) -> None:
     assert "__import__" not in calls
     assert "client.send" in calls
     assert "'plain'" not in text
-    assert "Y_LOG = False, True" in text
+    assert "X_SCALE, Y_SCALE = 'linear', 'log'" in text
 
 
 async def test_a_pin_button_knows_its_model_and_neuron() -> None:
