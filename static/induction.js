@@ -116,6 +116,8 @@
     const measure = async (root, now, control) => {
         const request = bodyOf(now), into = sink(root, request), errors = byId("failed");
         errors.replaceChildren();
+        root.measured = decisive(now);
+        outdate(root, now);
         into.begin();
         set("progress", { value: 0 });
         say("doing", "Beginning…");
@@ -179,6 +181,14 @@
         write(now);
     };
 
+    // Neurons, heads and parts only add to what is measured, or leave out: what is there stays right.
+    const decisive = ({ neurons, heads, parts, ...rest }) => JSON.stringify(rest);
+    const outdate = (root, now) => {
+        const other = root.measured && root.measured !== decisive(now);
+        const panels = [...root.querySelectorAll(".panel[id]")].map((one) => one.id);
+        window.calibroscopeOutdated.settings([ID + "told", ...panels], other ? "Of the settings before: press Run." : "");
+    };
+
     const copied = async (link) => {
         try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
     };
@@ -193,7 +203,7 @@
             const root = byId("root"), job = given.pop(), auto = given.pop();
             if (!root) return nothing();
             if (root.visit !== root.dataset.visit)  // drawn anew, perhaps in the same element
-                Object.assign(root, { visit: root.dataset.visit, begun: false, linked: undefined, shown: null });
+                Object.assign(root, { visit: root.dataset.visit, begun: false, linked: undefined, shown: null, measured: null });
             if (job && !root.begun) {
                 root.begun = true;
                 window.calibroscopeInductionJobs.show(root, job.job);
@@ -212,6 +222,7 @@
             }
             current = now;
             if (!now.model || !now.run) return nothing();
+            outdate(root, now);
             if (auto && !root.begun) {
                 root.begun = true;
                 begin(now);

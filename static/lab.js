@@ -148,6 +148,9 @@
                     return nothing();
                 }
             }
+            const other = held && held.trace.model !== model;
+            window.calibroscopeOutdated.settings(window.calibroscopeOutdated.lab,
+                other ? "Of the model " + held.trace.model + ": press Analyse to see the one that is chosen." : "");
             current = { model, text: held ? held.text : "", do: written(chosen) };
             remember(current);
             return nothing();
