@@ -159,10 +159,16 @@ def _legend(strip: Strip, low: float, high: float) -> html.Span:
 
 
 def _legend_words(strip: Strip, low: float, high: float) -> tuple[str, str]:
+    """The ends of the scale; ≤ and ≥ say that values beyond them share the end's colour."""
+    scaled = [10**low, 10**high] if strip.log else [low, high]
+    known = [value for value in strip.values if value is not None and math.isfinite(value)]
+    slack = 1e-9 * max(abs(end) for end in scaled)
+    below = "≤ " if any(value < scaled[0] - slack for value in known) else ""
+    above = "≥ " if any(value > scaled[1] + slack for value in known) else ""
     if strip.log:
-        return f"{10**low:,.0f}", f"{10**high:,.0f} (log scale)"
+        return f"{below}{scaled[0]:,.0f}", f"{above}{scaled[1]:,.0f} (log scale)"
     ends = (signed(low), signed(high)) if strip.kind == "change" else (number(low), number(high))
-    return ends[0], f"{ends[1]} {strip.unit}".strip()
+    return below + ends[0], f"{above}{ends[1]} {strip.unit}".strip()
 
 
 def class_chip(neuron_class: NeuronClass) -> html.Span:

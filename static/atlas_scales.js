@@ -5,7 +5,7 @@ window.calibroscopeScales = (() => {
     // Signed logarithm: sign(v) · log10(1 + |v| / t), close to linear within ±t. t is a power of ten taken from the data.
     const threshold = (values) => {
         const sizes = values.filter((value) => value).map(Math.abs).sort((a, b) => a - b);
-        return sizes.length ? 10 ** Math.floor(Math.log10(sizes[Math.floor(0.1 * (sizes.length - 1))])) : 1;
+        return sizes.length ? 10 ** Math.max(-300, Math.floor(Math.log10(sizes[Math.floor(0.1 * (sizes.length - 1))]))) : 1;
     };
     const placed = (value, within) => Math.sign(value) * Math.log10(1 + Math.abs(value) / within);
     const powers = (within, far) => {

@@ -12,12 +12,14 @@ from typing import Literal
 Scale = Literal["linear", "log", "signed"]
 SCALES: dict[Scale, str] = {"linear": "linear", "log": "log", "signed": "± log"}
 _FEW_TICKS = 5
+_LEAST = -300
+"""A power of ten below which a number would be 0."""
 
 
 def threshold(values: Sequence[float | None]) -> float:
     """t: the power of ten at or below the 10th percentile of what is not 0; 1 where nothing is."""
     sizes = sorted(abs(value) for value in values if value)
-    return 10.0 ** math.floor(math.log10(sizes[int(0.1 * (len(sizes) - 1))])) if sizes else 1.0
+    return 10.0 ** max(_LEAST, math.floor(math.log10(sizes[int(0.1 * (len(sizes) - 1))]))) if sizes else 1.0
 
 
 def placed(value: float, within: float) -> float:
@@ -67,6 +69,13 @@ def not_drawn(count: int, missing: dict[str, int], not_positive: dict[str, int])
         return ""
     advice = " Choose the scale ± log or linear to see them." if any(not_positive.values()) else ""
     return f"{left:,} of {count:,} {'is' if left == 1 else 'are'} not drawn: {'; '.join(reasons)}.{advice}"
+
+
+def zero_values(values: Sequence[float]) -> str:
+    """What a logarithmic axis of singular values leaves out, with a space before it, or nothing."""
+    left = sum(value <= 0 for value in values)
+    words = not_drawn(len(values), {}, {"the singular values": left}).split(" Choose")[0]
+    return f" {words}" if words else ""
 
 
 def _have(number: int) -> str:

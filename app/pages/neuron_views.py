@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 from app import pins, plus_minus
 from app.components import Strip, class_chip, failure, graph, metric_card, panel, token_strip
 from app.figures import neuron as figures
+from app.figures.scales import zero_values
 from app.format import number, signed
 from app.pages.atlas import neuron_address, run_banner
 from app.run_card import run_card
@@ -106,7 +107,7 @@ def cards(detail: NeuronDetail) -> html.Div:
             for m in METRICS
             if m.stage == stage
         ]
-        over = f" · mean over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
+        over = f" · over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
         groups.append(html.Section([html.H2(title + over), html.Div(found, className="card-grid")]))
     measured = any(value is not None for name, value in metrics.items() if not name.endswith("_se"))
     said = [plus_minus.note(plus_minus.of_run(detail.run))] if measured else []
@@ -179,7 +180,10 @@ def _histogram(found: Histogram | ApiError) -> Component:
         id=THRESHOLD, min=0, max=len(found.counts), step=1, value=place, label=None, updatemode="drag", size="sm",
         thumbLabel="Threshold of the activation", className="threshold",
     )  # fmt: skip
-    note = "Over all positions of the sample, on a log scale. Mean ablation sets the activation to the line."
+    note = (
+        "Over all positions of the sample, on a log scale, where no bar stands for no position. Mean ablation sets the "
+        "activation to the line."
+    )
     return panel(
         title,
         graph(figures.histogram(found, place), id=HISTOGRAM),
@@ -208,7 +212,7 @@ def _beside_others(detail: NeuronDetail) -> Component:
 def _spectrum_note(spectrum: Spectrum) -> str:
     return (
         f"Figure 2d. An entropy neuron writes into the shaded null space: the {spectrum.null_dim} directions that the "
-        "unembedding reads least."
+        f"unembedding reads least.{zero_values(spectrum.singular_values)}"
     )
 
 

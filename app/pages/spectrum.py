@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 
 from app import run_card
 from app.components import class_chip, empty, failure, fetched_page, graph, panel, scrolled
+from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
 from app.format import number
 from app.pages.atlas import neuron_address
@@ -202,7 +203,7 @@ def _who_writes(
     note = (
         f"Figure 2d: the singular values of the centred W_U of run {run.id}, and each neuron's |cosine| with every "
         f"direction. The shaded null space are the {plain.null_dim} directions that the unembedding reads least: what "
-        "is written there moves the final norm's scale, and hardly a logit."
+        f"is written there moves the final norm's scale, and hardly a logit.{zero_values(plain.singular_values)}"
     )
     drawn = graph(cosines([writer.spectrum for writer in known] or [plain], close=close), className="big-figure")
     table = _table(run, known) if known else empty("No neuron is chosen", "Write some to see where they write.")
@@ -241,6 +242,7 @@ def _side_by_side(found: dict[str, Spectrum]) -> Component:
     note = (
         "Figure 6: two models beside each other, so across the whole of their widths. The paper's pair is Pythia 160M "
         "trained with and without dropout; any two runs of the atlas can be put here."
+        + "".join(zero_values(data.singular_values) for data in found.values())
     )
     parts = (graph(singular_values(found), className="big-figure"), scrolled(table, "Singular values in numbers"))
     return panel("Singular values", *parts, note=note)

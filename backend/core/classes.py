@@ -171,7 +171,7 @@ _NAMES = {
     "total_effect": ("total effect", ".4f", " nats"),
     "freq_alignment": ("cosine with the token-frequency direction", ".2f", ""),
     "freq_mediated": ("frequency-mediated share", ".2f", ""),
-    "abs_delta_kl": ("mean change of the distance from token frequencies", ".4f", " nats"),
+    "abs_delta_kl": ("mean |change of the distance from token frequencies|", ".4f", " nats"),
 }
 """How a sentence calls a metric, and how it writes its numbers."""
 

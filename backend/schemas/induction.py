@@ -115,7 +115,8 @@ class AfterRepeat(Wire):
 
 
 class InductionCurves(Wire):
-    """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve)."""
+    """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve). Loss and entropy
+    at a position are of the prediction made there: of the token that follows."""
 
     kind: Literal["curves"] = "curves"
     loss: Curve
@@ -137,7 +138,7 @@ class InductionCurves(Wire):
 
 
 class ClipPoint(Wire):
-    """One token of a second occurrence."""
+    """One prediction at a token of a second occurrence: loss, its change and rank are of the target."""
 
     loss: FiniteFloat
     delta_loss: FiniteFloat

@@ -145,3 +145,14 @@ def test_a_card_has_the_definition_and_the_place() -> None:
     assert "Eq. 5" in drawn
     assert "percentile 97.0" in drawn
     assert "0.0260 \\u00b1 0.0020 nats" in drawn
+
+
+def test_a_legend_says_where_the_colours_are_cut() -> None:
+    """199 values run from 0 to 1, one is far beyond: it has the end's colour."""
+    values = [place / 198 for place in range(199)] + [50.0]
+    strip = Strip("Loss", ["a"] * 200, values, "nats")
+    low, high = strip_data([strip])["strips"][0]["legend"]
+    assert low.startswith("≤ ")
+    assert high.startswith("≥ ")
+    whole = strip_data([Strip("Loss", ["a"] * 3, [0.0, 0.5, 1.0], "nats")])["strips"][0]["legend"]
+    assert whole == ["0.000", "1.000 nats"]

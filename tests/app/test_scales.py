@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.figures.scales import not_drawn, placed, threshold, tick_label, ticks
+from app.figures.scales import not_drawn, placed, threshold, tick_label, ticks, zero_values
 from app.figures.scatter import View, drawable
 from app.pages.atlas_state import read
 from app.recipe import Scene, recipe
@@ -40,7 +40,8 @@ def test_ticks_are_within_the_data_and_few(values: list[float | None]) -> None:
     assert 0.0 in found
     assert found == sorted(found)
     assert len(found) <= 13
-    assert all(min([0.0, *known]) <= tick <= max([0.0, *known]) for tick in found)
+    reach = 1 + 1e-9  # a power of ten that the data reaches may be rounded up
+    assert all(reach * min([0.0, *known]) <= tick <= reach * max([0.0, *known]) for tick in found)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,12 @@ def test_nothing_is_said_where_all_is_drawn() -> None:
         "610 of 1,536 are not drawn: 610 have a value of 0 or below in Change of loss, which a logarithmic axis cannot "
         "show. Choose the scale ± log or linear to see them."
     )
+
+
+def test_singular_values_that_a_log_axis_leaves_out_are_counted() -> None:
+    assert zero_values([2.0, 1.0]) == ""
+    assert zero_values([2.0, 0.0]).startswith(" 1 of 2 is not drawn: 1 has a value of 0 or below")
+    assert "Choose" not in zero_values([2.0, 0.0])
 
 
 @pytest.mark.parametrize(

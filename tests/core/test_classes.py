@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.core.classes import ChanceLines, Subject, classify, explain, paper_criterion
+from backend.core.classes import _NAMES, ChanceLines, Subject, classify, explain, paper_criterion
+from backend.glossary import METRIC
 
 CHANCE = ChanceLines(200, null_fraction=0.4, logit_var_low=8e-4, logit_var_high=4e-3, freq_alignment=0.5)
 SHARES = ("ln_mediated", "freq_mediated")
@@ -167,3 +168,10 @@ def test_what_a_run_keeps_is_read_back() -> None:
     assert ChanceLines.stored(vars(CHANCE)) == CHANCE
     assert ChanceLines.stored(None) is None
     assert ChanceLines.stored({}) is None
+
+
+def test_a_sentence_calls_an_absolute_mean_absolute() -> None:
+    """Beside a card of the signed change, “mean change” would be read as that."""
+    for metric, (words, _, unit) in _NAMES.items():
+        assert ("|" in words) == ("|" in METRIC[metric].label), words
+        assert unit.strip() == METRIC[metric].unit, words
