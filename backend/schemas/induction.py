@@ -115,8 +115,8 @@ class AfterRepeat(Wire):
 
 
 class InductionCurves(Wire):
-    """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve). Loss and entropy
-    at a position are of the prediction made there: of the token that follows."""
+    """Figures 5a, 9a, 10a: the first occurrence's positions, then the second's (2 · span values a curve). Loss and
+    entropy at a position are of the prediction made there: of the token that follows."""
 
     kind: Literal["curves"] = "curves"
     loss: Curve
