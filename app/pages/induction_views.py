@@ -77,8 +77,8 @@ PANELS: tuple[Panel, ...] = (
           "On the second occurrence a neuron is not let above a mean (the text at the top says which). Where the "
           "entropy then drops, the neuron was holding the model's confidence down."),
     Panel("tokens", "clip", "Token by token (Figures 9c, 10c)",
-          "Each point is a token that a second occurrence predicts. A hedging neuron, once clipped, helps tokens with a "
-          "low loss a little (below 0) and makes those with a high loss worse (above 0)."),
+          "Each point is a token that a second occurrence predicts. A hedging neuron, once clipped, helps tokens with "
+          "a low loss a little (below 0) and makes those with a high loss worse (above 0)."),
     Panel("change", "change", "Who answers to repetition (Figure 11)",
           "How much more each last-layer neuron fires on the second occurrence than on the first. Look for entropy "
           "neurons far from 0, above all those that write into the null space."),

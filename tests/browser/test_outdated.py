@@ -35,9 +35,9 @@ def slow_service(page: Page) -> Iterator[list[Route]]:
     waiting: list[Route] = []
     page.route(CALLBACKS, lambda route: waiting.append(route))
     yield waiting
-    page.unroute(CALLBACKS)
-    for route in waiting:
+    for route in waiting:  # first: taking the route away answers those that wait
         route.continue_()
+    page.unroute(CALLBACKS)
 
 
 def is_dimmed(region: Locator) -> None:
@@ -96,7 +96,7 @@ def test_an_error_ends_it_with_a_sentence(chromium: Browser, site: Site) -> None
     result = intervened(page, site)
     page.route(CALLBACKS, lambda route: route.fulfill(status=500, body="{}"))
     page.get_by_role("button", name="Analyse").click()
-    expect(page.get_by_role("alert")).to_contain_text("may be out of date")
+    expect(page.locator(".offline")).to_contain_text("may be out of date")
     page.wait_for_function("!document.querySelector('[data-outdated]')")
     assert result.locator(".totals").is_visible()
     context.close()
