@@ -14,8 +14,8 @@ INCIDENTS = "incidents"
 
 
 def shell() -> html.Div:
-    """Where pages show what failed."""
-    return html.Div(id=INCIDENTS, className="incidents", role="alert")
+    """Where pages show what failed; no alert itself, since it is on every page and mostly empty."""
+    return html.Div(id=INCIDENTS, className="incidents", **{"aria-live": "assertive"})
 
 
 def failed(error: Exception) -> None:
