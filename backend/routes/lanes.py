@@ -7,7 +7,6 @@ waiting gives the place back.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from weakref import WeakKeyDictionary
@@ -17,8 +16,9 @@ from fastapi import Request
 
 from backend.live.line import EngineBusy, LeftTheLine
 
-READING = min(max(2, os.cpu_count() or 2), 8)
-"""Readers that are worked on at once."""
+READING = 2
+"""Readers that are worked on at once: one, and one more for while the first waits for the disk. Python runs one at a
+time in any case, and each further one that wants to run makes a model's steps, which are short, wait longer."""
 _MOST_READERS = 256
 WRITING = 2
 _MOST_WRITERS = 4

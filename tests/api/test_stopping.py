@@ -3,14 +3,17 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from backend.guards.connections import server_config
 from backend.guards.stopping import LAST_SECONDS, StoppingServer
 from backend.live.engine import LiveEngine
+from backend.live.line import LineClosed
 from backend.service import create_service
 from backend.settings import Settings
 from tests.conftest import TinyAtlas
@@ -32,8 +35,12 @@ def test_nobody_who_waits_keeps_the_service_from_ending(tiny_atlas: TinyAtlas, t
     while not server.started:
         time.sleep(0.02)
     go_on, began, answers = threading.Event(), threading.Event(), list[httpx.Response]()
-    loading = threading.Thread(target=lambda: engine.join().turn(lambda: (began.set(), go_on.wait(60))), daemon=True)
-    threading.excepthook, hook = lambda _: None, threading.excepthook
+
+    def load() -> None:
+        with pytest.raises(LineClosed):
+            engine.join().turn(lambda: (began.set(), go_on.wait(60)))
+
+    loading = threading.Thread(target=load, daemon=True)
     loading.start()
     assert began.wait(20)
 
@@ -42,7 +49,10 @@ def test_nobody_who_waits_keeps_the_service_from_ending(tiny_atlas: TinyAtlas, t
         answers.append(httpx.post(f"{address}/models/{tiny_atlas.slug}/texts", json=body, timeout=60))
 
     def follow(number: int) -> None:
-        with httpx.stream("GET", f"{address}/jobs/{number}/events", timeout=60) as stream:
+        with (
+            suppress(httpx.RemoteProtocolError),
+            httpx.stream("GET", f"{address}/jobs/{number}/events", timeout=60) as stream,
+        ):
             first.set()
             list(stream.iter_lines())
 
@@ -63,5 +73,8 @@ def test_nobody_who_waits_keeps_the_service_from_ending(tiny_atlas: TinyAtlas, t
     asked.join(20)
     assert answers[0].status_code == 503
     assert "being stopped" in answers[0].json()["detail"]
+    following.join(20)
+    assert not following.is_alive()
+    loading.join(20)
+    assert not loading.is_alive(), "though what it asked for is not done yet"
     go_on.set()
-    threading.excepthook = hook
