@@ -354,9 +354,6 @@ def _serve(
     from backend.guards.stopping import StoppingServer
     from backend.service import announce, create_service
 
-    # A model's pass is thousands of short steps, after each of which it waits for Python as long as another thread may
-    # keep it: with two readers, 5 ms by default took 1.5 times as long as 1 ms, with three 2.4 times.
-    sys.setswitchinterval(0.001)
     engine = _engine(settings)
     service = create_service(settings, engine=engine)
     create_dashboard(AsyncClient(service=service), service)

@@ -1,5 +1,6 @@
 """`create_service`: the HTTP API, `/api/v1`."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -40,6 +41,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> GuardedService:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(lanes.SWITCH_SECONDS)
         # So many that no lane can take the threads of another.
         anyio.to_thread.current_default_thread_limiter().total_tokens = lanes.threads(settings.queue_limit)
         yield

@@ -19,6 +19,10 @@ from backend.live.line import EngineBusy, LeftTheLine
 READING = 2
 """Readers that are worked on at once: one, and one more for while the first waits for the disk. Python runs one at a
 time in any case, and each further one that wants to run makes a model's steps, which are short, wait longer."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python from another. A model's pass is thousands of short steps, and before each the model
+waits so long for whoever is busy: with 5 ms, which is the default, one busy reader doubled or tripled the time of a
+text; with this it could not be told from none."""
 _MOST_READERS = 256
 WRITING = 2
 _MOST_WRITERS = 4
