@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=3600,
-        description="How long the last of them may have to wait, judged by recent ones; beyond that more are refused.",
+        description="Seconds until the last of them is answered, judged by recent ones; beyond that more are refused.",
     )
 
     @field_validator("api_key", mode="before")

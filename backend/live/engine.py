@@ -93,7 +93,7 @@ class LiveEngine:
             models: how many stay loaded.
             texts_mb: memory for traced texts.
             queue_limit: requests that may wait, the running one included.
-            queue_seconds: how long the last of them may have to wait, as far as recent ones tell.
+            queue_seconds: until the last of them has its answer, as far as recent ones tell.
             memory: bytes for computing the effects of all neurons.
         """
         self._texts: OrderedDict[str, LiveText] = OrderedDict()

@@ -104,7 +104,7 @@ class Line:
     """Work for one thread, in order of arrival."""
 
     def __init__(self, limit: int, patience: float = math.inf) -> None:
-        """limit: places; patience: seconds that the last in line may have to wait, as far as recent turns tell."""
+        """limit: places; patience: seconds until the last in line has its answer, as far as recent turns tell."""
         self._limit, self._patience = limit, patience
         self._lock = threading.Lock()
         self._places, self._closed, self._aside = 0, False, 0.0
@@ -136,7 +136,7 @@ class Line:
         with self._lock:
             if self._closed:
                 raise LineClosed
-            wait = self._places * self.turn_seconds
+            wait = (self._places + 1) * self.turn_seconds
             if self._places >= self._limit or (self._places and wait > self._patience):
                 retry_after = min(max(math.ceil(wait), 1), _LONGEST_RETRY)
                 raise EngineBusy(self._places + 1, min(self._limit, self._places), retry_after)

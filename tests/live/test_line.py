@@ -78,8 +78,8 @@ def test_beyond_the_limit_one_is_refused_at_once_with_the_place(line: Line) -> N
 
 def test_a_wait_that_would_be_too_long_is_refused_though_there_are_places() -> None:
     line = Line(100, patience=0.5)
-    line.turn(lambda: time.sleep(0.3))
-    with occupied(line), line.join(), pytest.raises(EngineBusy, match=r"place 3 .* room for 2 now"):
+    line.turn(lambda: time.sleep(0.4))
+    with occupied(line), pytest.raises(EngineBusy, match=r"place 2 .* room for 1 now"):
         line.join()
     line.join().leave()  # nobody waits: however long it takes, it is tried
     line.close()
