@@ -121,7 +121,7 @@ def _tokens(card: RunCard) -> list[tuple[str, str]]:
         ("counted", f"{one.counted:,}: effects are of these"),
         ("not counted", f"{one.early:,} before the fourth of their sequence, where models behave unlike elsewhere"),
         ("not counted either", f"{one.without_target:,} at a sequence's end, where no token follows"),
-        ("nor", f"{one.special:,} that are BOS, EOS or padding, or are followed by one"),
+        ("nor", f"{one.special:,} that are BOS, EOS, padding or separate documents, or are followed by one"),
     ]
 
 

@@ -40,7 +40,8 @@ METRICS: tuple[Metric, ...] = (
            "Share of w_out's length that lies in the unembedding's effective null space, its bottom-k right "
            "singular directions: 1 means that the logits barely see the neuron.", "§3.4"),
     Metric("mean_activation", "Mean activation", "", "activations",
-           "Mean of the neuron's activation over all positions of the sample: the value that mean ablation sets.",
+           "Mean of the neuron's activation over all positions of the sample, the first of each sequence included: the "
+           "value that mean ablation sets.",
            "Eq. 4", has_se=True),
     Metric("std_activation", "Activation s.d.", "", "activations",
            "Standard deviation of the activation over all positions of the sample."),
@@ -214,7 +215,10 @@ TERMS: dict[str, str] = {
     "induction": "Going on with a stretch of text that has occurred before; the page Induction measures it.",
     "prefix-matching score": "An attention head's mean attention, from a token that occurred before, to the token "
     "that followed it then: high for induction heads.",
-    "BOS ablation": "Making an attention head look at the first token only, as idle heads do.",
+    "BOS": "A token before the text that begins a sequence. Models that were trained without one can be broken by it, "
+    "whatever their tokenizer names, so a run measures the loss with and without it before it decides; its card has "
+    "both. Texts in the lab and the induction lab begin as the model's run does.",
+    "BOS ablation": "Making an attention head look at the first token only, BOS or not, as idle heads do.",
     "knock-out": "Changing what attention heads write: BOS ablation, or each head's mean output. The induction lab "
     "does it at the measured position alone, as the paper's authors do, or at every position, where what comes later "
     "looks back on changed positions too; its answers say which. The text lab changes heads at every position.",

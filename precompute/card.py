@@ -12,10 +12,10 @@ from torch import Tensor
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
-from backend.core.beginning import Beginning
+from backend.core.beginning import BY_FREQUENCY, NOT_ITSELF, Beginning, not_itself
 from backend.core.checkpoints import Checkpoint
 from backend.core.devices import device_words
-from backend.core.downloads import sha256_of
+from backend.core.downloads import Say, sha256_of
 from backend.core.metrics.effects import Effects, Readout, TokenBatch
 from backend.core.metrics.engine import choose_kernel
 from backend.core.metrics.frequency import Unigram
@@ -152,6 +152,25 @@ def went_on(atlas: Atlas, record: RunRecord, now: schemas.RunCard) -> None:
     card.computation = before.model_copy(update={"also_on": [*before.also_on, words]})
     with atlas.writing() as writer:
         writer.update_run(record.id, card=card.model_dump(mode="json"))
+
+
+def check_loss(atlas: Atlas, run: int, say: Say) -> None:
+    """Warn in a run's card where its mean loss is no better than token frequencies alone give, unless it does already.
+
+    The card says so of the corpus's opening when the run begins; what was measured in the end may still be otherwise.
+    """
+    record = atlas.run(run)
+    if record.card is None or record.mean_loss is None:
+        return
+    card = schemas.RunCard.model_validate(record.card)
+    known = None if card.bos is None else card.bos.facts.get(BY_FREQUENCY)
+    found = None if known is None else not_itself(record.mean_loss, float(known))
+    if found is None or any(NOT_ITSELF in warning for warning in card.warnings):
+        return
+    say(f"WARNING: {found}")
+    card.warnings = [*card.warnings, found]
+    with atlas.writing() as writer:
+        writer.update_run(run, card=card.model_dump(mode="json"))
 
 
 def _words(computation: schemas.CardComputation) -> str:

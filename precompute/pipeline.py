@@ -132,6 +132,7 @@ class Run:
                 self.effects(means, unigram)
             else:
                 self.effects_by_forward(means, unigram)
+        card.check_loss(self.atlas, self.id, self.reporter.say)
         self.atlas.finish_run(self.id)
 
     def weights(self) -> None:

@@ -37,7 +37,7 @@ PART_LABELS: dict[InductionPart, str] = {
     "clip": "Clip the neurons (5b, 10c)",
     "change": "Change of all last-layer neurons (11)",
     "heads": "Who the induction heads are",
-    "bos": "Knock heads out: look at BOS (5c, 12)",
+    "bos": "Knock heads out: look at the first token (5c, 12)",
     "mean_output": "Heads write their mean (13)",
     "attribution": "What components write (14)",
 }

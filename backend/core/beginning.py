@@ -15,8 +15,9 @@ from backend.core.errors import BadConfig
 from backend.core.model import AnalysisModel
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
-WHY = "Why"
-"""Under which a run's card has the reason."""
+WHY, BY_FREQUENCY = "Why", "Mean loss of predicting by token frequencies alone, nats"
+"""Under which a run's card has the reason, and the loss that a model has to be below."""
+NOT_ITSELF = "the model is not itself"
 MEASURED_TOKENS = 2_000
 """Tokens of the corpus on which the two beginnings are compared, about."""
 DECISIVE = 0.02
@@ -116,7 +117,7 @@ class Beginning:
             losses = {
                 f"Mean loss with {self.tested}, nats": self.losses.with_token,
                 "Mean loss without a BOS, nats": self.losses.without,
-                "Mean loss of predicting by token frequencies alone, nats": self.losses.by_frequency,
+                BY_FREQUENCY: self.losses.by_frequency,
                 "Tokens these are means over": self.losses.tokens,
             }
             losses = {name: value for name, value in losses.items() if value is not None}
@@ -138,7 +139,7 @@ def not_itself(loss: float, by_frequency: float) -> str | None:
         return None
     return (
         f"The model's mean loss is {loss:.2f} nats a token, and how often each token occurs in the text would alone "
-        f"give {by_frequency:.2f}: the model is not itself. Its weights, its tokenizer or the text's language are not "
+        f"give {by_frequency:.2f}: {NOT_ITSELF}. Its weights, its tokenizer or the text's language are not "
         "what it was trained with."
     )
 

@@ -125,7 +125,7 @@ def _activation(
 
 
 def _highest_at(activations: Array, highest: float | None) -> int:
-    """Where an activation is highest, not counting those above every peak: they are of BOS, EOS or padding."""
+    """Where an activation is highest, not counting those above every peak: there tokens are special or come first."""
     counted = activations if highest is None else np.where(activations <= highest, activations, -np.inf)
     return int(np.argmax(counted))
 

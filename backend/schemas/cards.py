@@ -80,7 +80,7 @@ class CardTokens(Wire):
     without_target: int
     """Not counted: the last of their sequence, after which there is nothing to predict."""
     special: int
-    """Not counted: they are BOS, EOS or padding, or are followed by one."""
+    """Not counted: they are BOS, EOS, padding or what separates documents, or are followed by one."""
 
 
 class CardNullSpace(Wire):

@@ -17,8 +17,8 @@ class FeatureActivation(Wire):
     values: list[FiniteFloat]
     """The neuron's activation at each token."""
     maxValue: FiniteFloat
-    """Highest of `values`. BOS, EOS and padding do not count; in the contexts that were chosen for their lowest
-    activation, only as far as they exceed `maxActApprox`."""
+    """Highest of `values`. Special tokens and the first of a sequence do not count; in the contexts that were chosen
+    for their lowest activation, only as far as they exceed `maxActApprox`."""
     maxValueTokenIndex: int
     minValue: FiniteFloat
     lossValues: list[FiniteFloat]
@@ -39,7 +39,8 @@ class Feature(Wire):
     layer: str
     index: str
     maxActApprox: Number
-    """Highest activation in the sample, at a token that is not BOS, EOS or padding."""
+    """Highest activation in the sample, at a token that is neither special (BOS, EOS, padding, or what separates
+    documents) nor the first of its sequence."""
     frac_nonzero: Annotated[float | None, Field(ge=0, le=1)]
     """Share of the sample's positions where the activation is above 0."""
     pos_str: list[str]

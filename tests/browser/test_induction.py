@@ -80,7 +80,7 @@ def test_a_run_fills_its_panels_with_what_the_service_measures(visit: Visit, sit
     assert max(changes) == pytest.approx(max(told["change"]["change"]), rel=1e-4)
     assert page.locator(".tok.first-time").count() == page.locator(".tok.second-time").count() > 0
     expect(page.locator(".totals tbody tr")).to_have_count(2)
-    expect(page.get_by_text("Not asked for:")).to_contain_text("look at BOS")
+    expect(page.get_by_text("Not asked for:")).to_contain_text("look at the first token")
     expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
 
 
