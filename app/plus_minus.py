@@ -15,10 +15,15 @@ _ONE_SEQUENCE = "There is no ±: the run has one sequence, and nothing tells how
 _ONE_TEXT = "There is no ±: all repeats are in one text, and nothing tells how far another one would lie."
 
 
-def of_run(run: RunSummary) -> str:
-    """What the errors of a run's metrics are."""
+def nothing_yet(run: RunSummary) -> bool:
+    """Whether a run has not yet come to what has an error."""
+    return run.error_groups is None and run.stage in ("queued", "weights", "activations")
+
+
+def of_run(run: RunSummary) -> str | None:
+    """What the errors of a run's metrics are; None while there are none yet."""
     if run.error_groups is None:
-        return _INDEPENDENT
+        return None if nothing_yet(run) else _INDEPENDENT
     if run.error_groups < 2:
         return _ONE_SEQUENCE
     return f"± is one standard error, taken over {run.error_groups} groups of whole sequences."

@@ -9,6 +9,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
+from app.plus_minus import nothing_yet
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import CardCheckpoint, CardPrecision, CardSection, RunCard, RunSummary
 
@@ -56,9 +57,9 @@ def accuracy(run: RunSummary) -> str:
     """How far a token's effect may be from what it should be, as far as is known."""
     found = None if run.card is None else run.card.computation.precision
     if run.mode == "survey":
-        return f"survey ± {nats(run.tolerance_nats)}"
+        return f"survey within {nats(run.tolerance_nats)}"
     worst = None if found is None else _worst(found)
-    return "exact to float32" if worst is None else f"exact ± {nats(worst)}"
+    return "exact to float32" if worst is None else f"exact within {nats(worst)}"
 
 
 def _worst(found: CardPrecision) -> float | None:
@@ -152,6 +153,8 @@ def _chosen(run: RunSummary, card: RunCard) -> list[tuple[str, str]]:
 
 
 def _errors(run: RunSummary) -> str:
+    if nothing_yet(run):
+        return "none yet"
     if run.error_groups is None:
         return "took the tokens of a sequence as independent, which they are not: too small"
     if run.error_groups < 2:

@@ -60,6 +60,7 @@ _CHANGED_WEIGHTS = 0.01
 def head(detail: NeuronDetail) -> html.Div:
     """The neuron, its class and why, and the ways from here."""
     row, run = detail.row, detail.run
+    errors = plus_minus.of_run(run)
     lab = f"/lab?{urlencode({'model': run.model, 'neuron': row.neuron})}"
     ways = (("neuron-previous", "← ", detail.previous, ""), ("neuron-next", "", detail.next, " →"))
     steps = [
@@ -78,6 +79,7 @@ def head(detail: NeuronDetail) -> html.Div:
                 className="head-row",
             ),
             html.P(detail.class_reason, className="sentences"),
+            None if errors is None else plus_minus.note(errors),
             html.Div(
                 [
                     dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
@@ -109,9 +111,7 @@ def cards(detail: NeuronDetail) -> html.Div:
         ]
         over = f" · over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
         groups.append(html.Section([html.H2(title + over), html.Div(found, className="card-grid")]))
-    measured = any(value is not None for name, value in metrics.items() if not name.endswith("_se"))
-    said = [plus_minus.note(plus_minus.of_run(detail.run))] if measured else []
-    return html.Div([*said, *groups], className="cards")
+    return html.Div(groups, className="cards")
 
 
 def figure_panels(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.core.metrics.jackknife import GroupSums
+
 
 @dataclass(frozen=True)
 class Known:
@@ -45,16 +47,6 @@ def clustered(values: NDArray[np.float64], sequences: Sequence[int] | NDArray[np
     Args:
         sequences: which sequence each token is of, [tokens].
     """
-    _, place = np.unique(np.asarray(sequences), return_inverse=True)
-    counts = np.bincount(place).astype(np.float64)
-    sums = np.bincount(place, weights=values)
-    count, groups = len(values), len(counts)
-    mean = float(values.mean()) if count else float("nan")
-    if groups < 2:
-        return Clustered(mean, float("nan"), count, groups)
-    without = (sums.sum() - sums) / (count - counts)
-    h = count / counts
-    estimate = groups * mean - float(((1 - 1 / h) * without).sum())
-    pseudo = h * mean - (h - 1) * without
-    variance = float(((pseudo - estimate) ** 2 / (h - 1)).mean())
-    return Clustered(mean, variance**0.5, count, groups)
+    of = np.asarray(sequences)
+    found = GroupSums.of({"value": values}, of).mean("value")
+    return Clustered(float(found.value), float(found.error), len(values), len(np.unique(of)))

@@ -9,6 +9,7 @@ from dash import no_update
 
 from app.figures import neuron as figures
 from app.pages import neuron, neuron_views
+from app.run_card import run_card
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample
@@ -201,7 +202,14 @@ async def test_the_page_opens_the_newest_finished_run_of_the_neurons_layer() -> 
         (None, "as if the tokens of a sequence were independent. They are not"),
     ],
 )
-def test_what_errors_are_stands_over_the_cards(groups: int | None, words: str) -> None:
-    shown = str(neuron_views.cards(sample.detail(error_groups=groups)))
+def test_what_errors_are_stands_where_the_first_is(groups: int | None, words: str) -> None:
+    shown = str(neuron_views.head(sample.detail(error_groups=groups)))
     assert words in shown
-    assert shown.index("/glossary#standard-error") < shown.index("card-grid")
+    assert shown.index("It has its reasons.") < shown.index("/glossary#standard-error") < shown.index("Try it")
+
+
+def test_a_run_that_has_just_begun_is_not_said_to_have_wrong_errors() -> None:
+    """Nothing that has an error is measured yet: its groups are not known, as those of a run made before are not."""
+    begun = sample.detail(error_groups=None, status="running", stage="weights")
+    assert "plus-minus" not in str(neuron_views.head(begun))
+    assert "none yet" in str(run_card(begun.run))
