@@ -5,12 +5,13 @@ import platformdirs
 import pytest
 import torch
 
+from backend.core.beginning import MEASURED_TOKENS, decide
 from backend.core.metrics import engine, kernels, survey, weights
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
 from backend.core.metrics.kernels import Before, DirectPath, Problem
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
-from precompute.corpus import counted_positions
+from precompute.corpus import counted_positions, open_corpus, opening
 from tests.core.prose import PROSE
 
 pytestmark = pytest.mark.slow
@@ -100,3 +101,17 @@ def _agrees_with_float64(
         expected = torch.stack([losses[1:] - losses[0], entropies[1:] - entropies[0]])
         worst = max(worst, float((found - expected).abs().max()))
     assert worst < 8e-6, "nats; 3e-6 certified, the rest is float32 rounding of the logits"
+
+
+def test_the_packaged_model_begins_with_text(smollm2: AnalysisModel) -> None:
+    """Its tokenizer names <|im_start|> and adds nothing; the losses with it and without are as good as equal."""
+    corpus = open_corpus("lee-news", platformdirs.user_cache_path("calibroscope"), print)
+    found = decide(smollm2, "auto", torch.from_numpy(opening(corpus, smollm2, MEASURED_TOKENS, 255)))
+    assert found.losses is not None
+    assert (found.token, found.tested, found.losses.tokens) == (None, "<|im_start|>", 1984)
+    assert found.losses.with_token == pytest.approx(3.484, abs=0.002)
+    assert found.losses.without == pytest.approx(3.475, abs=0.002)
+    assert found.losses.by_frequency == pytest.approx(7.662, abs=0.001)
+    assert not found.warnings
+    assert smollm2.token_strings([smollm2.separator or 0]) == ["<|endoftext|>"]
+    assert smollm2.uncounted == {0, 1, 2}
