@@ -163,13 +163,15 @@ def worker(
 ) -> None:
     """Do the jobs that wait in the atlas; stopped, the job it was at waits again and keeps what it has found."""
     from backend.atlas.store import Atlas
+    from backend.core.trust import KnownSources
     from precompute.progress import reporting
     from precompute.worker import Worker
 
     settings = _settings(atlas=atlas, device=device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with Atlas.open(settings.atlas) as opened, reporting() as reporter:
-        taken = Worker(opened, settings.cache_dir, reporter, settings.device).work(once=once)
+        known = KnownSources(settings.cache_dir, settings.models)
+        taken = Worker(opened, settings.cache_dir, reporter, settings.device, known).work(once=once)
     typer.echo(f"{taken} jobs taken; none is waiting.")
 
 
@@ -270,6 +272,7 @@ def _measured(name: str, settings: Settings, bos: str) -> int:
 def _carry_out(queued: "list[Job]", settings: Settings) -> None:
     """Do jobs here and now; one that another worker is at is waited for."""
     from backend.atlas.store import Atlas
+    from backend.core.trust import KnownSources
     from precompute.progress import reporting
     from precompute.worker import POLL_SECONDS, Worker
 
@@ -277,7 +280,8 @@ def _carry_out(queued: "list[Job]", settings: Settings) -> None:
     if not queued:
         return
     with Atlas.open(settings.atlas) as atlas, reporting() as reporter:
-        worker = Worker(atlas, settings.cache_dir, reporter, settings.device)
+        known = KnownSources(settings.cache_dir, settings.models)
+        worker = Worker(atlas, settings.cache_dir, reporter, settings.device, known)
         for job in queued:
             if job.worker_is_alive:
                 reporter.say(f"Another worker is at job {job.id}: waiting for it.")
@@ -310,10 +314,20 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: less time in page faults
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     try:
+        _require_text(sys.argv)
         app()
     except CalibroscopeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(1) from None
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Names of files may hold bytes that are no text; nothing could be kept or shown under such a name."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise BadConfig(f"{argument!a} is not text in UTF-8: rename the file or folder.") from None
 
 
 def _layers(listed: str) -> list[int | None]:
@@ -372,6 +386,7 @@ def _serve(
 
 
 def _engine(settings: Settings) -> "LiveEngine":
+    from backend.core.trust import KnownSources
     from backend.live.engine import LiveEngine
 
     return LiveEngine(
@@ -382,6 +397,7 @@ def _engine(settings: Settings) -> "LiveEngine":
         queue_limit=settings.queue_limit,
         queue_seconds=settings.queue_seconds,
         memory=settings.memory,
+        known=KnownSources(settings.cache_dir, settings.models),
     )
 
 

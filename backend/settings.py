@@ -35,6 +35,11 @@ class Settings(BaseSettings):
         description="Origins, as in https://lab.example with commas between them, whose pages may show the service's "
         "in a frame; empty: none.",
     )
+    models: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Models that an atlas may have loaded besides packaged ones and those that this installation has "
+        "analysed itself: names, folders that hold models, or hub for the whole Hugging Face hub; with commas.",
+    )
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("calibroscope"),
         description="Where fetched models and corpora are kept.",
@@ -82,7 +87,7 @@ class Settings(BaseSettings):
                 )
         return values
 
-    @field_validator("allowed_hosts", "embed_origins", mode="before")
+    @field_validator("allowed_hosts", "embed_origins", "models", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`a.example, b.example`, or a JSON list."""

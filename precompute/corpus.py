@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.downloads import PackagedFile, Say, fetch
-from backend.core.errors import SourceError
+from backend.core.errors import SourceError, first_line
 
 Tokens = NDArray[np.int64]
 
@@ -163,7 +163,7 @@ def _whole_file(path: Path) -> Iterator[str]:
 
 
 def _jsonl(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as source:
+    with path.open(encoding="utf-8", errors="replace") as source:
         for number, line in enumerate(source, start=1):
             if line.strip():
                 yield _text_of(_parsed(line, path, number), field, f"{path}, line {number}")
@@ -172,8 +172,9 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
 def _parsed(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{path}, line {number} is not JSON: {error.msg}. Each line must be one object.") from error
+    except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, or nested too deeply
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
+        raise SourceError(f"{path}, line {number} is not JSON: {reason}. Each line must be one object.") from error
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:

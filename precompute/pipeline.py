@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from backend.atlas.records import ContextRecord
 from backend.atlas.store import Atlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
+from backend.core import trust
 from backend.core.classes import ChanceLines, classify, paper_criterion
 from backend.core.forward import ablate_each
 from backend.core.metrics import chance, weights
@@ -61,6 +62,7 @@ def run(
         CalibroscopeError: with a sentence that says what to do; the run is marked as failed and resumes when run again.
     """
     files = find_model(config.model, cache, reporter.say)
+    trust.note(cache, config.model)
     reporter.say(f"Loading {files.name} …")
     state = files.state()
     model = AnalysisModel.load(files, device)

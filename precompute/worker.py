@@ -12,6 +12,7 @@ from backend.atlas.store import Atlas
 from backend.core.errors import CalibroscopeError
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
+from backend.core.trust import KnownSources
 from precompute import induction
 from precompute.progress import Reporter
 
@@ -23,7 +24,16 @@ _RECENT = 200
 class Worker:
     """Does jobs; keeps the last model that it used in memory."""
 
-    def __init__(self, atlas: Atlas, cache: Path, reporter: Reporter, device: str = "auto") -> None:
+    def __init__(
+        self,
+        atlas: Atlas,
+        cache: Path,
+        reporter: Reporter,
+        device: str = "auto",
+        known: KnownSources | None = None,
+    ) -> None:
+        """known: which sources models may be loaded from; None trusts whatever the atlas names."""
+        self._known = known
         self._atlas, self._cache, self._reporter, self._device = atlas, cache, reporter, device
         self._model: tuple[str, AnalysisModel] | None = None
 
@@ -69,6 +79,8 @@ class Worker:
         if self._model is None or self._model[0] != source:
             self._model = None  # makes room first
             self._atlas.tell_job(job.id, 0.0, "loading the model")
+            if self._known is not None:
+                self._known.require(source)
             files = find_model(source, self._cache, self._reporter.say)
             self._model = source, AnalysisModel.load(files, self._device)
         return self._model[1]

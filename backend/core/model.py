@@ -22,6 +22,7 @@ from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_l
 from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.metrics.effects import NormKind, Readout
 from backend.core.self_check import SelfCheck
+from backend.core.sizes import require_sizes
 from backend.core.sources import ModelFiles
 
 _CHECK_TOKENS = 24
@@ -89,7 +90,8 @@ class AnalysisModel:
         return model
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without any special token."""
+        """Token ids of a text, without any special token. Half of a character, which is no text, becomes �."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     @property
@@ -323,6 +325,7 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     options = {"local_files_only": True, "trust_remote_code": False}
+    require_sizes(files.folder, files.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
         model, told = AutoModelForCausalLM.from_pretrained(

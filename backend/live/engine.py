@@ -29,6 +29,7 @@ from backend.core.neurons import NeuronId
 from backend.core.repeating import Wanted
 from backend.core.sweep import Target, sweep_text
 from backend.core.text import State, TracedText, trace_text, trace_tokens
+from backend.core.trust import KnownSources
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
 from backend.live.line import EngineBusy, Line, Place
@@ -87,6 +88,7 @@ class LiveEngine:
         queue_limit: int = 8,
         queue_seconds: float = 10,
         memory: int = DEFAULT_MEMORY,
+        known: KnownSources | None = None,
     ) -> None:
         """
         Args:
@@ -95,6 +97,7 @@ class LiveEngine:
             queue_limit: requests that may wait, the running one included.
             queue_seconds: until the last of them has its answer, as far as recent ones tell.
             memory: bytes for computing the effects of all neurons.
+            known: which sources models may be loaded from; None trusts whatever the atlas names.
         """
         self._texts: OrderedDict[str, LiveText] = OrderedDict()
         self._most_bytes = texts_mb << 20
@@ -107,6 +110,7 @@ class LiveEngine:
             cache,
             device,
             models,
+            known=known,
             forgotten=self._forget_engine,
             changed=self._forget_texts,
             took=self._line.set_aside,

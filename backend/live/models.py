@@ -10,6 +10,7 @@ import structlog
 from backend.core.errors import CalibroscopeError
 from backend.core.model import AnalysisModel
 from backend.core.sources import ReadFiles, find_model
+from backend.core.trust import KnownSources
 from backend.live.texts import LiveModel
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ class LoadedModels:
         device: str,
         most: int,
         *,
+        known: KnownSources | None = None,
         forgotten: Callable[[str], None],
         changed: Callable[[str], None],
         took: Callable[[float], None],
@@ -42,11 +44,12 @@ class LoadedModels:
         """
         Args:
             most: how many stay loaded.
+            known: which sources models may be loaded from; None trusts whatever the atlas names.
             forgotten: is told the source of a model that is no longer in memory.
             changed: is told the source of one whose files are not those that it was loaded from before.
             took: is told the seconds that loading took.
         """
-        self._cache, self._device, self._most = cache, device, most
+        self._cache, self._device, self._most, self._known = cache, device, most, known
         self._forgotten, self._changed, self._took = forgotten, changed, took
         self._models: OrderedDict[str, AnalysisModel] = OrderedDict()
         self._read: dict[str, ReadFiles] = {}
@@ -80,6 +83,8 @@ class LoadedModels:
         return self._models[model.source]
 
     def _load(self, source: str) -> None:
+        if self._known is not None:
+            self._known.require(source)
         if self._models.pop(source, None) is not None:
             self._forgotten(source)
         while len(self._models) >= self._most:

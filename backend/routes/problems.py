@@ -16,6 +16,7 @@ from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
 from backend.core import errors
+from backend.core.trust import UnknownSource
 from backend.live.engine import TextForgotten
 from backend.live.line import EngineBusy, LeftTheLine, LineClosed
 from backend.routes.deps import NotAllowed
@@ -33,6 +34,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (LineClosed, 503, "The service is being stopped"),
     (LeftTheLine, 503, "Given up"),
     (TooManyJobs, 503, "Too many jobs"),
+    (UnknownSource, 403, "Model not confirmed"),
     (NotAllowed, 403, "Not allowed"),
     (BadQuery, 422, "Bad query"),
     (errors.BadNeuron, 422, "Bad neuron"),

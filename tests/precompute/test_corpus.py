@@ -128,3 +128,15 @@ def test_a_real_tokenizer_packs(tiny_model: Callable[[str], AnalysisModel]) -> N
     tokens = pack(_corpus("The quick brown fox. " * 20), tiny_model("gpt2"), 4, 16, seed=0)
     assert tokens.shape == (4, 16)
     assert len(set(tokens[:, 0].tolist())) > 1, "they begin with text"
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 10_000, '{"text": 5}', "{"])
+def test_a_line_that_is_no_document_gets_a_sentence(line: str, tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text(f'{{"text": "a lamp"}}\n{line}\n')
+    with pytest.raises(SourceError, match="line 2"):
+        list(open_corpus(str(tmp_path / "text.jsonl"), tmp_path, print).documents())
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_bytes(b'{"text": "a \xff lamp"}\n')
+    assert list(open_corpus(str(tmp_path / "text.jsonl"), tmp_path, print).documents()) == ["a \ufffd lamp"]
