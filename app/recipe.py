@@ -55,8 +55,6 @@ def ends(values):  # the 1st and 99th percentile: a few extremes would leave all
 
 figure = go.Figure()
 every = [row for row in range(len(data.neuron)) if usable(row)]
-left = len(data.neuron) - len(every)
-print(f"{{left}} of {{len(data.neuron)}} are not drawn: they have no value, or none above 0 on a log axis.")
 xs, x_axis = scaled([data.columns[X][row] for row in every], X_SCALE)
 ys, y_axis = scaled([data.columns[Y][row] for row in every], Y_SCALE)
 place = dict(zip(every, zip(xs, ys)))
@@ -88,6 +86,8 @@ if COLOUR != "class":  # the legend goes above, out of the colour bar's way
     figure.update_layout(legend={{"orientation": "h", "y": 1.08}}, coloraxis={{"cmin": low, "cmax": high}})
 
 if __name__ == "__main__":
+    left = len(data.neuron) - len(every)
+    print(f"{{left}} of {{len(data.neuron)}} are not drawn: they have no value, or none above 0 on a log axis.")
     figure.show()
 '''
 
