@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from app.figures.scatter import View
-from app.figures.theme import CLASS_COLOURS, axis_title
+from app.figures.scatter import UNSCALED, View
+from app.figures.theme import CLASS_COLOURS, MARK_COLOUR, axis_title
 from backend.glossary import CLASS_LABELS
 
 _TEMPLATE = '''\
@@ -20,14 +20,14 @@ X_SCALE, Y_SCALE = {x_scale!r}, {y_scale!r}  # "linear", "log" or "signed"
 COLOURS = {colours}
 PICKED = {picked!r}  # empty: all neurons alike
 
-names = [name for name in dict.fromkeys((X, Y, COLOUR, SIZE)) if name not in ("class", None)]
+names = [name for name in dict.fromkeys((X, Y, COLOUR, SIZE)) if name not in ("class", "paper_criterion", None)]
 with Client({address!r}) as client:
     data = client.send(calls.columns({run}, names))
 
 
 def usable(row):
     x, y = data.columns[X][row], data.columns[Y][row]
-    coloured = COLOUR == "class" or data.columns[COLOUR][row] is not None
+    coloured = COLOUR in ("class", "paper_criterion") or data.columns[COLOUR][row] is not None
     return x is not None and y is not None and coloured and (x > 0 or X_SCALE != "log") and (y > 0 or Y_SCALE != "log")
 
 
@@ -62,7 +62,9 @@ most = ends(abs(data.columns[SIZE][row] or 0) for row in every)[1] if SIZE else 
 for name, (label, colour) in COLOURS.items():
     rows = [row for row in range(len(data.neuron)) if data.neuron_class[row] == name and usable(row)]
     marker = {{"size": 7, "color": colour}}
-    if COLOUR != "class":
+    if COLOUR == "paper_criterion":
+        marker |= {{"color": [{mark!r} if data.paper_criterion[row] else {plain!r} for row in rows]}}
+    elif COLOUR != "class":
         marker |= {{"color": [data.columns[COLOUR][row] for row in rows], "coloraxis": "coloraxis"}}
     if SIZE:
         marker["size"] = [3 + 17 * min(1, abs(data.columns[SIZE][row] or 0) / (most or 1)) ** 0.5 for row in rows]
@@ -81,7 +83,7 @@ for name, (label, colour) in COLOURS.items():
 figure.update_xaxes(title={x_title!r}, **x_axis)
 figure.update_yaxes(title={y_title!r}, **y_axis)
 figure.update_layout(template="plotly_white", coloraxis={{"colorscale": "Cividis", "colorbar": {{"title": {bar!r}}}}})
-if COLOUR != "class":  # the legend goes above, out of the colour bar's way
+if COLOUR not in ("class", "paper_criterion"):  # the legend goes above, out of the colour bar's way
     low, high = ends(data.columns[COLOUR][row] for row in every)
     figure.update_layout(legend={{"orientation": "h", "y": 1.08}}, coloraxis={{"cmin": low, "cmax": high}})
 
@@ -114,7 +116,7 @@ def recipe(scene: Scene, address: str) -> str:
         x=view.x, y=view.y, colour=view.colour, size=view.size or None, run=int(scene.run),
         colours="{\n" + lines + "}" if lines else "{}", picked=list(scene.picked), address=address,
         x_scale=view.x_scale, y_scale=view.y_scale, x_title=axis_title(view.x), y_title=axis_title(view.y),
-        bar=axis_title(view.colour) if view.colour != "class" else "",
+        bar="" if view.colour in UNSCALED else axis_title(view.colour), mark=MARK_COLOUR, plain=CLASS_COLOURS["plain"],
     )  # fmt: skip
 
 

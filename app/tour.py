@@ -22,8 +22,10 @@ STEPS = (
         "/",
         "#atlas-graph",
         "Every point is a neuron",
-        "All neurons of a layer, mostly the model's last. Vermilion ones are entropy neurons: heavy weights that "
-        "hardly touch any logit, and still change how sure the model is. Click a point to see why.",
+        "All neurons of a layer, mostly the model's last. Vermilion ones are entropy neurons: they hardly touch any "
+        "logit, and still change how sure the model is, through the final norm. A model can have none; the lines below "
+        "the figure say how many this one has, and whether their weights are heavy as in the paper. Click a point to "
+        "see why.",
     ),
     Step(
         "/",

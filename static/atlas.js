@@ -10,7 +10,7 @@ window.calibroscopeAtlas = (() => {
     const trigger = () => window.dash_clientside.callback_context.triggered_id;
     const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
     const state = { shown: null, picked: new Set(), classOf: new Map(), pins: new Set(), written: null, axes: {}, wanted: null,
-        data: null, view: "", base: null, columns: [], model: null };
+        data: null, view: "", base: null, errors: false, columns: [], model: null };
 
     const grid = (then) => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
@@ -54,26 +54,43 @@ window.calibroscopeAtlas = (() => {
         return last < 0 ? [0, 1] : [ordered[Math.floor(0.01 * last)], ordered[Math.floor(0.99 * last)]];
     };
 
+    // Neurons that the paper's own criterion marks are filled with its colour, the others are grey whatever their class.
+    const markedBy = (data, rows, kit) => ({ color: rows.map((row) => (data.paper[row] ? kit.mark.color : kit.mark.other)),
+        size: rows.map((row) => (data.paper[row] ? 9 : 6)), opacity: rows.map((row) => (data.paper[row] ? 0.95 : 0.45)), line: { width: 0 } });
+
+    // Chance lines and cuts of a metric across the figure, each with its name; a logarithmic axis has none at 0 or below.
+    const limits = (data, name, which, scale, axis, kit) => (data.limits[name] || [])
+        .filter((one) => scale !== "log" || one.value > 0).map((one) => {
+            const at = axis.place(one.value), upright = which === "x";
+            const ends = upright ? { x0: at, x1: at, y0: 0, y1: 1, yref: "paper" } : { y0: at, y1: at, x0: 0, x1: 1, xref: "paper" };
+            return { type: "line", layer: "below", ...ends,
+                line: { color: kit.limit.color, width: 1.5, dash: one.is_chance ? kit.limit.chance : kit.limit.cut },
+                label: { text: one.label, textposition: upright ? "end" : "start", textangle: 0, xanchor: "left",
+                    yanchor: upright ? "top" : "bottom", font: { size: 11, color: kit.limit.color } } };
+        });
+
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
     // On a telephone the 2 that stands for 2 · 10⁻³ would touch the 10⁻³ before it, and the two would read as 10⁻³².
     const draw = (data, x, y, colour, size, xScale, yScale, kit) => {
         const { axis, drawable, barTicks } = window.calibroscopeScales, columns = data.columns;
         const few = window.innerWidth < NARROW && xScale === "log" ? { nticks: 3 } : {};
-        const byClass = colour === "class" || !columns[colour];
-        const named = [...new Set([x, y, ...(byClass ? [] : [colour]), ...(size ? [size] : [])])];
+        const byMark = colour === kit.mark.name, byClass = colour === "class" || (!byMark && !columns[colour]);
+        const byMetric = !byClass && !byMark;
+        const named = [...new Set([x, y, ...(byMetric ? [colour] : []), ...(size ? [size] : [])])];
         const label = (name) => kit.metrics[name].label;
-        const needed = byClass ? [x, y] : [x, y, colour];
+        const needed = byMetric ? [x, y, colour] : [x, y];
         const { rows: usable, words: undrawn } = drawable(data, needed, { [x]: xScale, [y]: yScale }, label);
         const across = axis(usable.map((row) => columns[x][row]), xScale), up = axis(usable.map((row) => columns[y][row]), yScale);
         const titled = (name, which, own) => ({ ...kit.layout[which + "axis"], title: { text: kit.metrics[name].title }, ...own.layout });
         const layout = { ...kit.layout, uirevision: [x, y, xScale, yScale].join("|"),
-            xaxis: { ...titled(x, "x", across), ...few }, yaxis: titled(y, "y", up) };
+            xaxis: { ...titled(x, "x", across), ...few }, yaxis: titled(y, "y", up),
+            shapes: [...limits(data, x, "x", xScale, across, kit), ...limits(data, y, "y", yScale, up, kit)] };
         const signed = [[x, across], [y, up]].filter(([, own]) => own.within !== null)
             .map(([name, own]) => label(name) + " is linear within ±" + own.within + " and logarithmic beyond.");
         const note = [undrawn, ...signed].filter(Boolean).join(" ");
         const said = named.map((name) => ["<br>" + kit.metrics[name].label + ": ", inWords(data, name, kit.metrics[name].unit)]);
         const hover = (row) => said.reduce((text, [label, words]) => text + label + words[row],
-            "<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]]);
+            "<b>" + data.neuron[row] + "</b> · " + data.labels[data.class[row]] + (data.paper[row] ? " · " + kit.mark.label : ""));
         const most = size ? ends(usable.map((row) => Math.abs(columns[size][row] || 0)))[1] : 0;
         const diameter = (row) => 3 + (most > 0 ? 17 * Math.sqrt(Math.min(1, Math.abs(columns[size][row] || 0) / most)) : 0);
         const points = (rows) => ({ type: "scattergl", mode: "markers", x: rows.map((row) => across.place(columns[x][row])),
@@ -83,7 +100,7 @@ window.calibroscopeAtlas = (() => {
         for (const own of kit.classes) {
             const rows = usable.filter((row) => data.class[row] === own.name);
             if (!rows.length) continue;
-            const marker = byClass ? { ...own.marker }
+            const marker = byClass ? { ...own.marker } : byMark ? markedBy(data, rows, kit)
                 : { color: rows.map((row) => columns[colour][row]), coloraxis: "coloraxis", size: 7, opacity: 1 };
             if (size) marker.size = rows.map(diameter);
             // Where colour is a metric, a legend of classes would show no colour of theirs; the ring below has one.
@@ -91,7 +108,7 @@ window.calibroscopeAtlas = (() => {
             if (!byClass && own.name === "entropy")
                 traces.push({ ...points(rows), marker: kit.ring, meta: own.name, name: own.label + "s (" + rows.length + ")" });
         }
-        if (!byClass) {
+        if (byMetric) {
             const shades = usable.map((row) => columns[colour][row]), [cmin, cmax] = ends(shades), { colorbar } = kit.coloraxis;
             layout.coloraxis = { ...kit.coloraxis, cmin, cmax,
                 colorbar: { ...colorbar, title: { ...colorbar.title, text: kit.metrics[colour].title },
@@ -169,12 +186,13 @@ window.calibroscopeAtlas = (() => {
         return unchanged();
     };
 
+    const marks = { true: "marked", false: "" };
     // The table: rows from columns, and which of them pass.
     const rows = (data) => {
         if (!data) return unchanged();
-        const names = Object.keys(data.columns).filter((name) => !name.endsWith("_se"));
+        const names = Object.keys(data.columns);
         return data.neuron.map((neuron, i) => {
-            const row = { neuron, class: data.labels[data.class[i]] };
+            const row = { neuron, class: data.labels[data.class[i]], paper_criterion: marks[data.paper[i]] ?? "—" };
             for (const name of names) row[name] = data.columns[name][i];
             return row;
         });
@@ -223,18 +241,27 @@ window.calibroscopeAtlas = (() => {
     const chooseColumns = (names) => {
         grid((api) => {
             const wanted = new Set(names), fields = api.getColumns().map((column) => column.getColId());
-            const metrics = fields.filter((field) => !["neuron", "pin", "class"].includes(field) && !field.startsWith("ag-"));
+            const metrics = fields.filter((field) => !["neuron", "pin", "class", "paper_criterion"].includes(field) && !field.startsWith("ag-"));
             api.setColumnsVisible(metrics.filter((field) => wanted.has(field)), true);
             api.setColumnsVisible(metrics.filter((field) => !wanted.has(field)), false);
         });
         return unchanged();
     };
 
+    const showErrors = (checked) => {
+        state.errors = Boolean(checked);
+        grid((api) => api.refreshCells({ force: true }));
+        return unchanged();
+    };
+
+    // Every metric that is shown brings its standard error along, whether the table writes it or not.
+    const withErrors = (api, fields) => fields.flatMap((field) => (api.getColumn(field + "_se") ? [field, field + "_se"] : [field]));
+
     const exportRows = (clicks, model, run) => {
         if (clicks) {
             grid((api) => {
-                const columnKeys = api.getAllDisplayedColumns().map((column) => column.getColId())
-                    .filter((field) => field !== "pin" && !field.startsWith("ag-"));
+                const columnKeys = withErrors(api, api.getAllDisplayedColumns().map((column) => column.getColId())
+                    .filter((field) => field !== "pin" && !field.startsWith("ag-")));
                 api.exportDataAsCsv({ columnKeys, fileName: model + "-run" + run + "-neurons.csv",
                     processCellCallback: (cell) => (cell.value === null || cell.value === undefined ? "" : cell.value),
                     processHeaderCallback: (header) => header.column.getColId() });
@@ -298,7 +325,7 @@ window.calibroscopeAtlas = (() => {
 
     const sameSet = (a, b) => a.length === b.length && a.every((name) => b.includes(name));
 
-    const remember = (model, run, preset, x, y, colour, size, xScale, yScale, shown, picked, columns, chosen, token, kit) => {
+    const remember = (model, run, preset, x, y, colour, size, xScale, yScale, shown, picked, columns, chosen, token, errors, kit) => {
         if (window.location.pathname !== "/" || !model || !run) return unchanged();
         state.columns = kit.columns;
         const query = new URLSearchParams({ model, run, ...(preset ? { preset } : {}), x, y, colour,
@@ -312,6 +339,7 @@ window.calibroscopeAtlas = (() => {
         const sort = columns ? sortOf(columns) : new URLSearchParams(window.location.search).get("sort");
         if (sort && sort !== "-total_effect") query.set("sort", sort);
         if (chosen && !sameSet(chosen, kit.columns)) query.set("columns", chosen.join(","));
+        if (errors) query.set("errors", "on");
         if (token !== null && token !== undefined) query.set("token", token);
         const address = "/?" + query.toString().replaceAll("%2C", ",");
         const step = state.written !== null && state.written !== view;
@@ -356,6 +384,7 @@ window.calibroscopeAtlas = (() => {
         set("atlas-picked", { data: list("pick") });
         set("atlas-token", { data: asked.get("token") === null ? null : Number(asked.get("token")) });
         set("atlas-columns", { value: asked.get("columns") ? list("columns") : state.columns });
+        set("atlas-errors", { checked: asked.get("errors") === "on" });
         setView(state.wanted.view, state.wanted.preset);
         if (asked.get("run")) set("atlas-run", { value: asked.get("run") });
         if (asked.get("model")) set("atlas-model", { value: asked.get("model") });
@@ -383,6 +412,8 @@ window.calibroscopeAtlas = (() => {
         const name = node.data.neuron;
         return (!state.picked.size || state.picked.has(name)) && (!state.shown || state.shown.has(state.classOf.get(name)));
     };
+    functions.calibroscopeAtlasNumber = (cell) =>
+        number(cell.value, "", state.errors && cell.data ? cell.data[cell.colDef.field + "_se"] : null);
     functions.calibroscopeAtlasPin = (name) => (state.pins.has(name) ? "★" : "☆");
     functions.calibroscopeAtlasPoint = (cell) => cell.data && point(cell.data.neuron);
     functions.calibroscopeAtlasUnpoint = () => unpoint();
@@ -402,5 +433,5 @@ window.calibroscopeAtlas = (() => {
     };
 
     return { figure, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
-        save, remember, chooseToken, markToken };
+        showErrors, save, remember, chooseToken, markToken };
 })();

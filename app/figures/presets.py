@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.figures.scatter import View
+from backend.glossary import CUTS, PAPER_CRITERION
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ PRESETS: tuple[Preset, ...] = (
         "Figure 2a",
         "Norm and logit variance",
         View("weight_norm", "logit_var", "class", y_scale="log"),
-        "Each neuron's output weights: how large they are, and how specific they are to some tokens. Look for points "
-        "that fall below the cloud, large weights that move no token in particular: candidates for entropy neurons.",
+        "Each neuron's output weights: how large they are, and how specific they are to some tokens. The paper "
+        "picks its entropy neurons here: large weights that move no token in particular, below the cloud at the "
+        "right. Whether this model's entropy neurons (vermilion) lie there too is said below the figure.",
     ),
     Preset(
         "figure-2e",
@@ -42,8 +44,8 @@ PRESETS: tuple[Preset, ...] = (
         "Null space and layernorm",
         View("null_fraction", "ln_mediated", "abs_delta_entropy"),
         "How much of a neuron is written where the unembedding does not look, against how much of its effect goes "
-        "through the final norm. Look at the upper right: writing into the null space and acting through the norm go "
-        "together.",
+        "through the final norm. Look at the upper right, beyond the chance line and above the cut: there, writing "
+        "into the null space and acting through the norm go together.",
     ),
     Preset(
         "figure-3b",
@@ -65,6 +67,16 @@ PRESETS: tuple[Preset, ...] = (
         "neurons far from 0: they answer to repetition, and tell the model how sure it may be of its copy.",
         "Induction has not run for this model: no repeated text was measured, so there is no change of activation "
         "from its first half to its second. The page Induction measures it now, on any repeated text.",
+    ),
+    Preset(
+        "paper-criterion",
+        "Paper's criterion",
+        "Heavy weights that hardly touch the logits (§3.1)",
+        View("weight_norm", "logit_var", PAPER_CRITERION, y_scale="log"),
+        "Filled violet: neurons that pass the paper's own selection, a weight norm in the highest "
+        f"{100 - CUTS.norm_percentile:.0f} % of the run and a logit variance below chance. Ringed: entropy neurons, by "
+        "what ablating them does. Where a ring is not filled, or a filled point has no ring, the two part.",
+        "This run was made before neurons were marked by the paper's own criterion.",
     ),
 )
 

@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.figures.scales import Scale, not_drawn
-from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, axis_title, blank
-from backend.glossary import CLASS_LABELS, METRIC, METRICS, NeuronClass
-from backend.schemas import NeuronColumns
+from app.figures.theme import CLASS_COLOURS, LIMIT_COLOUR, MAGNITUDE_SCALE, MARK_COLOUR, axis_title, blank
+from app.format import number
+from backend.glossary import (
+    CLASS_LABELS,
+    CUTS,
+    METRIC,
+    METRICS,
+    PAPER_CRITERION,
+    PAPER_CRITERION_LABEL,
+    NeuronClass,
+)
+from backend.schemas import NeuronColumns, RunSummary
 
 _ORDER: tuple[NeuronClass, ...] = ("plain", "prediction", "token_frequency", "entropy")
 """Later ones are drawn over earlier ones."""
+UNSCALED = ("class", PAPER_CRITERION)
+"""Colours that are no metric."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class View:
     x: str
     y: str
     colour: str
-    """A metric, or `class`."""
+    """A metric, `class`, or the paper's own criterion."""
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     size: str = ""
@@ -32,12 +43,33 @@ class View:
     def metrics(self) -> list[str]:
         """The metrics that it reads."""
         named = (self.x, self.y, self.colour, self.size)
-        return list(dict.fromkeys(name for name in named if name not in ("class", "")))
+        return list(dict.fromkeys(name for name in named if name not in (*UNSCALED, "")))
+
+
+def limits(run: RunSummary) -> dict[str, list[dict[str, Any]]]:
+    """Where a metric is held against something, by metric: chance lines of the run, and cuts of the classes."""
+    chance = run.chance
+    if chance is None:
+        return {}
+    cut = [{"value": CUTS.mediated, "label": f"cut {CUTS.mediated:g}", "is_chance": False}]
+    found = {
+        "null_fraction": [_line(chance.null_fraction)],
+        "logit_var": [_line(chance.logit_var_low), _line(chance.logit_var_high)],
+        "ln_mediated": cut,
+        "freq_mediated": cut,
+    }
+    if chance.freq_alignment is not None:
+        found["freq_alignment"] = [_line(-chance.freq_alignment), _line(chance.freq_alignment)]
+    return found
+
+
+def _line(value: float) -> dict[str, Any]:
+    return {"value": value, "label": f"chance {number(value)}", "is_chance": True}
 
 
 def drawable(data: NeuronColumns, view: View) -> tuple[list[int], str]:
     """The rows that a view can place, and how many it cannot and why, in a sentence or nothing."""
-    needed = dict.fromkeys(name for name in (view.x, view.y, view.colour) if name != "class")
+    needed = dict.fromkeys(name for name in (view.x, view.y, view.colour) if name not in UNSCALED)
     axes = {view.x: view.x_scale, view.y: view.y_scale}
     rows: list[int] = []
     missing, not_positive = dict.fromkeys(needed, 0), dict.fromkeys(axes, 0)
@@ -77,6 +109,13 @@ def kit() -> dict[str, Any]:
             for name in _ORDER
         ],
         "ring": {"symbol": "circle-open", "color": CLASS_COLOURS["entropy"], "size": 14, "line": {"width": 2}},
+        "mark": {
+            "label": PAPER_CRITERION_LABEL,
+            "name": PAPER_CRITERION,
+            "color": MARK_COLOUR,
+            "other": CLASS_COLOURS["plain"],
+        },
+        "limit": {"color": LIMIT_COLOUR, "chance": "dash", "cut": "dot"},
         "coloraxis": {"colorscale": MAGNITUDE_SCALE, "colorbar": bar},
         "metrics": {
             metric.name: {"label": metric.label, "unit": metric.unit, "title": axis_title(metric.name)}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.scatter import View, drawable, kit
+from app.figures.scatter import UNSCALED, View, drawable, kit
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
 from app.text import label
 from backend.schemas import ContextAblation, NeuronColumns
@@ -28,7 +28,7 @@ def kept(figure: go.Figure, height: int = 460) -> go.Figure:
 def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
     """All neurons of a run by two metrics, coloured by class or by a third (Figures 1, 2a, 2e, 3b)."""
     figure = blank(hovermode="closest")
-    coloured = view.colour != "class"
+    coloured = view.colour not in UNSCALED
     every, _ = drawable(data, view)
     for own in kit()["classes"]:
         rows = [row for row in every if data.neuron_class[row] == own["name"]]

@@ -16,6 +16,10 @@ CLASS_COLOURS: dict[NeuronClass, str] = {
     "prediction": "#0072B2",
     "plain": "#9aa0a6",
 }
+MARK_COLOUR = "#8a5cc2"
+"""Of neurons with the mark of the paper's own criterion: it is no class, so it is no class's colour."""
+LIMIT_COLOUR = "#7d8794"
+"""Of chance lines and cuts: read on light and on dark."""
 TOTAL_COLOUR, DIRECT_COLOUR = "#D55E00", "#6f7f95"
 LOSS_COLOUR, ENTROPY_COLOUR = "#7d8794", "#b98500"
 SERIES_COLOURS = ("#aa4499", "#2f9585", "#cc6677", "#6e6bd0", "#8f8a2b", "#3f9bc7", "#9a6a3f", "#5f9e6e")

@@ -15,14 +15,15 @@ from app.components import failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
 from app.figures.scales import Scale
-from app.figures.scatter import View, kit
-from app.pages import atlas_search
+from app.figures.scatter import View, kit, limits
+from app.pages import atlas_classes, atlas_search
 from app.pages import atlas_views as views
 from app.pages.atlas_state import read
 from app.pages.atlas_table import (
     CHOOSER,
     CLEAR,
     DEFAULT_METRICS,
+    ERRORS,
     EXPORT,
     PICKED_BAR,
     PIN_TICKED,
@@ -76,6 +77,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     _register_python(app)
     _register_browser()
     atlas_search.register(app, client)
+    atlas_classes.register(app, client, REVISION)
     run_card.register(app, client, "atlas", RUN, POLL)
 
 
@@ -100,10 +102,12 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
         if not revision:
             return no_update, no_update
         try:
-            data = await client.send(calls.columns(int(revision.split(":")[0]), list(METRIC_COLUMNS)))
+            run = int(revision.split(":")[0])
+            data = await client.send(calls.columns(run, list(METRIC_COLUMNS)))
+            summary = await client.send(calls.run(run))
         except ApiError as error:
             return no_update, failure(error.problem.detail)
-        return columns_data(data), no_update
+        return columns_data(data, limits(summary)), no_update
 
     @app.callback(
         Output(NOTE, "children"), Output(SENTENCES, "children"),
@@ -199,6 +203,10 @@ def _register_browser() -> None:
         here + "chooseColumns", Output(DONE, "data"), Input(CHOOSER, "value"), prevent_initial_call=True
     )
     clientside_callback(
+        here + "showErrors", Output(DONE, "data", allow_duplicate=True), Input(ERRORS, "checked"),
+        Input(TABLE, "rowData"), prevent_initial_call=True,
+    )  # fmt: skip
+    clientside_callback(
         here + "exportRows", Output(DONE, "data", allow_duplicate=True), Input(EXPORT, "n_clicks"),
         State(MODEL, "value"), State(RUN, "value"), prevent_initial_call=True,
     )  # fmt: skip
@@ -221,7 +229,7 @@ def _register_browser() -> None:
         Input(COLOUR, "value"), Input(SIZE, "value"), Input(X_SCALE, "value"), Input(Y_SCALE, "value"),
         Input(SHOWN, "value"),
         Input(PICKED, "data"), Input(TABLE, "columnState"), Input(CHOOSER, "value"), Input(atlas_search.TOKEN, "data"),
-        State(KIT, "data"), prevent_initial_call=True,
+        Input(ERRORS, "checked"), State(KIT, "data"), prevent_initial_call=True,
     )  # fmt: skip
 
 
@@ -239,7 +247,9 @@ def layout(**address: str) -> Component:
          "xscale": p.view.x_scale, "yscale": p.view.y_scale}
         for p in PRESETS
     ]  # fmt: skip
-    main = html.Div([*views.figure_area(asked), section(asked.sort, asked.columns)], id=MAIN, hidden=True)
+    main = html.Div(
+        [*views.figure_area(asked), section(asked.sort, asked.columns, errors=asked.errors)], id=MAIN, hidden=True
+    )
     return html.Div(
         [
             *(dcc.Store(id=name) for name in (REVISION, DONE, COLUMNS)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.figures.presets import PRESET, PRESETS
 from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
-from backend.glossary import CLASS_LABELS, METRIC
+from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION
 
 START = PRESETS[1]
 """Weight metrics are there within seconds of a run's start; the other presets wait for effects."""
@@ -32,6 +32,8 @@ class Asked:
     """A metric, `-` first for descending; empty for none."""
     columns: list[str] | None
     """Metrics that the table shows; None for the usual ones."""
+    errors: bool
+    """Whether the table writes errors beside its values."""
     token: int | None
     """The token whose promoters are asked for."""
 
@@ -56,6 +58,7 @@ def read(**address: str | None) -> Asked:
         picked=list(dict.fromkeys(picked))[:MOST_PICKED],
         sort=sort if sort.removeprefix("-") in METRIC else "",
         columns=list(dict.fromkeys(columns)) or None,
+        errors=address.get("errors") == "on",
         token=int(token) if _TOKEN.fullmatch(token) else None,
     )
 
@@ -64,7 +67,8 @@ def _view(address: dict[str, str | None]) -> View | None:
     x, y, colour, size = (address.get(name) or "" for name in ("x", "y", "colour", "size"))
     if x not in METRIC or y not in METRIC:
         return None
-    colour, size = colour if colour in METRIC else "class", size if size in METRIC else ""
+    colour = colour if colour in METRIC or colour == PAPER_CRITERION else "class"
+    size = size if size in METRIC else ""
     return View(x, y, colour, _scale(address, "x"), _scale(address, "y"), size)
 
 

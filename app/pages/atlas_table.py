@@ -9,10 +9,11 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
-from backend.glossary import CLASS_LABELS, METRICS
+from backend.glossary import CLASS_LABELS, METRIC, METRICS, PAPER_CRITERION, PAPER_CRITERION_LABEL, TERMS
 from backend.schemas import NeuronColumns
 
 TABLE, CHOOSER, EXPORT, COUNT = "atlas-table", "atlas-columns", "atlas-export", "atlas-count"
+ERRORS = "atlas-errors"
 PIN_TICKED, CLEAR, PICKED_BAR = "atlas-pin-ticked", "atlas-clear", "atlas-picked-bar"
 DEFAULT_METRICS = (
     "total_effect", "direct_effect_ln", "ln_mediated", "null_fraction", "logit_var", "weight_norm", "delta_entropy",
@@ -49,8 +50,11 @@ def column_definitions(sort: str, shown: Sequence[str] = DEFAULT_METRICS) -> lis
         {"colId": "pin", "headerName": "Pin", "width": 56, "sortable": False, "cellClass": "leads",
          "valueGetter": {"function": "calibroscopeAtlasPin(params.data.neuron)"}},
         {"field": "class", "headerName": "Class", "width": 170, "filter": True},
+        {"field": PAPER_CRITERION, "headerName": PAPER_CRITERION_LABEL, "headerTooltip": TERMS["paper's criterion"],
+         "width": 165, "filter": True},
     ]  # fmt: skip
-    formatter = {"function": "calibroscopeNumber(params.value)"}
+    leading = len(columns)
+    formatter = {"function": "calibroscopeAtlasNumber(params)"}
     for metric in METRICS:
         column = {
             "field": metric.name, "headerName": metric.label, "headerTooltip": metric.sentence, "width": 150,
@@ -60,14 +64,19 @@ def column_definitions(sort: str, shown: Sequence[str] = DEFAULT_METRICS) -> lis
         if sort.removeprefix("-") == metric.name:
             column |= {"sort": "desc" if sort.startswith("-") else "asc", "hide": False}
         columns.append(column)
+        if metric.has_se:  # never shown beside the others: the switch writes it into the metric's own cell
+            columns.append(
+                {"field": f"{metric.name}_se", "headerName": f"{metric.label}, standard error", "hide": True}
+            )
     order = {name: place for place, name in enumerate(dict.fromkeys((*shown, *DEFAULT_METRICS)))}
-    return columns[:3] + sorted(columns[3:], key=lambda column: order.get(column["field"], len(order)))
+    return columns[:leading] + sorted(columns[leading:], key=lambda column: order.get(column["field"], len(order)))
 
 
-def section(sort: str, chosen: Sequence[str] | None = None) -> Component:
-    """The table with its tools; `chosen` are the metrics it shows, None for the usual ones."""
+def section(sort: str, chosen: Sequence[str] | None = None, *, errors: bool = False) -> Component:
+    """The table with its tools; `chosen` are the metrics it shows, None for the usual ones; `errors`:
+    whether it writes them beside the values."""
     columns = column_definitions(sort, DEFAULT_METRICS if chosen is None else chosen)
-    shown = [column["field"] for column in columns[3:] if not column["hide"]]
+    shown = [column["field"] for column in columns if column.get("field") in METRIC and not column["hide"]]
     return html.Section(
         [
             html.Div(
@@ -76,6 +85,7 @@ def section(sort: str, chosen: Sequence[str] | None = None) -> Component:
                     html.Span(id=COUNT, className="quiet", role="status"),
                     html.Span(className="grow"),
                     dmc.Button("Pin ticked", id=PIN_TICKED, variant="default", size="compact-sm"),
+                    _errors_switch(errors),
                     _chooser(shown),
                     dmc.Button("Export as CSV", id=EXPORT, variant="default", size="compact-sm"),
                 ],
@@ -88,6 +98,14 @@ def section(sort: str, chosen: Sequence[str] | None = None) -> Component:
             ),
         ],
         **{"aria-label": "Table of neurons"},
+    )  # fmt: skip
+
+
+def _errors_switch(checked: bool) -> Component:
+    switch = dmc.Switch(id=ERRORS, label="± errors", checked=checked, size="xs")
+    return dmc.Tooltip(
+        html.Span(switch), label=TERMS["standard error"], multiline=True, w=320, withArrow=True,
+        events={"hover": True, "focus": True, "touch": True},
     )  # fmt: skip
 
 
@@ -108,11 +126,17 @@ def _chooser(shown: list[str]) -> Component:
     )  # fmt: skip
 
 
-def columns_data(data: NeuronColumns) -> dict[str, Any]:
-    """A run's columns, from which the browser draws the figure and fills the table, to seven digits."""
+def columns_data(data: NeuronColumns, limits: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """A run's columns, from which the browser draws the figure and fills the table, to seven digits.
+
+    Args:
+        limits: the lines that a figure has at a metric.
+    """
     return {
         "neuron": data.neuron,
         "class": list(data.neuron_class),
         "labels": dict(CLASS_LABELS),
+        "paper": list(data.paper_criterion),
+        "limits": limits,
         "columns": {name: np.array(column, dtype=np.float32) for name, column in data.columns.items()},
     }

@@ -14,9 +14,18 @@ from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
 from app.format import number
+from app.pages.atlas_classes import CLASSES
 from app.pages.atlas_state import Asked
 from app.pages.atlas_table import CLEAR, PICKED_BAR
-from backend.glossary import CLASS_LABELS, FREQUENCY_METRICS, METRIC, METRICS, TERMS
+from backend.glossary import (
+    CLASS_LABELS,
+    FREQUENCY_METRICS,
+    METRIC,
+    METRICS,
+    PAPER_CRITERION,
+    PAPER_CRITERION_LABEL,
+    TERMS,
+)
 from backend.schemas import NeuronColumns, RunSummary
 
 MODEL, RUN, BANNER, JUMP = "atlas-model", "atlas-run", "atlas-banner", "atlas-jump"
@@ -31,7 +40,7 @@ _DRAGS = (("pan", "Move"), ("zoom", "Zoom"), ("select", "Box"), ("lasso", "Lasso
 def controls(asked: Asked, search: Component) -> Component:
     """The column at the left: what is shown."""
     axes = [{"value": metric.name, "label": metric.label} for metric in METRICS]
-    colours = [{"value": "class", "label": "Class"}, *axes]
+    colours = [{"value": "class", "label": "Class"}, {"value": PAPER_CRITERION, "label": PAPER_CRITERION_LABEL}, *axes]
     model, run, view = asked.model, asked.run, asked.view
     return html.Aside(
         [
@@ -114,6 +123,7 @@ def figure_area(asked: Asked) -> list[Component]:
         ),
         html.Div(id=NOTE),
         graph(blank(), buttons=[MOVING_BUTTONS], id=GRAPH, className="big-figure"),
+        html.Div(id=CLASSES, className="classes", role="status"),
         html.P(id=UNDRAWN, className="quiet", role="status"),
         dmc.Modal(
             [
@@ -159,6 +169,8 @@ def run_label(run: RunSummary) -> str:
 
 def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
     """Which of the view's metrics the run has no values of, and why; None when all are there."""
+    if view.colour == PAPER_CRITERION and all(mark is None for mark in data.paper_criterion):
+        return empty("Not marked", f"{PRESETS_BY_NAME['paper-criterion'].missing} A new run marks them.")
     unmeasured = [name for name in view.metrics() if all(value is None for value in data.columns[name])]
     if not unmeasured:
         return None

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from app import pins
+from app.figures import scatter
 from app.figures.presets import PRESETS
 from app.figures.scatter import View
 from app.pages import atlas, atlas_search, atlas_state, atlas_table, atlas_views
 from app.recipe import Scene, recipe
-from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS
+from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS, TERMS
+from backend.schemas import ChanceLines
 from tests.app import sample
 from tests.app.test_pages import Service, _text
 
@@ -51,6 +53,7 @@ async def test_an_address_is_read_whole() -> None:
         ({}, atlas_state.START.view, None),
         ({"preset": "figure-1"}, PRESETS[0].view, "figure-1"),
         ({"preset": "figure-3b"}, PRESETS[3].view, "figure-3b"),
+        ({"preset": "paper-criterion"}, PRESETS[5].view, "paper-criterion"),
         ({"preset": "figure-11"}, PRESETS[4].view, "figure-11"),
         ({"preset": "figure-1", "x": "weight_norm", "y": "logit_var"}, View("weight_norm", "logit_var", "class"), None),
         ({"preset": "nonsense", "x": "weight_norm"}, atlas_state.START.view, None),
@@ -121,8 +124,39 @@ async def test_the_table_has_every_metric_and_shows_the_one_it_is_sorted_by() ->
     assert [c["field"] for c in atlas_table.column_definitions("-total_effect") if c.get("sort") == "desc"] == [
         "total_effect"
     ]
-    data = atlas_table.columns_data(sample.columns(list(METRIC_COLUMNS)))
+    data = atlas_table.columns_data(sample.columns(list(METRIC_COLUMNS)), {})
     assert len(data["neuron"]) == len(data["class"]) == len(data["columns"]["total_effect_se"]) == sample.COUNT
+
+
+async def test_every_metric_with_an_error_has_it_in_the_table_for_its_export() -> None:
+    columns = {column.get("field"): column for column in atlas_table.column_definitions("-total_effect")}
+    with_errors = {name for name in METRIC_COLUMNS if name.endswith("_se")}
+    assert with_errors <= set(columns)
+    assert all(columns[name]["hide"] for name in with_errors)
+    assert not columns["paper_criterion"].get("hide")
+    drawn = str(atlas.layout(errors="on"))
+    assert "checked=True" in drawn
+    assert "checked=False" in str(atlas.layout())
+    assert TERMS["standard error"] in drawn, "what ± means is a hover away"
+
+
+async def test_lines_of_chance_are_those_of_the_run() -> None:
+    chance = ChanceLines(neurons=9, null_fraction=0.3, logit_var_low=1e-3, logit_var_high=4e-3, freq_alignment=0.5)
+    found = scatter.limits(sample.run(chance=chance))
+    assert [line["value"] for line in found["null_fraction"]] == [0.3]
+    assert [line["value"] for line in found["logit_var"]] == [1e-3, 4e-3]
+    assert [line["value"] for line in found["freq_alignment"]] == [-0.5, 0.5]
+    assert "chance" in found["null_fraction"][0]["label"]
+    assert found["ln_mediated"][0]["label"] == "cut 0.2"
+    assert scatter.limits(sample.run()) == {}, "a run of before has none"
+
+
+async def test_a_run_without_marks_says_so_where_they_are_asked_for() -> None:
+    view = PRESETS[5].view
+    data = sample.columns(view.metrics())
+    assert atlas_views.note(data, view, sample.run()) is None
+    older = data.model_copy(update={"paper_criterion": [None] * sample.COUNT})
+    assert "before neurons were marked" in _text(atlas_views.note(older, view, sample.run()))
 
 
 async def test_tokens_are_suggested_with_their_spaces_and_as_text() -> None:
@@ -158,7 +192,7 @@ async def test_who_moves_a_token_is_a_list_of_links_and_marks() -> None:
     assert (await atlas_search.who_pushes(service, 0, "1", "tiny"))[0] is not None, "token 0 is a token"
 
 
-@pytest.mark.parametrize("colour", ["class", "ln_mediated"])
+@pytest.mark.parametrize("colour", ["class", "ln_mediated", "paper_criterion"])
 async def test_python_of_a_view_can_be_read_by_python(colour: str) -> None:
     view = View("null_fraction", "total_effect", colour, y_scale="log", size="weight_norm")
     hostile = 'a """ b \\" + __import__("os").system("true") #'
