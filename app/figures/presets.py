@@ -34,9 +34,9 @@ PRESETS: tuple[Preset, ...] = (
         "Figure 2a",
         "Norm and logit variance",
         View("weight_norm", "logit_var", "class", y_scale="log"),
-        "Each neuron's output weights: how large they are, and how specific they are to some tokens. The paper "
-        "picks its entropy neurons here: large weights that move no token in particular, below the cloud at the "
-        "right. Whether this model's entropy neurons (vermilion) lie there too is said below the figure.",
+        "Each neuron's output weights: how large they are, and how specific they are to some tokens. The paper picks "
+        "its entropy neurons at the lower right, large weights that move no token in particular; whether this model's "
+        "(vermilion) lie there is said below the figure.",
     ),
     Preset(
         "figure-2e",
@@ -73,9 +73,9 @@ PRESETS: tuple[Preset, ...] = (
         "Paper's criterion",
         "Heavy weights that hardly touch the logits (§3.1)",
         View("weight_norm", "logit_var", PAPER_CRITERION, y_scale="log"),
-        "Filled violet: neurons that pass the paper's own selection, a weight norm in the highest "
+        "Violet: neurons that pass the paper's own selection, a weight norm in the highest "
         f"{100 - CUTS.norm_percentile:.0f} % of the run and a logit variance below chance. Ringed: entropy neurons, by "
-        "what ablating them does. Where a ring is not filled, or a filled point has no ring, the two part.",
+        "what ablating them does; where a ring is not violet, or a violet point has no ring, the two part.",
         "This run was made before neurons were marked by the paper's own criterion.",
     ),
 )
@@ -84,5 +84,6 @@ PRESET: dict[str, Preset] = {preset.name: preset for preset in PRESETS}
 
 
 def preset_of(view: View) -> Preset | None:
-    """The preset whose axes a view has."""
-    return next((preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)), None)
+    """The preset whose axes a view has, and its colour where several have them."""
+    found = [preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)]
+    return next((preset for preset in found if preset.view.colour == view.colour), found[0] if found else None)

@@ -156,7 +156,11 @@ def test_a_token_and_the_columns_are_in_the_address(visit: Visit, site: Site) ->
     open_atlas(page, site, f"?token={token['token_id']}&columns=skew_activation,null_fraction")
     expect(page.locator("#atlas-found")).to_contain_text("Promote")
     names = page.locator(".ag-header-cell[col-id]").evaluate_all("all => all.map((one) => one.getAttribute('col-id'))")
-    shown = [name for name in names if not name.startswith("ag-") and name not in ("neuron", "pin", "class")]
+    shown = [
+        name
+        for name in names
+        if not name.startswith("ag-") and name not in ("neuron", "pin", "class", "paper_criterion")
+    ]
     assert shown == ["skew_activation", "null_fraction", "total_effect"], "and the one that sorts"
     page.get_by_role("button", name="Columns", exact=True).click()
     page.get_by_role("checkbox", name="Logit variance").check()

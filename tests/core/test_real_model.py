@@ -1,17 +1,20 @@
 """What is known of SmolLM2-135M, measured on the real weights. The values are checks, not constants of the code."""
 
+from functools import reduce
+
 import numpy as np
 import platformdirs
 import pytest
 import torch
 
 from backend.core.beginning import MEASURED_TOKENS, decide
-from backend.core.metrics import engine, kernels, survey, weights
-from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.classes import ChanceLines, classify
+from backend.core.metrics import chance, engine, kernels, survey, weights
+from backend.core.metrics.effects import EffectsEngine, EffectSums, TokenBatch, ablation_effects
 from backend.core.metrics.kernels import Before, DirectPath, Problem
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
-from precompute.corpus import counted_positions, open_corpus, opening
+from precompute.corpus import counted_positions, open_corpus, opening, pack
 from tests.core.prose import PROSE
 
 pytestmark = pytest.mark.slow
@@ -115,3 +118,34 @@ def test_the_packaged_model_begins_with_text(smollm2: AnalysisModel) -> None:
     assert not found.warnings
     assert smollm2.token_strings([smollm2.separator or 0]) == ["<|endoftext|>"]
     assert smollm2.uncounted == {0, 1, 2}
+
+
+def test_the_entropy_neurons_are_those_two_on_any_sample(smollm2: AnalysisModel) -> None:
+    """Three samples of eight short sequences that share none, and all of them together. 29.1438 and 29.729 are beyond
+    their chance lines too; they have shares near the cut, which an honest error does not let them pass by chance."""
+    readout, samples = smollm2.readout, 3
+    cache = platformdirs.user_cache_path("calibroscope")
+    tokens = torch.from_numpy(pack(open_corpus("lee-news", cache, print), smollm2, 8 * samples, 64, seed=0))
+    counted = counted_positions(tokens.numpy(), smollm2.uncounted)
+    trace = smollm2.trace(tokens)
+    effects, means = EffectsEngine(readout), trace.activations.flatten(0, 1).mean(dim=0)
+    parts = []
+    for sequence, places in enumerate(torch.from_numpy(row).nonzero()[:, 0] for row in counted):
+        batch = TokenBatch(
+            trace.residual[sequence, places], trace.activations[sequence, places], tokens[sequence, places + 1]
+        )
+        parts.append(EffectSums.of(effects.effects(batch, means), sequence))
+    V0 = weights.unembedding_spectrum(readout.W_U).null_directions(weights.default_null_dim(smollm2.d_model))
+    by_weights = {
+        "null_fraction": weights.null_fraction(readout.W_out, V0).numpy(),
+        "logit_var": weights.logit_var(readout.W_out, readout.W_U).numpy(),
+    }
+    neurons = chance.RandomNeurons(smollm2.d_mlp, smollm2.d_model, readout.norm)
+    low, high = chance.logit_var_lines(readout.W_U, neurons)
+    lines = ChanceLines(neurons.count, chance.null_fraction_line(V0.shape[1], neurons), low, high)
+    assert all(by_weights["null_fraction"][i] > lines.null_fraction for i in (*KNOWN, 1438, 729))
+    for taken in (*(parts[first::samples] for first in range(samples)), parts):
+        sums = reduce(EffectSums.plus, taken)
+        classes = classify(by_weights | sums.columns(), lines, sums.groups)
+        assert [index for index, name in enumerate(classes) if name == "entropy"] == list(KNOWN), len(taken)
+        assert 0 < classes.count("prediction") < 10, "by quantiles within the run they were 31"
