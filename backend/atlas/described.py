@@ -2,14 +2,13 @@
 
 import re
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from backend import schemas
 from backend.atlas.connect import AtlasUnusable
 from backend.atlas.records import Config, ModelRecord, RunRecord
-from backend.core.classes import ChanceLines
 from backend.core.sources import PACKAGED_MODELS
 
 _EXACT = 3e-6
@@ -22,11 +21,11 @@ def run_summary(record: RunRecord) -> schemas.RunSummary:
     """A run: what it measures, how far it is, and its card.
 
     Raises:
-        AtlasUnusable: the card that the atlas holds is none.
+        AtlasUnusable: the card or the chance lines that the atlas holds are none.
     """
     told: dict[str, Any] = {name: value for name, value in vars(record).items() if name != "revision"}
     told |= {"mode": record.config.get("mode", "exact"), "tolerance_nats": record.config.get("tolerance_nats", _EXACT)}
-    told |= {"config": shown_config(record.config), "card": run_card(record), "chance": _chance(record)}
+    told |= {"config": shown_config(record.config), "card": run_card(record), "chance": run_chance(record)}
     return schemas.RunSummary(**told)
 
 
@@ -36,21 +35,32 @@ def run_card(record: RunRecord) -> schemas.RunCard | None:
     Raises:
         AtlasUnusable: what the atlas holds is no card.
     """
-    if record.card is None:
+    return _kept(schemas.RunCard, record.card, f"The card of run {record.id}")
+
+
+def run_chance(record: RunRecord) -> schemas.ChanceLines | None:
+    """The chance lines beside which the run's neurons have their classes; None for a run made before there were any.
+
+    Raises:
+        AtlasUnusable: what the atlas holds are no chance lines.
+    """
+    return _kept(schemas.ChanceLines, record.chance, f"What chance reaches in run {record.id}")
+
+
+_Described = TypeVar("_Described", bound=schemas.Wire)
+
+
+def _kept(kind: type[_Described], kept: Any, what: str) -> _Described | None:
+    if kept is None:
         return None
     try:
-        return schemas.RunCard.model_validate(record.card)
+        return kind.model_validate(kept)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise AtlasUnusable(
-            f"The card of run {record.id} is damaged, or of a newer version of Calibroscope (at {where}). Update "
-            "Calibroscope, or measure the run again into another atlas."
+            f"{what} is damaged, or of a newer version of Calibroscope (at {where}). Update Calibroscope, or measure "
+            "the run again into another atlas."
         ) from error
-
-
-def _chance(record: RunRecord) -> schemas.ChanceLines | None:
-    lines = ChanceLines.stored(record.chance)
-    return None if lines is None else schemas.ChanceLines(**vars(lines))
 
 
 def shown_config(config: Config) -> Config:

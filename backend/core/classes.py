@@ -18,8 +18,8 @@ entropy neuron, and an entropy neuron need not be heavy. The paper gives no thre
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,6 @@ class ChanceLines:
     logit_var_high: float
     freq_alignment: float | None = None
     """Of the absolute cosine; None until the run knows its token frequencies."""
-
-    @classmethod
-    def stored(cls, chance: Mapping[str, Any] | None) -> Self | None:
-        """From what a run keeps; None of a run made before there were chance lines."""
-        if chance is None or chance.get("null_fraction") is None:
-            return None
-        known: dict[str, Any] = {field.name: chance.get(field.name) for field in fields(cls)}
-        return cls(**known)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from backend import schemas
 from backend.atlas import damage
-from backend.atlas.described import model_name, run_summary
+from backend.atlas.described import model_name, run_chance, run_summary
 from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
 from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext, windows_of
@@ -80,13 +80,14 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
     everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
     percentiles = {metric.name: percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
     answered = row(found)
+    chance = run_chance(record)
     return schemas.NeuronDetail(
         run=run(record),
         row=answered,
         percentiles=percentiles,
         class_reason=explain(
             Subject(answered.neuron_class, answered.metrics, percentiles, answered.paper_criterion),
-            ChanceLines.stored(record.chance),
+            None if chance is None else ChanceLines(**vars(chance)),
             record.error_groups,
         ),
         previous=f"{chosen.layer}.{chosen.index - 1}" if chosen.index > 0 else None,

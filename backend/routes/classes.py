@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 
 from backend import schemas
+from backend.atlas.described import run_chance
 from backend.atlas.records import RunRecord
-from backend.core.classes import ChanceLines, Condition, rules
+from backend.core.classes import Condition, rules
 from backend.glossary import NeuronClass
 from backend.routes.answers import percentile
 from backend.routes.deps import AtlasDep, RunDep
@@ -22,7 +23,7 @@ _MOST = 50
 @router.get("/classes")
 def read_classes(run: RunDep, atlas: AtlasDep) -> schemas.RunClasses:
     """The rule, how many neurons each class has, and what of them the paper's own criterion marks."""
-    chance = ChanceLines.stored(run.chance)
+    chance = run_chance(run)
     classes, marks = atlas.classes(run.id), atlas.marks(run.id)
     known = [mark for mark in marks if mark is not None]
     columns = atlas.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])

@@ -61,3 +61,17 @@ def test_a_run_of_before_keeps_its_classes_and_says_by_which_rule(tiny_atlas: Ti
         assert neuron["row"]["neuron_class"] == "entropy"
         assert "before there were chance lines" in neuron["class_reason"]
     engine.close()
+
+
+@pytest.mark.parametrize("damage", ['{"neurons": "many"}', '{"null_fraction": 0.3}'])
+def test_chance_lines_that_are_none_are_named(damage: str, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.db"
+    shutil.copy(tiny_atlas.path, path)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE runs SET chance = ?", (damage,))
+    engine = LiveEngine(tmp_path / "cache", device="cpu")
+    with TestClient(create_service(Settings(atlas=str(path)), engine=engine)) as http:
+        answer = http.get(f"{V1}/runs/{tiny_atlas.run}/classes")
+        assert answer.status_code == 503
+        assert "What chance reaches in run" in answer.json()["detail"]
+    engine.close()

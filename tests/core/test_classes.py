@@ -164,12 +164,6 @@ def test_classes_of_before_say_by_which_rule_they_are() -> None:
     assert "not measured yet" in explain(Subject("plain", {"null_fraction": None}, {}), None, None)
 
 
-def test_what_a_run_keeps_is_read_back() -> None:
-    assert ChanceLines.stored(vars(CHANCE)) == CHANCE
-    assert ChanceLines.stored(None) is None
-    assert ChanceLines.stored({}) is None
-
-
 def test_a_sentence_calls_an_absolute_mean_absolute() -> None:
     """Beside a card of the signed change, “mean change” would be read as that."""
     for metric, (words, _, unit) in _NAMES.items():
