@@ -7,9 +7,10 @@ from typing import Any
 from dash import Dash, Input, Output, dcc, html, no_update
 from dash.development.base_component import Component
 
+from app import plus_minus
 from app.format import number
 from backend.client import ApiError, AsyncClient, calls
-from backend.glossary import CLASS_LABELS, CUTS, METRIC, NeuronClass
+from backend.glossary import CLASS_LABELS, CUTS, METRIC, NeuronClass, anchor
 from backend.schemas import ClassCondition, ClassRule, RunClasses, RunSummary
 
 CLASSES = "atlas-classes"
@@ -38,6 +39,7 @@ def words(found: RunClasses, run: RunSummary) -> list[Component]:
     return [
         html.P(" ".join(sentence for sentence in told if sentence), className="sentences"),
         html.Details([summary, *_rule(found, run)], className="rule"),
+        plus_minus.note(plus_minus.of_run(run)),
     ]
 
 
@@ -108,7 +110,7 @@ def _rule(found: RunClasses, run: RunSummary) -> list[Component]:
                 "All conditions of a class hold at once; a neuron that fits several classes has the first. A chance "
                 "line is what the most extreme of as many random directions reaches, one time in twenty. A cut is "
                 f"passed by so many standard errors{groups}. ",
-                dcc.Link("Glossary", href="/glossary"),
+                dcc.Link("Glossary", href=f"/glossary#{anchor('chance line')}"),
             ]
         ),
     ]
