@@ -292,6 +292,30 @@ def _carry_out(queued: "list[Job]", settings: Settings) -> None:
 
 
 @app.command()
+def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = "auto") -> None:
+    """Check this installation, and with --atlas everything that an atlas holds; ends with 1 where something is wrong.
+
+    Nothing is changed or mended: a damaged atlas is replaced by a whole copy, or measured again.
+    """
+    from itertools import chain
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from backend.atlas.inspection import inspect_atlas
+    from precompute.installation import inspect_installation
+
+    settings, console, wrong = _settings(atlas=atlas, host=host, port=port, device=device), Console(), 0
+    here = inspect_installation(settings.cache_dir, settings.device, settings.host, settings.port)
+    for finding in chain(here, inspect_atlas(settings.atlas) if atlas is not None else ()):
+        wrong += not finding.is_well
+        mark = Text("well   ", "green") if finding.is_well else Text("WRONG  ", "bold red")
+        console.print(mark + Text(f"{finding.what}: {finding.sentence}"))  # as text: an atlas's words are no markup
+    console.print(Text("All is well." if not wrong else f"{wrong} things are wrong."))
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
 def models() -> None:
     """List the models and corpora that need no hub."""
     from backend.core.sources import PACKAGED_MODELS

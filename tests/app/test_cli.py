@@ -27,7 +27,7 @@ def _calibroscope(*arguments: str, **environment: str) -> subprocess.CompletedPr
 
 def test_help_names_the_commands() -> None:
     done = _calibroscope("--help")
-    for command in ("demo", "precompute", "serve", "export", "models"):
+    for command in ("demo", "precompute", "serve", "export", "models", "doctor"):
         assert command in done.stdout
 
 

@@ -1,0 +1,92 @@
+"""What is wrong with an atlas: everything in it is read once, as the service would read it."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.atlas.connect import atlas_url
+from backend.atlas.damage import AtlasDamaged
+from backend.atlas.records import RunRecord, windows_of
+from backend.atlas.store import Atlas
+from backend.core.errors import CalibroscopeError
+from backend.glossary import METRIC_COLUMNS
+
+_MOST_REPORTED = 5
+"""Of one run: one damaged page of the file damages hundreds of neurons alike."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    is_well: bool
+    sentence: str
+
+
+def inspect_atlas(location: str) -> Iterator[Finding]:
+    """Look at an atlas: its file, its models, its runs and everything that they hold, its jobs. Nothing is changed."""
+    url = atlas_url(location)
+    if url.get_backend_name() == "sqlite" and Path(str(url.database)).is_file():
+        yield _file(Path(str(url.database)))
+    try:
+        with Atlas.open(location, read_only=True) as atlas:
+            yield Finding("schema", True, "it is the newest")
+            yield from _content(atlas)
+    except CalibroscopeError as error:
+        yield Finding("atlas", False, str(error))
+
+
+def _file(path: Path) -> Finding:
+    try:
+        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
+            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        said = str(error)
+    return Finding("file", said == "ok", "SQLite finds it whole" if said == "ok" else f"SQLite says: {said[:300]}")
+
+
+def _content(atlas: Atlas) -> Iterator[Finding]:
+    for model in atlas.models():
+        yield _read(f"model {model.slug}", lambda slug=model.slug: atlas.vocabulary(slug))  # type: ignore[misc]
+        for run in atlas.runs(model.slug):
+            yield from _run(atlas, run, model.d_mlp)
+    yield _read("jobs", lambda: [atlas.job_events(job.id) for job in atlas.jobs(100_000)])
+
+
+def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
+    if run.status in ("failed", "interrupted"):
+        yield Finding(f"run {run.id}", True, f"{run.status}; calibroscope precompute resumes it")
+    found = list(_parts(atlas, run, neurons))
+    bad = [part for part in found if not part.is_well]
+    yield from bad[:_MOST_REPORTED]
+    if len(bad) > _MOST_REPORTED:
+        yield Finding(f"run {run.id}", False, f"{len(bad) - _MOST_REPORTED} further parts are damaged")
+    if not bad:
+        yield Finding(f"run {run.id}", True, f"all of its {len(found)} parts can be read and fit together")
+
+
+def _parts(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
+    where = f"run {run.id}"
+    yield _read(f"{where}, neurons", lambda: _require_count(atlas, run, neurons))
+    yield _read(f"{where}, text", lambda: atlas.sequences(run.id, windows_of(run)))
+    for part in (atlas.positions, atlas.spectrum, atlas.unigram, atlas.sampled_activations):
+        yield _read(f"{where}, {part.__name__}", lambda part=part: part(run.id))  # type: ignore[misc]
+    readers = (atlas.histogram, atlas.contexts, atlas.logits, atlas.cosines, atlas.similar, atlas.logit_histogram)
+    for index in range(neurons):
+        yield _read(f"{where}, neuron {index}", lambda index=index: [read(run.id, index) for read in readers])  # type: ignore[misc]
+
+
+def _require_count(atlas: Atlas, run: RunRecord, neurons: int) -> None:
+    there = len(atlas.columns(run.id, list(METRIC_COLUMNS))["index"])
+    if there not in (0, neurons) or (run.status == "finished" and not there):
+        raise AtlasDamaged(f"run {run.id}", f"has {there} neurons where {neurons} belong")
+
+
+def _read(what: str, read: Callable[[], object]) -> Finding:
+    try:
+        read()
+    except CalibroscopeError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, "can be read")
