@@ -7,7 +7,10 @@ from app.figures.theme import CLASS_COLOURS, MARK_COLOUR, axis_title
 from backend.glossary import CLASS_LABELS
 
 _TEMPLATE = '''\
-"""{title}"""
+"""{title}
+
+{about}
+"""
 
 import math
 
@@ -104,6 +107,8 @@ class Scene:
     shown: list[str]
     """Classes that are not hidden."""
     picked: list[str] = field(default_factory=list)
+    measured: str = ""
+    """What the run measured, in a line."""
 
 
 def recipe(scene: Scene, address: str) -> str:
@@ -113,6 +118,7 @@ def recipe(scene: Scene, address: str) -> str:
     lines = "".join(f"    {name!r}: {pair!r},\n" for name, pair in colours.items())
     return _TEMPLATE.format(
         title=_plain(f"{scene.model}, run {scene.run}: {axis_title(view.y)} by {axis_title(view.x)}."),
+        about=_plain(f"{scene.measured}\nThe run's card: {address}/api/v1/runs/{int(scene.run)}".strip()),
         x=view.x, y=view.y, colour=view.colour, size=view.size or None, run=int(scene.run),
         colours="{\n" + lines + "}" if lines else "{}", picked=list(scene.picked), address=address,
         x_scale=view.x_scale, y_scale=view.y_scale, x_title=axis_title(view.x), y_title=axis_title(view.y),

@@ -54,12 +54,15 @@ def _counted(run: RunSummary) -> str:
 
 
 def accuracy(run: RunSummary) -> str:
-    """How far a token's effect may be from what it should be, as far as is known."""
+    """How far a token's effect is from what it should be: of a survey the most that it may be, else the most that was
+    found where some were computed again in float64 (others may be somewhat farther)."""
     found = None if run.card is None else run.card.computation.precision
     if run.mode == "survey":
         return f"survey within {nats(run.tolerance_nats)}"
     worst = None if found is None else _worst(found)
-    return "exact to float32" if worst is None else f"exact within {nats(worst)}"
+    if found is None or worst is None:
+        return "exact to float32"
+    return f"exact within {nats(worst)} in {found.neurons * found.tokens:,} checks"
 
 
 def _worst(found: CardPrecision) -> float | None:
@@ -143,7 +146,7 @@ def _precision(found: CardPrecision | None) -> str | None:
     told = [f"{nats(value) if value is not None else 'not finite'} {what}" for value, what in differences]
     if found.held is not None:
         told.append(f"{nats(found.held)} with the token-frequency direction held")
-    pairs = f"{found.neurons} neurons at {found.tokens} tokens, computed again"
+    pairs = f"{found.neurons} neurons at {found.tokens} tokens, computed again; others may be somewhat farther"
     return f"a token's change of loss or entropy differs by at most {', '.join(told)} ({pairs})"
 
 

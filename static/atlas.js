@@ -270,6 +270,9 @@ window.calibroscopeAtlas = (() => {
         return unchanged();
     };
 
+    // What goes beside the CSV: where it is, and a name for the file like the CSV's own.
+    const aboutRun = (run) => run ? ["/api/v1/runs/" + run, "run" + run + ".json"] : ["", ""];
+
     const pinRows = (clicks, cell, ticked, model, pins) => {
         const by = trigger();
         if (!model) return unchanged();
@@ -432,6 +435,6 @@ window.calibroscopeAtlas = (() => {
         if (place) place.textContent = shown.toLocaleString("en") + " of " + Math.max(all, shown).toLocaleString("en") + " shown";
     };
 
-    return { figure, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, pinRows, showPins,
+    return { figure, rows, filter, pick, choosePreset, freeAxes, markPreset, chooseColumns, exportRows, aboutRun, pinRows, showPins,
         showErrors, save, remember, chooseToken, markToken };
 })();

@@ -20,6 +20,7 @@ from app.pages import atlas_classes, atlas_search
 from app.pages import atlas_views as views
 from app.pages.atlas_state import read
 from app.pages.atlas_table import (
+    ABOUT,
     CHOOSER,
     CLEAR,
     DEFAULT_METRICS,
@@ -74,7 +75,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
     register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout)
     _register_service(app, client)
-    _register_python(app)
+    _register_python(app, client)
     _register_browser()
     atlas_search.register(app, client)
     atlas_classes.register(app, client, REVISION)
@@ -138,7 +139,7 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
         return (neuron_address(model, name, run), None) if name else (no_update, no_update)
 
 
-def _register_python(app: Dash) -> None:
+def _register_python(app: Dash, client: AsyncClient) -> None:
     @app.callback(
         Output(PYTHON_TEXT, "children"), Output(PYTHON_MODAL, "opened"),
         Input(PYTHON, "n_clicks"),
@@ -154,12 +155,17 @@ def _register_python(app: Dash) -> None:
             return no_update, no_update
         where = urlsplit(href)
         view = View(x, y, colour or "class", x_scale, y_scale, size or "")
-        scene = Scene(model, int(run), view, shown or [], picked or [])
+        try:
+            measured = run_card.line(await client.send(calls.run(int(run))))
+        except ApiError as error:
+            return error.problem.detail, True
+        scene = Scene(model, int(run), view, shown or [], picked or [], measured)
         return recipe(scene, f"{where.scheme}://{where.netloc}"), True
 
 
 def _register_browser() -> None:
     here = "window.calibroscopeAtlas."
+    clientside_callback(here + "aboutRun", Output(ABOUT, "href"), Output(ABOUT, "download"), Input(RUN, "value"))
     clientside_callback(
         here + "figure",
         Output(GRAPH, "figure"),

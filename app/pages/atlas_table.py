@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from backend.glossary import CLASS_LABELS, METRIC, METRICS, PAPER_CRITERION, PAPER_CRITERION_LABEL, TERMS
 from backend.schemas import NeuronColumns
 
-TABLE, CHOOSER, EXPORT, COUNT = "atlas-table", "atlas-columns", "atlas-export", "atlas-count"
+TABLE, CHOOSER, EXPORT, COUNT, ABOUT = "atlas-table", "atlas-columns", "atlas-export", "atlas-count", "atlas-about"
 ERRORS = "atlas-errors"
 PIN_TICKED, CLEAR, PICKED_BAR = "atlas-pin-ticked", "atlas-clear", "atlas-picked-bar"
 DEFAULT_METRICS = (
@@ -88,6 +88,7 @@ def section(sort: str, chosen: Sequence[str] | None = None, *, errors: bool = Fa
                     _errors_switch(errors),
                     _chooser(shown),
                     dmc.Button("Export as CSV", id=EXPORT, variant="default", size="compact-sm"),
+                    html.A("About this run, as JSON", id=ABOUT, href="", title="What the CSV's numbers are of"),
                 ],
                 className="tool-row",
             ),

@@ -150,6 +150,7 @@ def _html_figure(one: Written, report: Report) -> str:
     figure = one.drawn.figure.to_html(full_html=False, include_plotlyjs=False, config=GRAPH_CONFIG, div_id=one.name)
     kinds = ("html", "csv") if report.no_stills else ("html", "svg", "csv")
     links = " · ".join(f'<a href="figures/{one.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
+    links += f' · <a href="figures/{one.name}.csv.json">what the CSV is of</a>'
     note = f'<p class="quiet">{escape(one.drawn.note)}</p>' if one.drawn.note else ""
     return f'<div class="frame">{figure}</div>{note}<p class="quiet">{links}</p>'
 

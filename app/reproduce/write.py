@@ -1,6 +1,7 @@
 """Write a reproduction into a folder: figures, their numbers, and a page that sets claims beside what was measured."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,7 @@ async def reproduce(
     for one in written:
         if one.drawn is not None:
             write_table(figures / f"{one.name}.csv", one.drawn.table)
+            write_about(figures / f"{one.name}.csv.json", part=one.part, runs=[evidence.run for evidence in models])
             _write_html(figures / f"{one.name}.html", one.drawn.figure)
             stills[figures / f"{one.name}.svg"] = one.drawn.figure
     no_stills = ""
@@ -168,6 +170,12 @@ def _written(part: Part, models: Sequence[Evidence]) -> Written:
 
 def _write_html(path: Path, figure: go.Figure) -> None:
     figure.write_html(path, include_plotlyjs=f"../{PLOTLY}", config=GRAPH_CONFIG)
+
+
+def write_about(path: Path, *, part: Part, runs: Sequence[RunSummary]) -> None:
+    """Beside a figure's numbers: which figure it is, and the runs that it is drawn from, with their cards."""
+    told = {"figure": part.figure, "title": part.title, "runs": [run.model_dump(mode="json") for run in runs]}
+    path.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def write_table(path: Path, table: Table) -> None:

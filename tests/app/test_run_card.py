@@ -23,7 +23,7 @@ def _texts(component: Any) -> list[str]:
 def test_the_line_says_what_was_measured() -> None:
     assert run_card.line(sample.run()) == (
         "Tiny-Instruct (Q4_1) → float32 · layer 29 · words, 4 × 16 tokens, 50 of 64 counted · no BOS · k = 2 · "
-        "exact within 7e-6 nats · run 1"
+        "exact within 7e-6 nats in 256 checks · run 1"
     )
 
 
@@ -41,8 +41,8 @@ def test_a_hub_models_line_has_its_commit_and_no_arrow() -> None:
 @pytest.mark.parametrize(
     ("total", "held", "mode", "words"),
     [
-        (6.2e-6, 9.1e-6, "exact", "exact within 1e-5 nats"),
-        (6.2e-6, None, "exact", "exact within 7e-6 nats"),
+        (6.2e-6, 9.1e-6, "exact", "exact within 1e-5 nats in 256 checks"),
+        (6.2e-6, None, "exact", "exact within 7e-6 nats in 256 checks"),
         (None, None, "exact", "exact to float32"),
         (6.2e-6, None, "survey", "survey within 8e-4 nats"),
     ],

@@ -11,7 +11,9 @@ from backend.core.beginning import MEASURED_TOKENS, decide
 from backend.core.classes import ChanceLines, classify
 from backend.core.metrics import chance, engine, kernels, survey, weights
 from backend.core.metrics.effects import EffectsEngine, EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.kernels import Before, DirectPath, Problem
+from backend.core.metrics.precision import Precision
 from backend.core.model import AnalysisModel
 from backend.core.sources import find_model
 from precompute.corpus import counted_positions, open_corpus, opening, pack
@@ -149,3 +151,20 @@ def test_the_entropy_neurons_are_those_two_on_any_sample(smollm2: AnalysisModel)
         classes = classify(by_weights | sums.columns(), lines, sums.groups)
         assert [index for index, name in enumerate(classes) if name == "entropy"] == list(KNOWN), len(taken)
         assert 0 < classes.count("prediction") < 10, "by quantiles within the run they were 31"
+
+
+def test_effects_of_a_token_are_within_rounding_of_float64(smollm2: AnalysisModel) -> None:
+    """Readout, kernel and differences together, from the float32 residual stream on: the neurons of largest effect and
+    as many others, at 16 tokens; losses and entropies, in total, with the norm and with the frequencies held."""
+    tokens = torch.tensor([smollm2.encode(PROSE)[:200]])
+    trace, readout = smollm2.trace(tokens), smollm2.readout
+    places = torch.arange(20, 196, 11)
+    batch = TokenBatch(trace.residual[0, places], trace.activations[0, places], tokens[0, places + 1])
+    means = trace.activations[0].mean(dim=0)
+    centred = readout.centred(trace.residual[0])
+    predicted = readout.logits(centred, readout.scale(centred)).softmax(dim=1).sum(dim=0, dtype=torch.float64)
+    unigram = Unigram.of_mean(predicted)
+    effects = EffectsEngine(readout, unigram=unigram).effects(batch, means)
+    found = Precision.of(readout, batch, means, effects, unigram, seed=0)
+    assert found.held is not None
+    assert 0 < max(found.total, found.frozen, found.held) < 1.2e-5
