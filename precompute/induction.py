@@ -4,18 +4,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from backend import schemas
 from backend.atlas.records import JobRecord, RunRecord
 from backend.atlas.store import Atlas
-from backend.core.devices import refusing_memory_errors
+from backend.core.devices import device_name, refusing_memory_errors
 from backend.core.errors import CalibroscopeError, SourceError
 from backend.core.induction import Change, Experiment, Part, Plan, Progress
 from backend.core.model import AnalysisModel
 from backend.core.repeating import Corpus, Wanted, find_repeats
 from backend.core.repeats import Repeats
+from backend.core.sources import ReadFiles
 from backend.induction_request import plan, wanted
 from backend.live.induction_answers import Told
-from precompute.corpus import open_corpus, pack
+from precompute.config import RESULTS_FORMAT
+from precompute.corpus import open_corpus, pack, tokens_hash
+from precompute.kept import fingerprint
+from precompute.planning import software
 from precompute.progress import Reporter
 
 GROUPS: tuple[tuple[Part, ...], ...] = (
@@ -32,12 +38,22 @@ _SEARCHED = 40
 Say = Callable[[float, str], None]
 
 
+def made_by(read: ReadFiles, device: torch.device) -> str:
+    """Fingerprint of what computes a job's results, besides the text: weights, tokenizer, code, packages, device."""
+    return fingerprint(format=RESULTS_FORMAT, model=read.fingerprint, versions=software(), device=device_name(device))
+
+
 class JobCancelled(CalibroscopeError):
     """Somebody asked for the job to stop."""
 
 
-def carry_out(job: JobRecord, atlas: Atlas, model: AnalysisModel, cache: Path, reporter: Reporter) -> None:
+def carry_out(
+    job: JobRecord, atlas: Atlas, model: AnalysisModel, made_by: str, cache: Path, reporter: Reporter
+) -> None:
     """Measure what the job still lacks.
+
+    Args:
+        made_by: of the model, as the function of that name has it.
 
     Raises:
         JobCancelled: it was cancelled meanwhile; what was done is kept.
@@ -48,18 +64,20 @@ def carry_out(job: JobRecord, atlas: Atlas, model: AnalysisModel, cache: Path, r
     asked = _with_corpus(wanted(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
     repeats, told = find_repeats(model, asked)
+    made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
+    job = atlas.take_up_job(job.id, made_from)
     bos = asked.bos(model)
     telling = Told(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
         if "clip" in measured.parts:
             told += f" Clipping brings a neuron down to {measured.reference}."
-        atlas.add_job_part(job.id, "start", [telling.start(asked.source, told).model_dump_json()])
+        _keep(atlas, job.id, "start", [telling.start(asked.source, told).model_dump_json()], made_from)
     groups = [group for group in GROUPS if set(group) & measured.parts]
     reporter.stage(f"Induction (job {job.id})", len(groups), 0, "parts")
     for place, group in enumerate(groups):
         if group[0] not in job.parts_done:
             share = _Share(atlas, job.id, place, len(groups))
-            _measure(atlas, job, model, repeats, measured, bos, group, telling, share)
+            _measure(atlas, job, model, repeats, measured, bos, group, telling, share, made_from)
         reporter.advance(1)
 
 
@@ -73,6 +91,7 @@ def _measure(
     group: tuple[Part, ...],
     telling: Told,
     say: Say,
+    made_from: str,
 ) -> None:
     own = replace(measured, parts=frozenset(group) & measured.parts)
     payloads: list[str] = []
@@ -87,7 +106,12 @@ def _measure(
             payloads.append(event.model_dump_json())
             if isinstance(found, Change) and job.run is not None:
                 _keep_change(atlas, job.run, model, found)
-    atlas.add_job_part(job.id, group[0], payloads)
+    _keep(atlas, job.id, group[0], payloads, made_from)
+
+
+def _keep(atlas: Atlas, job: int, part: str, payloads: list[str], made_from: str) -> None:
+    if not atlas.add_job_part(job, part, payloads, made_from):
+        raise JobCancelled(f"Job {job} has been taken up by another worker.")
 
 
 def _keep_change(atlas: Atlas, run: int, model: AnalysisModel, found: Change) -> None:

@@ -19,6 +19,12 @@ def null_dim(config: RunConfig, model: AnalysisModel) -> int:
     return min(config.null_dim or weights.default_null_dim(model.d_model), model.d_model)
 
 
+def software() -> dict[str, str]:
+    """Versions of what computes."""
+    packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
 def plan_of(
     config: RunConfig,
     files: ModelFiles,
@@ -45,8 +51,7 @@ def plan_of(
         norm=model.norm,
         source=config.model,
     )
-    packages = ("calibroscope", "torch", "transformer-lens", "transformers", "numpy")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    versions = software()
     return RunPlan(
         model=measured,
         layer=layer,

@@ -1,6 +1,7 @@
 """The worker: takes jobs from the atlas, one after another, and tells how far they are."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -9,9 +10,10 @@ import torch
 from backend import schemas
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
-from backend.core.errors import CalibroscopeError
+from backend.core.devices import choose_device
+from backend.core.errors import CalibroscopeError, SourceError
 from backend.core.model import AnalysisModel
-from backend.core.sources import find_model
+from backend.core.sources import ReadFiles, find_model
 from backend.core.trust import KnownSources
 from precompute import induction
 from precompute.progress import Reporter
@@ -35,7 +37,7 @@ class Worker:
         """known: which sources models may be loaded from; None trusts whatever the atlas names."""
         self._known = known
         self._atlas, self._cache, self._reporter, self._device = atlas, cache, reporter, device
-        self._model: tuple[str, AnalysisModel] | None = None
+        self._model: _Held | None = None
 
     def work(self, *, once: bool = False) -> int:
         """Take jobs as they come; with `once`, until none is waiting. Returns how many were taken."""
@@ -55,7 +57,9 @@ class Worker:
         self._reporter.say(f"Job {job.id}: {job.kind} of {job.model}.")
         try:
             with torch.inference_mode():
-                induction.carry_out(job, self._atlas, self._loaded(job), self._cache, self._reporter)
+                held = self._loaded(job)
+                made_by = induction.made_by(held.read, held.model.device)
+                induction.carry_out(job, self._atlas, held.model, made_by, self._cache, self._reporter)
         except induction.JobCancelled as error:
             self._reporter.say(str(error))
         except (KeyboardInterrupt, SystemExit):
@@ -74,16 +78,35 @@ class Worker:
         self._atlas.end_job(job.id, "failed", sentence)
         self._reporter.say(f"Job {job.id} failed: {sentence}")
 
-    def _loaded(self, job: JobRecord) -> AnalysisModel:
+    def _loaded(self, job: JobRecord) -> "_Held":
+        """The job's model, as its files are now.
+
+        Raises:
+            SourceError: they are not those that the job's run measured.
+        """
         source = self._atlas.model(job.model).source
-        if self._model is None or self._model[0] != source:
+        if self._model is None or self._model.source != source or not self._model.read.are_as_read():
             self._model = None  # makes room first
             self._atlas.tell_job(job.id, 0.0, "loading the model")
             if self._known is not None:
                 self._known.require(source)
             files = find_model(source, self._cache, self._reporter.say)
-            self._model = source, AnalysisModel.load(files, self._device)
-        return self._model[1]
+            state = files.state()
+            model = AnalysisModel.load(files, self._device)
+            self._model = _Held(source, model, ReadFiles.of(files, state))
+        if job.run is not None and self._atlas.run(job.run).weights_hash != self._model.read.weights_hash:
+            raise SourceError(
+                f"The weights that are now at {source} are not those that run {job.run} measured. Put those back, or "
+                f"measure these: calibroscope precompute --model {source}."
+            )
+        return self._model
+
+
+@dataclass(frozen=True)
+class _Held:
+    source: str
+    model: AnalysisModel
+    read: ReadFiles
 
 
 def measure_induction(
@@ -105,7 +128,10 @@ def measure_induction(
         parts=[part for group in induction.GROUPS for part in group],
         run=run,
     ).model_dump(mode="json")
-    if any(job.run == run and job.request == request and job.status == "finished" for job in atlas.jobs(_RECENT)):
+    files = find_model(model.source, cache, reporter.say)
+    made_by = induction.made_by(ReadFiles.of(files, files.state()), choose_device(device))
+    finished = (job for job in atlas.jobs(_RECENT) if job.run == run and job.status == "finished")
+    if any(job.request == request and (atlas.job_made_from(job.id) or "").startswith(made_by) for job in finished):
         return
     job = atlas.add_job("induction", model.slug, run, request)
     Worker(atlas, cache, reporter, device).do(atlas.begin_job(job.id))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from backend.atlas import damage
@@ -104,17 +104,40 @@ class Jobs(Reader):
             row.progress, row.doing, row.heartbeat = progress, doing[:200], datetime.now(UTC)
             return True
 
-    def add_job_part(self, job: int, part: str, payloads: Sequence[str]) -> None:
-        """Keep the results of a part of a job, all or none."""
+    def take_up_job(self, job: int, made_from: str) -> JobRecord:
+        """A job whose results are made from what the fingerprint stands for: those made from something else, which an
+        earlier worker left, are dropped.
+
+        Raises:
+            NotInAtlas: no such job.
+        """
         with self._changing() as session:
             row = session.get(JobRow, job)
-            if row is None or part in row.parts_done:
-                return
+            if row is not None and row.made_from != made_from:
+                session.execute(delete(JobEventRow).where(JobEventRow.job == job))
+                row.parts_done, row.made_from = [], made_from
+        return self.job(job)
+
+    def job_made_from(self, job: int) -> str | None:
+        """The fingerprint of what a job's results were made from; None where it has none, or older ones."""
+        found: str | None = self._one(select(JobRow.made_from).where(JobRow.id == job))
+        return found
+
+    def add_job_part(self, job: int, part: str, payloads: Sequence[str], made_from: str | None = None) -> bool:
+        """Keep the results of a part of a job, all or none; False when another worker has taken the job up, whose
+        results are made from something else."""
+        with self._changing() as session:
+            row = session.get(JobRow, job)
+            if row is None or row.made_from != made_from:
+                return False
+            if part in row.parts_done:
+                return True
             place = session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.job == job)) or 0
             session.add_all(
                 JobEventRow(job=job, place=place + step, payload=payload) for step, payload in enumerate(payloads)
             )
             row.parts_done = [*row.parts_done, part]
+            return True
 
     def job_events(self, job: int, start: int = 0) -> list[str]:
         """Its results from a place on, as JSON, in order."""

@@ -119,6 +119,19 @@ class ReadFiles:
     weights_hash: str
     tokenizer_hash: str
 
+    @classmethod
+    def of(cls, files: ModelFiles, state: FilesState) -> "ReadFiles":
+        """
+        Args:
+            state: taken before anything of them was read.
+
+        Raises:
+            SourceError: they have been written to since.
+        """
+        read = cls(files, state, files.weights_hash(), files.tokenizer_hash())
+        files.require(state)
+        return read
+
     @property
     def fingerprint(self) -> str:
         """Of all that the model computes and how it reads text."""

@@ -95,8 +95,7 @@ class LoadedModels:
             files = find_model(source, self._cache, lambda line: log.info(line))
             state = files.state()
             loaded = AnalysisModel.load(files, self._device)
-            read = ReadFiles(files, state, files.weights_hash(), files.tokenizer_hash())
-            files.require(state)
+            read = ReadFiles.of(files, state)
         finally:
             self._took(time.monotonic() - began)
         if source in self._read and self._read[source].fingerprint != read.fingerprint:

@@ -2,16 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.torch import load_file, save_file
 
 from backend.atlas.store import Atlas
 from backend.core import induction as science
+from backend.core.sources import ModelFiles
 from backend.live.engine import LiveEngine
 from backend.schemas import InductionChange, InductionEvent
 from backend.service import create_service
@@ -173,6 +177,52 @@ def test_precompute_measures_induction_once(own: Path, tiny_atlas: TinyAtlas, tm
             measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
         assert [job.status for job in atlas.jobs(10)] == ["finished"]
         assert np.isfinite(atlas.columns(tiny_atlas.run, ["induction_change"])["induction_change"]).all()
+
+
+def test_what_another_version_measured_is_measured_again(
+    own: Path, tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Atlas.open(own) as atlas:
+        with monkeypatch.context() as older:
+            older.setattr(induction, "RESULTS_FORMAT", 0)
+            measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
+        measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
+        assert [job.status for job in atlas.jobs(10)] == ["finished"] * 2
+
+
+def test_parts_of_another_version_are_not_gone_on_with(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    """The worker was stopped, and Calibroscope brought up to date, before the job went on."""
+    parts = ["heads", "bos"]
+    request = {"source": "synthetic", "sequences": 3, "span": 8, "parts": parts, "run": tiny_atlas.run, "top_heads": 2}
+    with Atlas.open(own) as atlas:
+        job = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, request).id
+        atlas.take_up_job(job, "older code")
+        for part in ("start", "heads"):
+            atlas.add_job_part(job, part, ["{}"], "older code")
+        worker(atlas, tmp_path / "cache").work(once=True)
+        kinds = [json.loads(event).get("kind") for event in atlas.job_events(job)]
+        assert atlas.job(job).status == "finished"
+        assert None not in kinds
+        assert {"start", "heads"} <= set(kinds)
+        assert not atlas.add_job_part(job, "late", ["{}"], "older code"), "whose job it no longer is"
+
+
+def test_other_weights_than_the_run_measured_are_refused(
+    own: Path, tiny_atlas: TinyAtlas, tiny_files: Callable[[str], ModelFiles], tmp_path: Path
+) -> None:
+    """The folder holds the weights of another training now."""
+    folder = shutil.copytree(tiny_files("llama").folder, tmp_path / "model")
+    with closing(sqlite3.connect(own)) as database:
+        database.execute("UPDATE models SET source = ?", (str(folder),))
+        database.commit()
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 1.1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    request = {"source": "synthetic", "sequences": 3, "span": 8, "parts": ["heads"], "run": tiny_atlas.run}
+    with Atlas.open(own) as atlas:
+        job = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, request).id
+        worker(atlas, tmp_path / "cache").work(once=True)
+        assert atlas.job(job).status == "failed"
+        assert "not those that run" in (atlas.job(job).message or "")
 
 
 @pytest.mark.parametrize(
