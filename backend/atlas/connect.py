@@ -90,6 +90,17 @@ def atlas_url(location: str | Path) -> URL:
     return url
 
 
+def file_of(location: str | Path) -> tuple[int, int] | None:
+    """What tells an atlas's file from one that is put in its place, device and inode; None of a server's, or where
+    there is no file."""
+    try:
+        url = atlas_url(location)
+        found = Path(str(url.database)).stat() if url.get_backend_name() == "sqlite" else None
+    except (OSError, AtlasUnusable):
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def connect(url: URL, *, read_only: bool, patience: float = PATIENCE) -> Engine:
     """An engine for the atlas at `url`, brought to the newest schema unless it is read only.
 

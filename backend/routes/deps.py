@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request, Response
 
 from backend import schemas
-from backend.atlas.connect import AtlasBusy, AtlasMissing
+from backend.atlas.connect import AtlasBusy, AtlasMissing, file_of
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron, CalibroscopeError
@@ -28,12 +28,14 @@ class NotAllowed(CalibroscopeError):
 
 
 class AtlasDoor:
-    """Opens the atlas when it is first asked for: it may be made only after the service has started."""
+    """Opens the atlas when it is first asked for: it may be made only after the service has started. One that was put
+    in its place since is opened instead: else some answers would be of the old and some of the new."""
 
     def __init__(self, settings: Settings, *, read_only: bool) -> None:
         self._location, self._read_only, self._lock = settings.atlas, read_only, Lock()
         self._patience = _READERS_WAIT if read_only else _WRITERS_WAIT
         self._open: Atlas | None = None
+        self._file: tuple[int, int] | None = None
 
     def get(self) -> Atlas:
         """
@@ -41,13 +43,18 @@ class AtlasDoor:
             AtlasMissing, AtlasUnusable: there is nothing to open.
             AtlasBusy: another process holds it.
         """
-        if self._open is not None:
+        file = file_of(self._location)
+        if self._open is not None and file == self._file:
             return self._open
         if not self._lock.acquire(timeout=_WRITERS_WAIT):  # who holds it opens the atlas, which takes its time
             raise AtlasBusy
         try:
+            if self._open is not None and file != self._file:
+                self.close()
+                self._open = None
             if self._open is None:
                 self._open = Atlas.open(self._location, read_only=self._read_only, patience=self._patience)
+                self._file = file_of(self._location)
             return self._open
         finally:
             self._lock.release()
