@@ -75,7 +75,7 @@ def run(
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, beginning.uncounted(model.uncounted), config.seed)
-    frequencies = unigrams.Frequencies.of(config, corpus, model)
+    frequencies = unigrams.Frequencies.of(config, corpus, model, reporter.say)
     told = config.as_dict() | frequencies.described() | beginnings.decisive(beginning, model)
     told |= {"tokenizer_hash": files.tokenizer_hash()}
     described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
@@ -245,7 +245,7 @@ class Run:
     def unigram(self) -> Unigram:
         """Token frequencies from where the run takes them, and how each neuron lies to their direction."""
         shards = (self.traces[index] for index in range(len(self.sample.shards)))
-        unigram = self.frequencies.unigram(shards, self.reporter.say)
+        unigram = self.frequencies.unigram(shards)
         direction = ReadDirection.of(self.readout.W_U, unigram)
         self.columns["freq_alignment"] = direction.cosines(self.readout.W_out).cpu().numpy()
         self.chance = replace(self.chance, freq_alignment=chance.freq_alignment_line(direction, self.random))

@@ -36,40 +36,42 @@ class Frequencies:
     """The source of a run's token frequencies, and what the run says of it."""
 
     source: FrequencySource
-    corpus: Corpus
-    model: Vocabulary
+    corpus: str
+    """The corpus's name."""
     file: str
     counts: Counts | None
+    """By token id; None where the model itself is the source."""
 
     @classmethod
-    def of(cls, config: RunConfig, corpus: Corpus, model: Vocabulary) -> Self:
-        """As a run is asked to take them; a file of counts is read.
+    def of(cls, config: RunConfig, corpus: Corpus, model: Vocabulary, say: Say) -> Self:
+        """As a run is asked to take them; a file of counts is read, or the corpus counted, before the run begins: what
+        was counted decides which run it is.
 
         Raises:
             SourceError: the file does not hold counts of the model's tokens.
         """
         path = None if config.counts is None else Path(config.counts).expanduser()
         counts = None if path is None else read_counts(path, model.d_vocab)
-        return cls(config.frequency, corpus, model, "" if path is None else path.name, counts)
+        if config.frequency == "corpus":
+            say(f"Counting the tokens of {corpus.name} …")
+            counts = _counted(corpus, model)
+        return cls(config.frequency, corpus.name, "" if path is None else path.name, counts)
 
     def described(self) -> dict[str, str | None]:
-        """A sentence, and what tells two files of counts apart."""
+        """A sentence, and what tells two sets of counts apart."""
         smoothed = f"{COUNT_SMOOTHING:g} is added to each count"
         sentences = {
             "model": f"the model's mean prediction over the sample ({MEAN_SMOOTHING:g} is added to each probability)",
-            "corpus": f"token counts of {self.corpus.name}, of at most {MOST_COUNTED:,} tokens ({smoothed})",
+            "corpus": f"token counts of {self.corpus}, of at most {MOST_COUNTED:,} tokens ({smoothed})",
             "counts": f"token counts in {self.file} ({smoothed})",
         }
         content = None if self.counts is None else hashlib.sha256(self.counts.astype("<f8").tobytes()).hexdigest()
         return {"frequency_source": sentences[self.source], "counts_sha256": content}
 
-    def unigram(self, shards: Iterable[TracedShard], say: Say) -> Unigram:
+    def unigram(self, shards: Iterable[TracedShard]) -> Unigram:
         """P_freq; shards: of the whole sample, which are used where the model itself is the source."""
         if self.counts is not None:
             return Unigram.of_counts(self.counts)
-        if self.source == "corpus":
-            say(f"Counting the tokens of {self.corpus.name} …")
-            return Unigram.of_counts(_counted(self.corpus, self.model))
         total: Any = sum(shard.predicted for shard in shards)
         return Unigram.of_mean(total)
 

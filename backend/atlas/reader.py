@@ -217,6 +217,8 @@ class Reader:
             return np.stack(whole).astype(np.int64) if whole else np.zeros((0, 0), dtype=np.int64)
 
     def _check_tokens(self, run: int, parts: list[Array]) -> None:
+        if not parts:
+            return
         where, size = f"the text of run {run}", self._width(run, "d_vocab")
         for part in parts:
             damage.axis(where, part)

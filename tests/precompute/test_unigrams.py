@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from backend.atlas.records import windows_of
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, SourceError
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
@@ -117,6 +118,22 @@ def test_other_counts_make_another_run(config: RunConfig, tmp_path: Path) -> Non
             chosen = replace(config, frequency="counts", counts=str(tmp_path / "c.npy"))
             runs.append((name, pipeline.run(chosen, atlas, tmp_path / "cache", tmp_path / "work", Silent(), "cpu")))
     assert [run for _, run in runs] == [1, 1, 2]
+
+
+def test_a_corpus_that_counts_differently_makes_another_run_though_its_sample_is_the_same(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """The sample is drawn from a corpus's beginning; all of it is counted."""
+    text = tmp_path / "growing.txt"
+    chosen = replace(config, dataset=str(text), sequences=1, frequency="corpus")
+    runs, samples = [], []
+    with Atlas.open(tmp_path / "a.db") as atlas:
+        for end in ("", "", "zebra zebra zebra"):
+            text.write_text(TEXT * 4 + end)
+            runs.append(pipeline.run(chosen, atlas, tmp_path / "cache", tmp_path / "work", Silent(), "cpu"))
+            samples.append(atlas.sequences(runs[-1], windows_of(atlas.run(runs[-1]))).tolist())
+    assert samples[0] == samples[2]
+    assert runs == [1, 1, 2]
 
 
 def test_an_earlier_layer_has_them_too(config: RunConfig, tmp_path: Path) -> None:
