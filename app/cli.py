@@ -235,6 +235,7 @@ def reproduce(
     except ValueError as error:
         raise BadConfig(str(error)) from error
     settings = _settings(atlas=atlas, device=device)
+    settings = settings.model_copy(update={"models": [*settings.models, *model]})  # who names a model confirms it
     runs = [_measured(name, settings, bos) for name in model]
     engine = _engine(settings)
     try:

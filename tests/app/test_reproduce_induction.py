@@ -514,7 +514,9 @@ async def test_a_number_stands_for_all_its_panels() -> None:
 def test_the_command_does_what_is_missing_and_draws_it(
     own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: dict[str, Any] = {"model": [own.slug], "figures": "9", "atlas": str(own.path), "device": "cpu"}
+    with Atlas.open(own.path, read_only=True) as atlas:
+        source = atlas.model(own.slug).source  # naming it confirms that it may be loaded; the atlas's name would not
+    asked: dict[str, Any] = {"model": [source], "figures": "9", "atlas": str(own.path), "device": "cpu"}
     cli.reproduce(**asked, out=tmp_path / "none", induction=0)
     assert not list((tmp_path / "none/figures").glob("*.csv"))
     assert "unless --induction is 0" in (tmp_path / "none/report.md").read_text()

@@ -49,4 +49,4 @@ def test_the_lab_shows_the_distance_and_what_an_intervention_does_to_it(visit: V
     expect(canvas.get_by_text("KL from token frequencies", exact=True)).to_be_visible()
     expect(canvas.get_by_text("Change of KL from token frequencies", exact=True)).to_be_visible()
     expect(page.locator("#lab-result")).to_contain_text("Mean KL from token frequencies")
-    expect(page.locator("#lab-frequencies")).to_contain_text(f"(run {site.atlas.run})")
+    expect(page.locator("#lab-notes")).to_contain_text(f"(run {site.atlas.run})")

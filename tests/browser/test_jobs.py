@@ -225,7 +225,7 @@ def test_jobs_in_every_state_fit_and_can_be_read(chromium: Browser, site: Site, 
         seen = watch(context.new_page(), site)
         for path in ("/jobs", "/induction", f"/induction?job={open_one}"):
             seen.page.goto(site.address + path)
-            expect(seen.page.get_by_text(re.compile("finished|queued")).first).to_be_visible()
+            expect(seen.page.get_by_text(re.compile("finished|queued")).locator("visible=true").first).to_be_visible()
             seen.page.wait_for_timeout(800)
             over = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert over <= 0, f"{path} scrolls sideways at {width}"
