@@ -44,7 +44,15 @@ def is_own(headers: Headers) -> bool:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site in _OWN
-    return origin is None or _place(urlsplit(origin).netloc) == _place(headers.get("host", ""))
+    return origin is None or _place(_host_of(origin)) == _place(headers.get("host", ""))
+
+
+def _host_of(origin: str) -> str:
+    """Empty, which is no host that the service answers to, where an origin is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that is not closed, a name that is none once normalised
+        return ""
 
 
 def _place(host: str) -> str:

@@ -16,6 +16,8 @@ OTHERS = [
     {"origin": "null"},
     {"origin": ""},
     {"origin": "http://127.0.0.1:8050@evil.example"},
+    {"origin": "http://[::1"},
+    {"origin": "http://[not-an-address]"},
     {"origin": "http://127.0.0.1:8050", "sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "same-site"},
