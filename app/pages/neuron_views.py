@@ -336,8 +336,10 @@ def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Componen
         className="head-row",
     )
     note = (
-        "Windows of the sample, coloured by its activation. “Without the neuron” asks the model (figure 4b). A "
-        "token's loss and rank are of predicting it; its entropy is of the prediction made after it."
+        "Windows of the sample, coloured by its activation. A window's peak leaves out the first token of a sequence, "
+        "BOS, EOS and what separates documents, where activations are often extreme: the highest activation of all may "
+        "be of one of these. “Without the neuron” asks the model (figure 4b). A token's loss and rank are of "
+        "predicting it; its entropy is of the prediction made after it."
     )
     return panel("Contexts", control, *groups, note=note)
 
