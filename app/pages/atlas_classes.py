@@ -34,7 +34,7 @@ def register(app: Dash, client: AsyncClient, revision: str) -> None:
 
 def words(found: RunClasses, run: RunSummary) -> list[Component]:
     """The classes in sentences, and the rule behind a click."""
-    told = [counted(found), parting(found), empty_classes(found, run)]
+    told = [counted(found), fit_but_before(found), parting(found), empty_classes(found, run)]
     summary = html.Summary("By which rule")
     return [
         html.P(" ".join(sentence for sentence in told if sentence), className="sentences"),
@@ -47,6 +47,20 @@ def counted(found: RunClasses) -> str:
     """How many neurons each class has."""
     parts = [_many(found.counts.get(name, 0), f"{CLASS_LABELS[name].lower()}") for name in _NAMED]
     return f"This run has {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def fit_but_before(found: RunClasses) -> str:
+    """Who fits a class and is not counted in it; empty where nobody does."""
+    told = []
+    for name, count in found.fit_but_before.items():
+        if count:
+            fit, have = ("fits", "has") if count == 1 else ("fit", "have")
+            more = "more " if found.counts.get(name, 0) else ""
+            told.append(
+                f"{_many(count, f'{more}neuron')} {fit} the rule of {CLASS_LABELS[name].lower()}s as well "
+                f"and {have} a class that goes before it."
+            )
+    return " ".join(told)
 
 
 def parting(found: RunClasses) -> str:
@@ -80,7 +94,11 @@ def empty_classes(found: RunClasses, run: RunSummary) -> str:
             "Its effects are of a single sequence and have no errors, so that no neuron can be called an entropy or a "
             "token-frequency neuron: measure more sequences."
         )
-    none = [CLASS_LABELS[name].lower() for name in _NAMED if not found.counts.get(name, 0)]
+    none = [
+        CLASS_LABELS[name].lower()
+        for name in _NAMED
+        if not found.counts.get(name, 0) and not found.fit_but_before.get(name, 0)
+    ]
     if not none:
         return ""
     return f"That nothing passes as {' or '.join(f'{_an(name)}' for name in none)} is a finding: a model can have none."

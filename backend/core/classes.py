@@ -106,13 +106,19 @@ def classify(columns: Columns, chance: ChanceLines, groups: int | None, cuts: Cu
         columns: metrics and their errors by name, each [n_neurons], NaN where not measured. Before effects are measured
             no neuron is called an entropy neuron: weights alone do not show the mechanism.
     """
-    fits = {
+    found = fits(columns, rules(chance, groups, cuts))
+    count = len(columns["null_fraction"])
+    return [next((name for name in found if found[name][index]), "plain") for index in range(count)]
+
+
+def fits(columns: Columns, by: Rules) -> dict[NeuronClass, NDArray[np.bool_]]:
+    """Which neurons each rule holds for, [n_neurons], whatever other rules do; rules whose metrics are not there are
+    left out."""
+    return {
         name: np.logical_and.reduce([condition.holds(columns) for condition in conditions])
-        for name, conditions in rules(chance, groups, cuts).items()
+        for name, conditions in by.items()
         if all(condition.is_measured(columns) for condition in conditions)
     }
-    count = len(columns["null_fraction"])
-    return [next((name for name in fits if fits[name][index]), "plain") for index in range(count)]
 
 
 def paper_criterion(

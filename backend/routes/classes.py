@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backend import schemas
 from backend.atlas.described import run_chance
 from backend.atlas.records import RunRecord
-from backend.core.classes import Condition, rules
+from backend.core.classes import Condition, Rules, fits, rules
 from backend.glossary import NeuronClass
 from backend.routes.answers import percentile
 from backend.routes.deps import AtlasDep, RunDep
@@ -27,16 +27,30 @@ def read_classes(run: RunDep, atlas: AtlasDep) -> schemas.RunClasses:
     classes, marks = atlas.classes(run.id), atlas.marks(run.id)
     known = [mark for mark in marks if mark is not None]
     columns = atlas.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])
+    by = {} if chance is None else rules(chance, run.error_groups)
     return schemas.RunClasses(
-        rules=[]
-        if chance is None
-        else [_rule(name, conditions) for name, conditions in rules(chance, run.error_groups).items()],
+        rules=[_rule(name, conditions) for name, conditions in by.items()],
         counts={name: classes.count(name) for name in get_args(NeuronClass)},
+        fit_but_before=_fit_but_before(by, classes, atlas.columns(run.id, _metrics(by))),
         effects_measured=bool(np.isfinite(columns["ln_mediated_se"]).any()),
         entropy=_entropy(run, classes, marks, columns),
         paper_criterion=sum(known) if known else None,
         both=sum(bool(mark) for mark, name in zip(marks, classes, strict=True) if name == "entropy"),
     )
+
+
+def _metrics(by: Rules) -> list[str]:
+    """The columns that rules look at."""
+    conditions = [condition for asked in by.values() for condition in asked]
+    return sorted({c.metric for c in conditions} | {f"{c.metric}_se" for c in conditions if c.errors})
+
+
+def _fit_but_before(by: Rules, classes: list[str], columns: dict[str, NDArray[np.float64]]) -> dict[NeuronClass, int]:
+    order = [*by, "plain"]
+    return {
+        name: sum(bool(fit) and order.index(own) < order.index(name) for fit, own in zip(holds, classes, strict=True))
+        for name, holds in fits(columns, by).items()
+    }
 
 
 def _rule(name: NeuronClass, conditions: Sequence[Condition]) -> schemas.ClassRule:

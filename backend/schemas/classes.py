@@ -60,6 +60,8 @@ class RunClasses(Wire):
     """Empty for a run made before there were chance lines: its classes are by quantiles within the run."""
     counts: dict[NeuronClass, int]
     """How many neurons have each class."""
+    fit_but_before: dict[NeuronClass, int]
+    """How many neurons fit a class's rule, and are not counted in it since they have a class that goes before it."""
     effects_measured: bool
     """Whether there are effects with errors, without which no neuron is an entropy or a token-frequency neuron."""
     entropy: list[MarkedNeuron]

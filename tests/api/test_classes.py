@@ -44,6 +44,23 @@ def test_a_runs_classes_come_with_the_rule_that_cut_them(http: TestClient, tiny_
     assert rest["total"] + page["total"] == tiny_atlas.neurons
 
 
+def test_neurons_that_fit_a_class_and_have_one_before_it_are_counted(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    path = tmp_path / "both.db"
+    shutil.copy(tiny_atlas.path, path)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE neurons SET neuron_class = 'plain', logit_var = 0")
+        database.execute("UPDATE neurons SET neuron_class = 'prediction', logit_var = 1e6 WHERE \"index\" = 2")
+        database.execute(
+            "UPDATE neurons SET neuron_class = 'token_frequency', logit_var = 1e6 WHERE \"index\" IN (3, 5)"
+        )
+    with TestClient(
+        create_service(Settings(atlas=str(path)), engine=LiveEngine(tmp_path / "cache", device="cpu"))
+    ) as http:
+        found = http.get(f"{V1}/runs/{tiny_atlas.run}/classes").json()
+    assert (found["counts"]["token_frequency"], found["counts"]["prediction"]) == (2, 1)
+    assert found["fit_but_before"]["prediction"] == 2
+
+
 def test_a_run_of_before_keeps_its_classes_and_says_by_which_rule(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     shutil.copy(tiny_atlas.path, path)

@@ -24,8 +24,8 @@ def _classes(percentiles: tuple[float, ...] = (13.0, 66.3), marked: int = 0, **c
     ]
     counts = {"entropy": len(percentiles), "token_frequency": 0, "prediction": 3, "plain": 1500}
     fields: dict[str, Any] = {
-        "rules": RULES, "counts": counts, "effects_measured": True, "entropy": entropy, "paper_criterion": 11,
-        "both": marked,
+        "rules": RULES, "counts": counts, "fit_but_before": {}, "effects_measured": True, "entropy": entropy,
+        "paper_criterion": 11, "both": marked,
     }  # fmt: skip
     return RunClasses(**(fields | changes))
 
@@ -55,6 +55,16 @@ def test_light_entropy_neurons_are_said_to_be_light() -> None:
 )
 def test_what_is_said_follows_the_run(found: RunClasses, expected: str) -> None:
     assert expected in _words(found)
+
+
+def test_a_class_whose_neurons_have_another_one_is_not_said_to_have_found_nothing() -> None:
+    counts = {"entropy": 2, "token_frequency": 3, "prediction": 0, "plain": 1500}
+    told = _words(_classes(counts=counts, fit_but_before={"entropy": 0, "token_frequency": 0, "prediction": 3}))
+    assert "no prediction neurons" in told
+    assert "3 neurons fit the rule of prediction neurons as well and have a class that goes before it." in told
+    assert "finding" not in told
+    some = _words(_classes(fit_but_before={"prediction": 1}))
+    assert "1 more neuron fits the rule of prediction neurons as well and has a class" in some
 
 
 def test_before_effects_are_measured_nothing_is_called_a_finding() -> None:
