@@ -54,7 +54,7 @@ class Positions:
         if self.span <= FEW_POSITIONS:
             places, before, room = list(range(self.span)), "A", 1.0
         else:
-            step = max(1, round(self.span / 40) * 10)
+            step = round(self.span / 40) * 10 or 5
             places, before, room = list(range(0, self.span, step)), "", step / 2
         if self.beyond:
             places = [*(place for place in places if self.span - place >= room), self.span]

@@ -99,6 +99,9 @@ def test_long_occurrences_have_room_for_b_and_x() -> None:
         half = len(texts) // 2
         assert (texts[half - 2 : half], texts[-2:]) == ([last, "B"], [last, "X"])
         assert values[half - 1] == span
+    assert repeats.Positions(20).ticks()[1] == ["0", "5", "10", "15"] * 2, "half a page has no room for all twenty"
+    for span in range(repeats.FEW_POSITIONS + 1, 1000):
+        assert len(repeats.Positions(span).ticks()[1]) <= 2 * repeats.FEW_POSITIONS
     assert repeats.Positions(21).ticks()[1] == ["0", "10", "20"] * 2, "without them nothing is left out"
     assert repeats.Positions(2, beyond=True).names == ["A0", "A1", "B", "A0", "A1", "X"]
 
