@@ -312,7 +312,7 @@ def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device
         wrong += not finding.is_well
         mark = Text("well   ", "green") if finding.is_well else Text("WRONG  ", "bold red")
         console.print(mark + Text(f"{finding.what}: {finding.sentence}"))  # as text: an atlas's words are no markup
-    console.print(Text("All is well." if not wrong else f"{wrong} things are wrong."))
+    console.print(Text("All is well." if not wrong else f"{wrong} thing{' is' if wrong == 1 else 's are'} wrong."))
     raise typer.Exit(1 if wrong else 0)
 
 

@@ -31,6 +31,16 @@ def test_help_names_the_commands() -> None:
         assert command in done.stdout
 
 
+def test_the_doctor_counts_what_is_wrong_in_english(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("precompute.installation.inspect_installation", lambda *_: [])
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["doctor", "--atlas", str(tmp_path / "none.db")], standalone_mode=True)
+    assert ended.value.code == 1
+    assert "1 thing is wrong." in capsys.readouterr().out
+
+
 def test_models_lists_what_needs_no_hub() -> None:
     done = _calibroscope("models")
     assert "smollm2-135m" in done.stdout
