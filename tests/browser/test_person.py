@@ -144,6 +144,7 @@ def test_the_text_survives_leaving_and_an_error(visit: Visit, site: Site) -> Non
     page.goto(f"{site.address}/")
     page.goto(f"{site.address}/lab")
     expect(page.locator("#lab-text")).to_have_value("My own words, kept.")
+    expect(page.locator("#lab-model")).to_have_value(site.atlas.slug)
     too_long = "a" * 30_000
     page.locator("#lab-text").fill(too_long)
     page.get_by_role("button", name="Analyse").click()
