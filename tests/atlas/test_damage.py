@@ -47,11 +47,11 @@ COLUMNS = [
 def whole(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny atlas in one file, with a job in it."""
     path = tmp_path_factory.mktemp("whole") / "atlas.db"
-    with Atlas.open(tiny_atlas.path) as atlas:
-        request = {"source": "random", "sequences": 2, "span": 8, "parts": ["curves"]}
-        atlas.add_job_part(atlas.add_job("induction", tiny_atlas.slug, 1, request).id, "curves", ["{}"])
     with sqlite3.connect(tiny_atlas.path) as source, sqlite3.connect(path) as target:
         source.backup(target)
+    with Atlas.open(path) as atlas:
+        request = {"source": "random", "sequences": 2, "span": 8, "parts": ["curves"]}
+        atlas.add_job_part(atlas.add_job("induction", tiny_atlas.slug, 1, request).id, "curves", ["{}"])
     with sqlite3.connect(path) as target:
         target.execute("PRAGMA journal_mode = DELETE")
     return path

@@ -198,7 +198,7 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
     assert checked >= 6
 
 
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "falcon"])
 def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
     family: str, tiny_model: Models, tiny_files: Files
 ) -> None:
