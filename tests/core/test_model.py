@@ -170,7 +170,7 @@ def test_damaged_weights_get_a_sentence(
 ) -> None:
     weights = (folder := _copy(tiny_files("gpt2"), tmp_path)) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5_000] if content is None else content)
-    with pytest.raises(SourceError, match="could not be read as a causal language model|weights are damaged"):
+    with pytest.raises(SourceError, match=r"could not be read as a causal language model|weights are damaged"):
         AnalysisModel.load(ModelFiles(folder, "gpt2", "folder"), "cpu")
 
 
