@@ -53,7 +53,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("1", "Some neurons change how sure the model is and hardly change what it predicts.", (), EVERY,
           entropy_not_prediction, ENTROPY),
     Claim("2a", "Entropy neurons have large output weights and a low variance of their direct effect on the logits.",
-          (GPT2_SMALL,), "GPT-2 Small", large_and_unspecific, ENTROPY, _ENTROPY_RULE),
+          (GPT2_SMALL,), "GPT-2 Small", large_and_unspecific, ENTROPY),
     Claim("2c", "Of random neurons, total and direct effect hardly differ.", (GPT2_SMALL,), "GPT-2 Small",
           random_are_direct, "The claim is about random neurons themselves."),
     Claim("2c", "Of entropy neurons they differ much: a large part goes through the final norm.", (GPT2_SMALL,),

@@ -227,7 +227,7 @@ def _names(neurons: list[str]) -> str:
 
 
 def _mode(evidence: Evidence) -> str:
-    return f"effects {run_card.accuracy(evidence.run)} a token"
+    return f"a token's effects are {run_card.accuracy(evidence.run)}"
 
 
 def _made(report: Report) -> str:

@@ -73,7 +73,7 @@ class Checked:
     def on_null(self) -> str:
         """A sentence on what holding is worth."""
         said = []
-        if self.is_circular:
+        if self.is_circular and self.finding.holds:
             said.append(f"The class of these neurons asks for {self.claim.selected_by}: the check could hardly fail.")
         if isinstance(self.claim.null, str):
             said.append(self.claim.null)

@@ -91,7 +91,10 @@ async def test_a_check_that_anything_passes_says_nothing(found: Evidence) -> Non
 async def test_a_check_on_neurons_that_were_chosen_by_it_says_so_unless_the_paper_names_them(found: Evidence) -> None:
     claim = next(claim for claim in CLAIMS if claim.check.__name__ == "writes_into_null_space")
     assert claim.is_circular(found)
-    assert "could hardly fail" in Checked.of(claim, found).on_null
+    holding = replace(claim, check=lambda _: Finding(True, "It does."))
+    assert "could hardly fail" in Checked.of(holding, found).on_null
+    failing = replace(claim, check=lambda _: Finding(False, "It does not."))
+    assert "could hardly fail" not in Checked.of(failing, found).on_null, "it has just failed"
     named = replace(found, model=found.model.model_copy(update={"name": "openai-community/gpt2"}))
     assert not claim.is_circular(named)
 
