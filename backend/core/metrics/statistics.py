@@ -71,7 +71,7 @@ class Moments:
         )
 
     def columns(self) -> dict[str, Array]:
-        """The activation metrics of SPEC.md by name, each [n_neurons]."""
+        """The activation metrics by the names of the glossary, each [n_neurons]."""
         variance = self.m2 / self.count
         mean, positive = (self.by_group.mean(name) for name in ("activation", "positive"))
         with np.errstate(divide="ignore", invalid="ignore"):
