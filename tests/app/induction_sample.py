@@ -96,7 +96,7 @@ def clip(neuron: str = "29.7", span: int = SPAN, *, after: bool = False) -> sche
 
 
 def clip_with_errors() -> schemas.InductionClip:
-    """As `clip`, with errors over whole texts: 2.5 % of each position's entropy, 1.5 % of the whole."""
+    """A clipped neuron with errors over whole texts: 2.5 % of each position's entropy, 1.5 % of the whole."""
     means = {
         "loss_before": 1.0, "loss": 0.9, "delta_loss": -0.1, "percent_loss": -10.0, "entropy_before": 0.6,
         "entropy": 0.3, "delta_entropy": -0.3, "percent_entropy": -50.0,
@@ -108,7 +108,7 @@ def clip_with_errors() -> schemas.InductionClip:
 
 
 def over_occurrence(level: float, se: float | None = 0.02) -> schemas.OverOccurrence:
-    """The same mean of everything."""
+    """Loss, entropy and activations with one and the same mean."""
     one = schemas.Estimate(value=level, se=se)
     return schemas.OverOccurrence(loss=one, entropy=one, activations=dict.fromkeys(NEURONS, one))
 

@@ -46,7 +46,7 @@ def ablate(engine: LiveEngine, text: LiveText) -> torch.Tensor:
 def test_a_model_that_was_trained_on_is_read_again(
     engine: LiveEngine, folder: Path, tiny_files: Callable[[str], ModelFiles], put_away: bool, tmp_path: Path
 ) -> None:
-    """And the texts that were traced by the old weights are forgotten, not ablated by the new ones."""
+    """Texts that were traced by the old weights are forgotten, not ablated by the new ones."""
     model = LiveModel("model", str(folder))
     before = engine.trace(model, TEXT, 64)
     ablate(engine, before)

@@ -55,7 +55,7 @@ def test_no_byte_can_change_unseen(tmp_path: Path, seed: int) -> None:
 
 
 def test_tensors_of_another_shape_are_seen(tmp_path: Path) -> None:
-    """The same bytes, read as another table."""
+    """Unchanged bytes that are read as another table count as damaged."""
     path = tmp_path / "x.safetensors"
     keep(path, TENSORS, "this")
     raw = path.read_bytes()
