@@ -175,7 +175,7 @@ def test_two_at_the_same_run_of_one_atlas_do_no_harm(bench: Bench, tmp_path: Pat
 
 
 def test_a_run_that_another_process_took_up_stops_with_a_sentence(bench: Bench, tmp_path: Path) -> None:
-    """The run stays as the other process left it: neither failed, nor with the first one's older sums published over it."""
+    """The run stays as the other left it: neither failed, nor with older sums published over its own."""
 
     def begin_again_and_die() -> None:
         with pytest.raises(Killed):
