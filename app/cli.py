@@ -163,7 +163,7 @@ def worker(
 ) -> None:
     """Do the jobs that wait in the atlas; stopped, the job it was at waits again and keeps what it has found."""
     from backend.atlas.store import Atlas
-    from backend.core.trust import KnownSources
+    from backend.core.models.trust import KnownSources
     from precompute.progress import reporting
     from precompute.worker import Worker
 
@@ -273,7 +273,7 @@ def _measured(name: str, settings: Settings, bos: str) -> int:
 def _carry_out(queued: "list[Job]", settings: Settings) -> None:
     """Do jobs here and now; one that another worker is at is waited for."""
     from backend.atlas.store import Atlas
-    from backend.core.trust import KnownSources
+    from backend.core.models.trust import KnownSources
     from precompute.progress import reporting
     from precompute.worker import POLL_SECONDS, Worker
 
@@ -319,7 +319,7 @@ def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device
 @app.command()
 def models() -> None:
     """List the models and corpora that need no hub."""
-    from backend.core.sources import PACKAGED_MODELS
+    from backend.core.models.sources import PACKAGED_MODELS
     from precompute.corpus import PACKAGED_CORPORA
 
     typer.echo("Models:")
@@ -411,7 +411,7 @@ def _serve(
 
 
 def _engine(settings: Settings) -> "LiveEngine":
-    from backend.core.trust import KnownSources
+    from backend.core.models.trust import KnownSources
     from backend.live.engine import LiveEngine
 
     return LiveEngine(

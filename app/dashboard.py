@@ -8,7 +8,15 @@ from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
 from app import errors, pins, tour
-from app.pages import atlas, frequency, glossary, induction, jobs, lab, missing, neuron, spectrum
+from app.pages import missing
+from app.pages.atlas import page as atlas
+from app.pages.frequency import page as frequency
+from app.pages.glossary import page as glossary
+from app.pages.induction import page as induction
+from app.pages.jobs import page as jobs
+from app.pages.lab import page as lab
+from app.pages.neuron import page as neuron
+from app.pages.spectrum import page as spectrum
 from backend.client import AsyncClient, in_process
 
 _INDEX = """<!DOCTYPE html>

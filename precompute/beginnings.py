@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from backend.atlas.records import Config
-from backend.core.beginning import MEASURED_TOKENS, WHY, Beginning, decide
-from backend.core.downloads import Say
-from backend.core.model import AnalysisModel
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.beginning import MEASURED_TOKENS, WHY, Beginning, decide
+from backend.core.models.downloads import Say
 from precompute.config import RunConfig
 from precompute.corpus import Corpus, opening
 

@@ -12,17 +12,17 @@ from torch import Tensor
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
-from backend.core.beginning import BY_FREQUENCY, NOT_ITSELF, Beginning, not_itself
-from backend.core.checkpoints import Checkpoint
-from backend.core.devices import device_words
-from backend.core.downloads import Say, sha256_of
+from backend.core.kernels.choose import choose_kernel
 from backend.core.metrics.effects import Effects, Readout, TokenBatch
-from backend.core.metrics.engine import choose_kernel
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision
-from backend.core.model import AnalysisModel
-from backend.core.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
-from backend.core.sources import ModelFiles
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.beginning import BY_FREQUENCY, NOT_ITSELF, Beginning, not_itself
+from backend.core.models.checkpoints import Checkpoint
+from backend.core.models.devices import device_words
+from backend.core.models.downloads import Say, sha256_of
+from backend.core.models.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
+from backend.core.models.sources import ModelFiles
 from precompute.beginnings import separator_section
 from precompute.config import RunConfig
 from precompute.corpus import FIRST_COUNTED_POSITION, PACKAGED_CORPORA, Corpus, tokens_hash

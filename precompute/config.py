@@ -3,12 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from backend.core.beginning import AUTO
 from backend.core.errors import BadConfig
-from backend.core.metrics import survey
-from backend.core.metrics.engine import Mode
+from backend.core.kernels import survey
+from backend.core.kernels.choose import Mode
+from backend.core.kernels.series import EXACT
 from backend.core.metrics.jackknife import MOST_GROUPS
-from backend.core.metrics.series import EXACT
+from backend.core.models.beginning import AUTO
 from precompute.corpus import DEFAULT_CORPUS
 
 RESULTS_FORMAT = 2
@@ -57,7 +57,7 @@ class RunConfig:
     """The file of counts."""
 
     bos: str = AUTO
-    """What stands before each sequence: auto, always, never, or a token (`backend.core.beginning`)."""
+    """What stands before each sequence: auto, always, never, or a token (`backend.core.models.beginning`)."""
 
     def __post_init__(self) -> None:
         if self.sequences < 1:

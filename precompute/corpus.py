@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.downloads import PackagedFile, Say, fetch
 from backend.core.errors import SourceError, first_line
+from backend.core.models.downloads import PackagedFile, Say, fetch
 
 Tokens = NDArray[np.int64]
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 
 from backend import schemas
+from backend.answers.induction import Told
+from backend.answers.induction_request import plan, wanted
 from backend.atlas.records import JobRecord, RunRecord
 from backend.atlas.store import Atlas
-from backend.core.devices import device_name, refusing_memory_errors
 from backend.core.errors import CalibroscopeError, SourceError
-from backend.core.induction import Change, Experiment, Part, Plan, Progress
-from backend.core.model import AnalysisModel
-from backend.core.repeating import Corpus, Wanted, find_repeats
-from backend.core.repeats import Repeats
-from backend.core.sources import ReadFiles
-from backend.induction_request import plan, wanted
-from backend.live.induction_answers import Told
+from backend.core.induction.experiment import Change, Experiment, Part, Plan, Progress
+from backend.core.induction.readings import Corpus, Wanted, find_repeats
+from backend.core.induction.repeats import Repeats
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.devices import device_name, refusing_memory_errors
+from backend.core.models.sources import ReadFiles
 from precompute.config import RESULTS_FORMAT
 from precompute.corpus import open_corpus, pack, tokens_hash
 from precompute.kept import fingerprint

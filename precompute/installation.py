@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from backend.atlas.inspection import Finding
-from backend.core.devices import choose_device
 from backend.core.errors import CalibroscopeError
-from backend.core.sources import PACKAGED_MODELS
+from backend.core.models.devices import choose_device
+from backend.core.models.sources import PACKAGED_MODELS
 
 _PACKAGES = ("calibroscope", "torch", "transformers", "transformer-lens", "numpy", "dash", "fastapi", "sqlalchemy")
 _ROOM = 2_000_000_000

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backend.core.downloads import cannot_write
+from backend.core.models.downloads import cannot_write
 
 _MADE_FROM, _CHECKSUM = "made_from", "checksum"
 

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from backend.atlas.records import ContextRecord
 from backend.atlas.store import Atlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
-from backend.core import trust
-from backend.core.classes import ChanceLines, classify, paper_criterion
-from backend.core.forward import ablate_each
+from backend.core.interventions.forward import ablate_each
+from backend.core.kernels.choose import DEFAULT_MEMORY
 from backend.core.metrics import chance, weights
+from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
 from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Frequency, TokenBatch
-from backend.core.metrics.engine import DEFAULT_MEMORY
 from backend.core.metrics.frequency import ReadDirection, Unigram
 from backend.core.metrics.statistics import Moments
-from backend.core.model import AnalysisModel
-from backend.core.sources import find_model
+from backend.core.models import trust
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import find_model
 from precompute import beginnings, card, contexts, unigrams
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
 from precompute.corpus import open_corpus, pack

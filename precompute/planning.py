@@ -4,10 +4,10 @@ import platform
 from importlib.metadata import version
 
 from backend.atlas.records import Config, ModelRecord, RunPlan
-from backend.core.devices import device_name
 from backend.core.metrics import weights
-from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.devices import device_name
+from backend.core.models.sources import ModelFiles
 from backend.schemas import RunCard
 from precompute.config import RunConfig
 from precompute.kept import fingerprint

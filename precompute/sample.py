@@ -14,7 +14,7 @@ from torch import Tensor
 
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.jackknife import deal
-from backend.core.model import AnalysisModel
+from backend.core.models.analysis_model import AnalysisModel
 from precompute.config import SHARD_SEQUENCES, SHARD_TOKENS
 from precompute.corpus import Tokens, counted_positions, tokens_hash
 from precompute.kept import fingerprint, keep, kept

@@ -9,9 +9,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.downloads import Say
 from backend.core.errors import SourceError
 from backend.core.metrics.frequency import COUNT_SMOOTHING, MEAN_SMOOTHING, Unigram
+from backend.core.models.downloads import Say
 from precompute.config import FrequencySource, RunConfig
 from precompute.corpus import Corpus, Tokenizer, encoded
 from precompute.sample import TracedShard

@@ -10,11 +10,11 @@ import torch
 from backend import schemas
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
-from backend.core.devices import choose_device
 from backend.core.errors import CalibroscopeError, SourceError
-from backend.core.model import AnalysisModel
-from backend.core.sources import ReadFiles, find_model
-from backend.core.trust import KnownSources
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.devices import choose_device
+from backend.core.models.sources import ReadFiles, find_model
+from backend.core.models.trust import KnownSources
 from precompute import induction
 from precompute.progress import Reporter
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.core.downloads import cannot_write
+from backend.core.models.downloads import cannot_write
 
 _ABANDONED_SECONDS = 14 * 24 * 3600
 """How long a folder that nobody uses is kept for a run that may be resumed."""

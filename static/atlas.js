@@ -1,6 +1,6 @@
 // The atlas in the browser: hides, selects and marks points; keeps table, figure and address in step.
 window.calibroscopeAtlas = (() => {
-    const MOST_PICKED = 50;  // as in app/pages/atlas_state.py
+    const MOST_PICKED = 50;  // as in app/pages/atlas/state.py
     const CLASSES = 4;
     const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
     const WIDTH = 1100, HEIGHT = 750, NARROW = 560;

@@ -12,7 +12,7 @@
     const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads" };
     const LISTS = { clip: "clips", knockout: "knockouts", attribution: "attribution" };
 
-    // ---- a request, from the controls in the order of _REQUEST (app/pages/induction.py)
+    // ---- a request, from the controls in the order of _REQUEST (app/pages/induction/page.py)
     const whole = (value, otherwise) => (Number.isInteger(value) ? value : otherwise);
     const asked = ([model, run, source, text, sequences, span, neurons, parts, heads, top, seed, at]) => ({
         model, run, source: source || "synthetic", text: text || "", sequences: whole(sequences, 20),

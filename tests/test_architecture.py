@@ -26,12 +26,18 @@ RULES: list[tuple[str, str, str]] = [
     ),
     (r"backend/core/", r"(fastapi|dash|plotly|sqlalchemy|typer|starlette)(\.|$)", "the science serves a notebook too"),
     (r"backend/core/", r"backend\.(atlas|live|routes|service|settings|schemas|client)", "the science knows no service"),
-    (r"backend/core/metrics/", r"(transformers|transformer_lens|pathlib)(\.|$)", "metrics are tensors to tensors"),
+    (
+        r"backend/core/(metrics|kernels)/",
+        r"(transformers|transformer_lens|pathlib)(\.|$)",
+        "metrics are tensors to tensors",
+    ),
     (r"backend/atlas/", r"(torch|fastapi|dash)(\.|$)", "the atlas holds arrays, not tensors"),
     (r"backend/routes/", r"(torch|sqlalchemy|transformers|transformer_lens)(\.|$)", "routes parse, call, answer"),
     (r"", r"(pickle|cPickle|_pickle|dill|joblib|marshal|shelve|cloudpickle)(\.|$)", "nothing is unpickled"),
     (r"(?!backend/atlas/)", r"(sqlalchemy|alembic)(\.|$)", "SQL lives in the atlas"),
     (r"backend/live/", r"backend\.(routes|atlas|service)", "routes → live → core"),
+    (r"backend/answers/", r"backend\.(routes|service)", "routes → answers"),
+    (r"backend/atlas/", r"backend\.(routes|live|service)", "routes → atlas"),
     (r"backend/(schemas/|glossary\.py)", r"backend\.(?!glossary$|schemas(\.|$))", "the contract depends on nothing"),
 ]
 
@@ -67,15 +73,15 @@ def test_a_rule_covers_some_files(where: str, what: str, _because: str) -> None:
     [
         ("backend/service.py", "import precompute.pipeline as p"),
         ("precompute/worker.py", "from app import dashboard"),
-        ("app/pages/lab.py", "def f():\n    import torch"),
-        ("app/pages/lab.py", "from backend import core"),
+        ("app/pages/lab/page.py", "def f():\n    import torch"),
+        ("app/pages/lab/page.py", "from backend import core"),
         ("app/dashboard.py", "from backend.atlas.store import Atlas"),
-        ("backend/core/model.py", "from fastapi import HTTPException"),
-        ("backend/core/text.py", "from backend.atlas import store"),
+        ("backend/core/models/analysis_model.py", "from fastapi import HTTPException"),
+        ("backend/core/models/traced_text.py", "from backend.atlas import store"),
         ("backend/atlas/store.py", "import torch.nn"),
         ("backend/routes/texts.py", "from sqlalchemy.orm import Session"),
         ("backend/live/engine.py", "import sqlalchemy as sa"),
-        ("backend/core/sources.py", "import pickle as p"),
+        ("backend/core/models/sources.py", "import pickle as p"),
     ],
 )
 def test_a_broken_rule_is_noticed(place: str, line: str, tmp_path: Path) -> None:
@@ -138,7 +144,7 @@ def test_every_figure_is_drawn_in_the_house_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["app.dashboard", "app.pages.lab", "backend.client", "app.cli", "backend.core.metrics.jackknife"]
+    "module", ["app.dashboard", "app.pages.lab.page", "backend.client", "app.cli", "backend.core.metrics.jackknife"]
 )
 def test_importing_the_app_loads_no_model_library(module: str) -> None:
     check = f"import sys, {module}; print([m for m in ('torch', 'transformer_lens', 'sqlalchemy') if m in sys.modules])"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from app.pages.atlas_views import options, run_label
+from app.pages.atlas.views import options, run_label
 from backend.client import AsyncClient, calls
 from backend.schemas import ModelSummary, RunSummary
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from backend.atlas.described import run_summary
+from backend.answers.runs import run_summary
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.glossary import METRIC_COLUMNS, PAPER_CRITERION

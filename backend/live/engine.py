@@ -13,23 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.ablation import ablate_text
-from backend.core.beginning import Beginning, habit
-from backend.core.distance import TextFrequencies
 from backend.core.errors import BadText, CalibroscopeError
-from backend.core.forward import activations_of
-from backend.core.generation import Generation, Sampling
-from backend.core.induction import Plan
-from backend.core.interventions import Intervention
+from backend.core.induction.experiment import Plan
+from backend.core.induction.readings import Wanted
+from backend.core.interventions.ablation import ablate_text
+from backend.core.interventions.forward import activations_of
+from backend.core.interventions.frequency_distance import TextFrequencies
+from backend.core.interventions.generation import Generation, Sampling
+from backend.core.interventions.kinds import Intervention
+from backend.core.interventions.sweep import Target, sweep_text
+from backend.core.kernels.choose import DEFAULT_MEMORY
 from backend.core.metrics.effects import EffectsEngine
-from backend.core.metrics.engine import DEFAULT_MEMORY
-from backend.core.metrics.tokens import token_weights
-from backend.core.model import AnalysisModel
+from backend.core.metrics.token_weights import token_weights
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.beginning import Beginning, habit
+from backend.core.models.traced_text import State, TracedText, trace_text, trace_tokens
+from backend.core.models.trust import KnownSources
 from backend.core.neurons import NeuronId
-from backend.core.repeating import Wanted
-from backend.core.sweep import Target, sweep_text
-from backend.core.text import State, TracedText, trace_text, trace_tokens
-from backend.core.trust import KnownSources
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
 from backend.live.line import EngineBusy, Line, Place

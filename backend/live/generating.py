@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.core.errors import CalibroscopeError
-from backend.core.generation import EndReason, Generation, Step
-from backend.core.model import AnalysisModel
+from backend.core.interventions.generation import EndReason, Generation, Step
+from backend.core.models.analysis_model import AnalysisModel
 
 
 class ModelPutAway(CalibroscopeError):

@@ -5,11 +5,11 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from backend import schemas
-from backend.core.induction import Experiment, Plan, Progress
-from backend.core.model import AnalysisModel
-from backend.core.repeating import Wanted, find_repeats
+from backend.answers.induction import Told
+from backend.core.induction.experiment import Experiment, Plan, Progress
+from backend.core.induction.readings import Wanted, find_repeats
+from backend.core.models.analysis_model import AnalysisModel
 from backend.live.generating import ModelPutAway
-from backend.live.induction_answers import Told
 
 Event = (
     schemas.InductionProgress

@@ -8,9 +8,9 @@ from pathlib import Path
 import structlog
 
 from backend.core.errors import CalibroscopeError
-from backend.core.model import AnalysisModel
-from backend.core.sources import ReadFiles, find_model
-from backend.core.trust import KnownSources
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import ReadFiles, find_model
+from backend.core.models.trust import KnownSources
 from backend.live.texts import LiveModel
 
 log = structlog.get_logger(__name__)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.ablation import TextAblation
-from backend.core.beginning import Beginning
+from backend.core.interventions.ablation import TextAblation
 from backend.core.metrics.effects import Effects
-from backend.core.text import TracedText
+from backend.core.models.beginning import Beginning
+from backend.core.models.traced_text import TracedText
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 
 from backend import schemas
-from backend.atlas.described import run_chance
+from backend.answers.atlas_records import percentile
+from backend.answers.runs import run_chance
 from backend.atlas.records import RunRecord
-from backend.core.classes import Condition, Rules, fits, rules
+from backend.core.metrics.classes import Condition, Rules, fits, rules
 from backend.glossary import NeuronClass
-from backend.routes.answers import percentile
 from backend.routes.deps import AtlasDep, RunDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])

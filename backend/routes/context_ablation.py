@@ -5,17 +5,17 @@ from typing import Literal
 import numpy as np
 
 from backend import schemas
+from backend.answers import texts as live
+from backend.answers.atlas_records import first_predictions, losses, not_yet
 from backend.atlas import damage
 from backend.atlas.records import RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadIntervention
-from backend.core.interventions import Intervention
+from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import NeuronId
-from backend.live import answers as live
 from backend.live.engine import LiveEngine
 from backend.live.line import Place
 from backend.live.texts import LiveAblation, LiveModel, LiveText
-from backend.routes.answers import first_predictions, losses, not_yet
 
 Kind = Literal["mean", "clip", "zero"]
 

@@ -6,12 +6,13 @@ import numpy as np
 from fastapi import APIRouter, Path, Response
 
 from backend import schemas
+from backend.answers import atlas_records as answers
+from backend.answers import neighbours
 from backend.atlas import damage
 from backend.atlas.records import Array, RunRecord, ShownContext
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron
 from backend.core.neurons import NeuronId
-from backend.routes import answers, neighbours
 from backend.routes.deps import AtlasDep, Reading, about_run
 
 router = APIRouter(tags=["neuronpedia"], dependencies=[Reading])

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 
 from backend import schemas
+from backend.answers.atlas_records import not_yet, require_tokens
 from backend.atlas import damage
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlation, rank_correlation
 from backend.live.texts import LiveFrequencies
-from backend.routes.answers import not_yet, require_tokens
 from backend.routes.deps import AtlasDep, Reading, RunDep
 
 router = APIRouter(prefix="/runs/{run}", tags=["token frequencies"], dependencies=[Reading])

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from backend import schemas
-from backend.induction_request import plan, run_of, wanted
+from backend.answers.induction_request import plan, run_of, wanted
 from backend.live.inducing import LiveInduction
 from backend.live.texts import LiveModel
 from backend.routes import problems

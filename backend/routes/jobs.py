@@ -10,10 +10,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import schemas
+from backend.answers.induction_request import plan, run_of, wanted
 from backend.atlas import damage
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
-from backend.induction_request import plan, run_of, wanted
 from backend.routes import problems
 from backend.routes.deps import AtlasDep, Reading, WritableAtlasDep, Writing
 

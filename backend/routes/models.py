@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from backend import schemas
-from backend.routes import answers
+from backend.answers import atlas_records as answers
 from backend.routes.deps import AtlasDep, MaybeAtlasDep, ModelSlug, Reading, RunDep
 
 router = APIRouter(tags=["models and runs"], dependencies=[Reading])

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import StringConstraints
 
 from backend import schemas
+from backend.answers import atlas_records as answers
+from backend.answers import neighbours
 from backend.atlas.export import MEDIA_TYPES
 from backend.atlas.query import NeuronQuery
-from backend.routes import answers, context_ablation, neighbours
+from backend.routes import context_ablation
 from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep, about_run
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])

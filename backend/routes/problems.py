@@ -16,7 +16,7 @@ from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
 from backend.atlas.store import NotInAtlas
 from backend.core import errors
-from backend.core.trust import UnknownSource
+from backend.core.models.trust import UnknownSource
 from backend.live.engine import TextForgotten
 from backend.live.line import EngineBusy, LeftTheLine, LineClosed
 from backend.routes.deps import NotAllowed

@@ -8,15 +8,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from backend import schemas
-from backend.core.generation import Sampling
-from backend.core.interventions import Intervention
+from backend.answers import texts as answers
+from backend.answers.run_beginning import live_model
+from backend.core.interventions.generation import Sampling
+from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
-from backend.live import answers
 from backend.live.generating import LiveGeneration
 from backend.live.texts import Distances, LiveText
 from backend.routes import frequencies, problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, Reading, TurnDep
-from backend.run_beginning import live_model
 
 router = APIRouter(tags=["texts"])
 

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend import schemas
+from backend.answers import texts as answers
 from backend.atlas import damage
 from backend.atlas.store import NotInAtlas
-from backend.core.vocabulary import matching_tokens
-from backend.live import answers
+from backend.core.models.vocabulary import matching_tokens
 from backend.live.texts import LiveModel
 from backend.routes.deps import AtlasDep, EngineDep, Reading, RunDep, TurnDep
 

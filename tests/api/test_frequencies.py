@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from backend.atlas.store import Atlas
 from backend.client import AsyncClient, calls
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from backend.live.engine import LiveEngine
 from backend.service import create_service
 from backend.settings import Settings

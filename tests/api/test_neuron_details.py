@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.atlas.store import Atlas
-from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import ModelFiles
 from backend.live.engine import LiveEngine
 from backend.service import create_service
 from backend.settings import Settings

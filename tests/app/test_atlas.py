@@ -10,7 +10,11 @@ from app import pins
 from app.figures import scatter
 from app.figures.presets import PRESETS
 from app.figures.scatter import View
-from app.pages import atlas, atlas_search, atlas_state, atlas_table, atlas_views
+from app.pages.atlas import page as atlas
+from app.pages.atlas import search as atlas_search
+from app.pages.atlas import state as atlas_state
+from app.pages.atlas import table as atlas_table
+from app.pages.atlas import views as atlas_views
 from app.recipe import Scene, recipe
 from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS, TERMS
 from backend.schemas import ChanceLines

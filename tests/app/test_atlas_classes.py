@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.pages import atlas_classes
-from backend.core.classes import ChanceLines, rules
+from app.pages.atlas import classes as atlas_classes
+from backend.core.metrics.classes import ChanceLines, rules
 from backend.schemas import ClassCondition, ClassRule, MarkedNeuron, RunClasses
 from tests.app import sample
 from tests.app.test_pages import _text

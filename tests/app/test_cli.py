@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from tests.conftest import TinyAtlas
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.dashboard import create_dashboard
-from app.pages import jobs
+from app.pages.jobs import page as jobs
 from backend.client import AsyncClient
 
 SECRET = "a person's own words"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from dash import no_update
 
-from app.pages import atlas_views, frequency
+from app.pages.atlas import views as atlas_views
+from app.pages.frequency import page as frequency
 from backend import schemas
 from backend.client import ApiError
 from backend.core.metrics.frequency import COUNT_SMOOTHING, MEAN_SMOOTHING

@@ -9,7 +9,7 @@ from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures import repeats
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
-from app.pages import induction_views
+from app.pages.induction import views as induction_views
 from backend import schemas
 from tests.app import induction_sample as events
 from tests.app import sample

@@ -7,9 +7,11 @@ from dash import no_update
 
 from app.figures import induction_heads as head_figures
 from app.figures import repeats
-from app.pages import induction, induction_state, induction_views
-from app.pages import induction_ids as ids
-from app.pages.induction_controls import controls
+from app.pages.induction import ids
+from app.pages.induction import page as induction
+from app.pages.induction import state as induction_state
+from app.pages.induction import views as induction_views
+from app.pages.induction.controls import controls
 from backend import schemas
 from tests.app import induction_sample as events
 from tests.app import sample

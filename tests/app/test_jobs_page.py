@@ -7,9 +7,13 @@ import pytest
 from dash import no_update
 
 from app.dashboard import STATIC
-from app.pages import induction, induction_jobs, induction_state, jobs, jobs_views
-from app.pages import induction_ids as ids
-from app.pages.induction_controls import controls
+from app.pages.induction import ids
+from app.pages.induction import jobs as induction_jobs
+from app.pages.induction import page as induction
+from app.pages.induction import state as induction_state
+from app.pages.induction.controls import controls
+from app.pages.jobs import page as jobs
+from app.pages.jobs import views as jobs_views
 from backend import schemas
 from tests.app import sample
 from tests.app.test_pages import Service, _models, _text

@@ -8,7 +8,8 @@ import pytest
 from dash import no_update
 
 from app.figures import neuron as figures
-from app.pages import neuron, neuron_views
+from app.pages.neuron import page as neuron
+from app.pages.neuron import views as neuron_views
 from app.run_card import run_card
 from backend import schemas
 from backend.client import ApiError, Call

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.pages import atlas, lab, lab_interventions, lab_views, neuron
+from app.pages.atlas import page as atlas
+from app.pages.lab import interventions as lab_interventions
+from app.pages.lab import page as lab
+from app.pages.lab import views as lab_views
+from app.pages.neuron import page as neuron
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample

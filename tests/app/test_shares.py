@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.pages.lab_views import totals
-from app.pages.neuron_views import ablated_context
+from app.pages.lab.views import totals
+from app.pages.neuron.views import ablated_context
 from app.shares import mean_size, through_norm
 from tests.app import sample
 from tests.app.test_lab import _text

@@ -6,8 +6,8 @@ import pytest
 from dash import no_update
 
 from app.figures import spectrum as figures
-from app.pages import spectrum
-from app.pages.spectrum import Asked
+from app.pages.spectrum import page as spectrum
+from app.pages.spectrum.page import Asked
 from backend import schemas
 from backend.client import ApiError
 from tests.app import sample

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from backend.answers.runs import model_name, run_summary, shown_name
 from backend.atlas.connect import AtlasUnusable
-from backend.atlas.described import model_name, run_summary, shown_name
 from backend.atlas.records import ModelRecord
 from backend.atlas.store import Atlas
 from tests.conftest import TinyAtlas

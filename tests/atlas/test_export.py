@@ -8,8 +8,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from backend.answers.runs import run_summary
 from backend.atlas import export
-from backend.atlas.described import run_summary
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import RunSummary

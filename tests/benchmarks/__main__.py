@@ -12,14 +12,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from backend.core.ablation import ablate_text
-from backend.core.interventions import Intervention
-from backend.core.metrics import engine, kernels, survey
-from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
-from backend.core.model import AnalysisModel
+from backend.core.interventions.ablation import ablate_text
+from backend.core.interventions.kinds import Intervention
+from backend.core.kernels import choose as engine
+from backend.core.kernels import plain as kernels
+from backend.core.kernels import survey
+from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import find_model
+from backend.core.models.traced_text import trace_text
 from backend.core.neurons import NeuronId
-from backend.core.sources import find_model
-from backend.core.text import trace_text
 from tests.benchmarks.cases import SHAPES, Case, Deltas, deltas_of, packaged, synthetic
 from tests.core.prose import PROSE
 

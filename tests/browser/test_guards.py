@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.pages import jobs
+from app.pages.jobs import page as jobs
 from tests.browser.conftest import Site, Visit, open_context
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

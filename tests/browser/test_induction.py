@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
-from app.pages.induction_views import PANELS
+from app.pages.induction.views import PANELS
 from backend import schemas
 from tests.app import induction_sample
 from tests.browser.conftest import Site, Visit, open_context, watch

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.pages.induction_views import PANELS
+from app.pages.induction.views import PANELS
 from backend.atlas.store import Atlas
 from precompute.progress import Silent
 from precompute.worker import Worker

@@ -278,7 +278,7 @@ def pinned_visit(chromium: Browser, site: Site) -> Iterator[Visit]:
     """A browser that has pinned two neurons, in a page that mounts the store of pins."""
     from dash import _pages
 
-    from app.pages import lab
+    from app.pages.lab import page as lab
 
     context = open_context(chromium)
     page = watch(context.new_page(), site)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.core.interventions import Intervention
+from backend.core.interventions.kinds import Intervention
+from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
-from backend.core.sources import ModelFiles
 from backend.live.engine import LiveEngine, TextForgotten
 from backend.live.models import OtherWeights
 from backend.live.texts import LiveFrequencies, LiveModel, LiveText

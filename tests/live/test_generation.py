@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backend.core.errors import BadNeuron
-from backend.core.generation import Sampling
-from backend.core.interventions import Intervention
+from backend.core.interventions.generation import Sampling
+from backend.core.interventions.kinds import Intervention
+from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
-from backend.core.sources import ModelFiles
 from backend.live.engine import EngineBusy, LiveEngine, TooManyGenerations
 from backend.live.generating import LiveGeneration, ModelPutAway
 from backend.live.texts import LiveModel, LiveText

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.interventions import Intervention
+from backend.core.interventions.kinds import Intervention
+from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
-from backend.core.sources import ModelFiles
 from backend.live.engine import LiveEngine, TextForgotten, _bytes
 from backend.live.texts import LiveModel
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from backend.atlas.store import Atlas
-from backend.core import sources
-from backend.core.downloads import PackagedFile, sha256_of
-from backend.core.sources import ModelFiles
+from backend.core.models import sources
+from backend.core.models.downloads import PackagedFile, sha256_of
+from backend.core.models.sources import ModelFiles
 from backend.schemas import RunCard
 from precompute import card as cards
 from precompute import pipeline

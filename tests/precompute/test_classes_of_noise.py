@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from backend.atlas.store import Atlas
-from backend.core.classes import ChanceLines, classify, paper_criterion
 from backend.core.metrics import chance, weights
+from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
 from backend.core.metrics.effects import NormKind
 from backend.core.metrics.frequency import ReadDirection, Unigram
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from precompute import pipeline
 from precompute.config import RunConfig
 from precompute.progress import Silent

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backend.core.errors import SourceError
-from backend.core.model import AnalysisModel
+from backend.core.models.analysis_model import AnalysisModel
 from precompute.corpus import Corpus, counted_positions, open_corpus, pack, tokens_hash
 
 

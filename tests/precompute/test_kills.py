@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.atlas.store import Atlas
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from tests.precompute.atlas_content import assert_the_same, content
 
 KILLS = 20

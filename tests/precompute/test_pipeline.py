@@ -12,12 +12,12 @@ import torch
 from backend.atlas.query import NeuronQuery
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, BadLayer
-from backend.core.metrics import survey as surveys
+from backend.core.kernels import survey as surveys
+from backend.core.kernels.choose import Tiles
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
-from backend.core.metrics.engine import Tiles
 from backend.core.metrics.statistics import Moments
-from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles, find_model
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import ModelFiles, find_model
 from backend.glossary import METRIC_COLUMNS, METRICS
 from precompute import heartbeat, pipeline
 from precompute.config import RunConfig

@@ -12,8 +12,8 @@ import pytest
 
 from backend.atlas.store import Atlas
 from backend.atlas.writer import RunTakenOver
-from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import ModelFiles
 from precompute import pipeline, planning
 from precompute.config import RunConfig
 from precompute.progress import Silent

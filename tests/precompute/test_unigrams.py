@@ -13,8 +13,8 @@ from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, SourceError
 from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
 from backend.core.metrics.frequency import Unigram, alignment
-from backend.core.model import AnalysisModel
-from backend.core.sources import ModelFiles
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.sources import ModelFiles
 from precompute import pipeline, unigrams
 from precompute.config import RunConfig
 from precompute.corpus import counted_positions, open_corpus, pack

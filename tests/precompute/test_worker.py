@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 
 from backend.atlas.store import Atlas
-from backend.core import induction as science
-from backend.core.sources import ModelFiles
+from backend.core.induction import experiment as science
+from backend.core.models.sources import ModelFiles
 from backend.live.engine import LiveEngine
 from backend.schemas import InductionChange, InductionEvent
 from backend.service import create_service

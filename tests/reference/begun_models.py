@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from tests.reference.tiny_models import build, byte_tokenizer
 
 TEXT = "eeeeeeeeeeeeeeeeeeee eeeeeeeeeeeeee\n" * 60

@@ -7,7 +7,7 @@ from gguf import GGUFWriter
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 from tests.reference.tiny_models import D_MLP, D_MODEL, HEADS, KEY_VALUE_HEADS, LAYERS, VOCAB, byte_tokenizer
 
 _NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}

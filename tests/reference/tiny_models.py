@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 
-from backend.core.sources import ModelFiles
+from backend.core.models.sources import ModelFiles
 
 D_MODEL, D_MLP, LAYERS, HEADS, KEY_VALUE_HEADS, VOCAB = 32, 44, 2, 4, 2, 260
 _SEED = 7

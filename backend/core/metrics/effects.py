@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.metrics.engine import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
+from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
+from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.frequency import Unigram, read_by
 from backend.core.metrics.jackknife import Array, Estimate, GroupSums
-from backend.core.metrics.kernels import Before, DirectPath, PairStatistics, Problem
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
 

@@ -1,0 +1,248 @@
+"""`/spectrum`: the unembedding's singular values, of one run or of two beside each other, and who writes where."""
+
+import asyncio
+import re
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
+from dash.development.base_component import Component
+
+from app import run_card
+from app.components import class_chip, empty, failure, fetched_page, graph, panel, scrolled
+from app.figures.scales import zero_values
+from app.figures.spectrum import cosines, singular_values
+from app.format import number
+from app.pages.atlas.page import neuron_address
+from app.pages.atlas.views import another, nothing_yet, run_label
+from app.pages.run_choice import RunChoice, choose_run
+from backend.client import Answer, ApiError, AsyncClient, calls
+from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
+
+MODEL, RUN, BESIDE, NEURONS = "spectrum-model", "spectrum-run", "spectrum-beside", "spectrum-neurons"
+CLOSE = "spectrum-close"
+BODY, POLL, SEEN = "spectrum-body", "spectrum-poll", "spectrum-seen"
+POLL_MS = 5_000
+MOST_NEURONS = 6
+_STRONGEST = 2
+_MOST_CHARS = 200
+_ALONE = "none"
+"""The value of "nothing beside it"."""
+
+
+Place = tuple[ModelSummary, RunSummary]
+"""A run, and whose it is."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the controls say."""
+
+    model: str | None
+    run: str | None
+    beside: str | None
+    neurons: str | None
+    """Names with commas; None for the run's strongest entropy neurons."""
+    close: bool = False
+    """Whether the null space is looked at closely."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A neuron, and where it writes."""
+
+    detail: NeuronDetail
+    spectrum: Spectrum
+
+
+def register(app: Dash, client: AsyncClient) -> None:
+    """The page and its callbacks."""
+    register_page("spectrum", path="/spectrum", title="Spectrum · Calibroscope", layout=layout)
+
+    @app.callback(
+        Output(MODEL, "data"), Output(MODEL, "value"), Output(RUN, "data"), Output(RUN, "value"),
+        Output(BESIDE, "data"), Output(BESIDE, "value"), Output(NEURONS, "value"),
+        Output(BODY, "children"), Output(SEEN, "data"), Output(POLL, "disabled"),
+        Input(POLL, "n_intervals"), Input(MODEL, "value"), Input(RUN, "value"), Input(BESIDE, "value"),
+        Input(NEURONS, "value"), Input(CLOSE, "checked"), State(SEEN, "data"),
+    )  # fmt: skip
+    async def show(
+        _: int | None, model: str | None, run: str | None, beside: str | None, neurons: str | None,
+        close: bool | None, seen: str | None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        other = ctx.triggered_id == MODEL
+        asked = Asked(model, None if other else run, beside, None if other else neurons, bool(close))
+        try:
+            return await shown(client, asked, seen)
+        except ApiError as error:
+            return (*[no_update] * 7, failure(error.problem.detail), None, False)
+
+    run_card.register(app, client, "spectrum", RUN, POLL)
+    run_card.register(app, client, "spectrum-beside", BESIDE, POLL, what="Beside it")
+    clientside_callback(
+        "window.calibroscopeSpectrum.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
+        Input(BESIDE, "value"), Input(NEURONS, "value"), Input(CLOSE, "checked"), prevent_initial_call=True,
+    )  # fmt: skip
+
+
+def layout(
+    model: str | None = None, run: str | None = None, beside: str | None = None, neurons: str | None = None,
+    close: str | None = None, **_: str,
+) -> Component:  # fmt: skip
+    """The page's frame; what it shows is fetched."""
+    chosen = run if run and run.isdecimal() else None
+    other = beside if beside and beside.isdecimal() else _ALONE
+    controls = html.Aside(
+        [
+            dmc.Select(id=MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
+            dmc.Select(id=RUN, label="Run", value=chosen, data=[chosen] if chosen else [], allowDeselect=False),
+            dmc.Select(id=BESIDE, label="Beside it", value=other, data=[other], allowDeselect=False),
+            dmc.TextInput(
+                id=NEURONS, label="Neurons", value=None if neurons is None else neurons[:_MOST_CHARS], debounce=True,
+                placeholder="29.830, 29.1022", description=f"Of the run's layer, with commas; {MOST_NEURONS} at most.",
+            ),
+            dmc.Switch(id=CLOSE, label="The null space from close by", checked=close == "1"),
+        ],
+        className="controls", **{"aria-label": "Which runs and neurons"},
+    )  # fmt: skip
+    unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
+    cards = (run_card.place("spectrum"), run_card.place("spectrum-beside"))
+    return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen, *cards)
+
+
+async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[Any, ...]:
+    """All that the page shows; an unknown model or run falls back to the one that pages show first."""
+    chosen = await choose_run(client, asked.model, asked.run)
+    run = chosen.run
+    if run is None:
+        return *chosen.selects, [], _ALONE, no_update, nothing_yet(), None, False
+    others = await _others(client, chosen, run)
+    beside = asked.beside if asked.beside in others else _ALONE
+    names, left = neuron_names(asked.neurons) if asked.neurons is not None else (await _strongest(client, run), [])
+    written = asked.neurons if asked.neurons is not None else ", ".join(names)
+    state = f"{run.id}:{run.status}:{beside}:{written}:{asked.close}"
+    choices = [{"value": place, "label": f"{model.name} · {run_label(one)}"} for place, (model, one) in others.items()]
+    controls = (*chosen.selects, [{"value": _ALONE, "label": "nothing"}, *choices], beside, written)
+    if state == seen:
+        return *controls, no_update, no_update, run.status != "running"
+    own = await client.send(calls.spectrum(run.id))
+    other = await _tried(client.send(calls.spectrum(int(beside)))) if beside != _ALONE else None
+    writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
+    told: list[Component] = [] if chosen.missing is None else [another(chosen.missing, run)]
+    if asked.beside not in (None, beside):
+        told.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
+    if isinstance(other, ApiError):
+        told.append(failure(other.problem.detail))
+    found = _named(chosen, run, own, others.get(beside), other if isinstance(other, Spectrum) else None)
+    parts = [_who_writes(run, own, list(writers), left, asked.close), _side_by_side(found)]
+    return *controls, [*told, *parts], state, run.status != "running"
+
+
+async def _others(client: AsyncClient, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
+    """All runs of the atlas but the one that is shown, by their numbers."""
+    lists = await asyncio.gather(*(client.send(calls.runs(model.id)) for model in chosen.models))
+    every = [(model, one) for model, found in zip(chosen.models, lists, strict=True) for one in found.runs]
+    return {str(one.id): (model, one) for model, one in every if one.id != run.id}
+
+
+def neuron_names(written: str) -> tuple[list[str], list[str]]:
+    """The names that read as a neuron's, each once, and what was left out."""
+    parts = list(dict.fromkeys(part for part in re.split(r"[\s,;]+", written[:_MOST_CHARS]) if part))
+    names = [part for part in parts if re.fullmatch(r"\d{1,4}\.\d{1,6}", part)][:MOST_NEURONS]
+    cut = [f"all after {_MOST_CHARS} characters"] if len(written) > _MOST_CHARS else []
+    return names, [part for part in parts if part not in names] + cut
+
+
+async def _strongest(client: AsyncClient, run: RunSummary) -> list[str]:
+    """The run's entropy neurons with the largest effect, else those that write most into the null space."""
+    for sort, neuron_class in (("-total_effect", "entropy"), ("-null_fraction", None)):
+        page = await client.send(calls.neurons(run.id, sort=sort, neuron_class=neuron_class, limit=_STRONGEST))
+        if page.rows:
+            return [row.neuron for row in page.rows]
+    return []
+
+
+async def _tried(answer: Awaitable[Answer]) -> Answer | ApiError:
+    try:
+        return await answer
+    except ApiError as error:
+        return error
+
+
+async def _writer(client: AsyncClient, run: int, name: str) -> Writer | ApiError:
+    try:
+        found = await asyncio.gather(client.send(calls.neuron(run, name)), client.send(calls.spectrum(run, name)))
+    except ApiError as error:
+        return error
+    return Writer(*found)
+
+
+def _named(
+    chosen: RunChoice, run: RunSummary, own: Spectrum, beside: Place | None, other: Spectrum | None
+) -> dict[str, Spectrum]:  # fmt: skip
+    """The spectra by their models' names; with their runs' where both are of one model."""
+    name = chosen.model.name if chosen.model else run.model
+    if beside is None or other is None:
+        return {name: own}
+    model, one = beside
+    return {name: own, model.name: other} if model.name != name else {
+        f"{name}, run {run.id}": own, f"{name}, run {one.id}": other,
+    }  # fmt: skip
+
+
+def _who_writes(
+    run: RunSummary, plain: Spectrum, writers: list[Writer | ApiError], left: list[str], close: bool
+) -> Component:
+    known = [writer for writer in writers if isinstance(writer, Writer)]
+    problems = [failure(writer.problem.detail) for writer in writers if isinstance(writer, ApiError)]
+    if left:
+        said = f"Left out: {', '.join(left)}. Write layer.index, as in {run.layer}.0; {MOST_NEURONS} neurons at most."
+        problems.append(failure(said))
+    note = (
+        f"Figure 2d: the singular values of the centred W_U of run {run.id}, and each neuron's |cosine| with every "
+        f"direction. The shaded null space are the {plain.null_dim} directions that the unembedding reads least: what "
+        f"is written there moves the final norm's scale, and hardly a logit.{zero_values(plain.singular_values)}"
+    )
+    drawn = graph(cosines([writer.spectrum for writer in known] or [plain], close=close), className="big-figure")
+    table = _table(run, known) if known else empty("No neuron is chosen", "Write some to see where they write.")
+    return panel("Who writes where", *problems, drawn, table, note=note)
+
+
+def _table(run: RunSummary, writers: list[Writer]) -> Component:
+    head = html.Tr([html.Th(word) for word in ("neuron", "class", "null-space fraction", "writes most along", "|cos|")])
+    rows = []
+    for writer in writers:
+        row, values = writer.detail.row, writer.spectrum.cosines or [0.0]
+        most = max(range(len(values)), key=values.__getitem__)
+        rows.append(
+            html.Tr(
+                [
+                    html.Th(dcc.Link(row.neuron, href=neuron_address(run.model, row.neuron, run.id)), scope="row"),
+                    html.Td(class_chip(row.neuron_class)),
+                    html.Td(number(row.metrics["null_fraction"])),
+                    html.Td(f"direction {most:,} of 0 to {len(values) - 1:,}"),
+                    html.Td(number(values[most])),
+                ]
+            )
+        )
+    return scrolled(html.Table([html.Thead(head), html.Tbody(rows)], className="totals"), "Where the neurons write")
+
+
+def _side_by_side(found: dict[str, Spectrum]) -> Component:
+    head = ("", "directions", "largest", "last before the null space", "first in it", "smallest")
+    rows = []
+    for name, data in found.items():
+        values, start = data.singular_values, len(data.singular_values) - data.null_dim
+        ends = (values[0], values[max(start - 1, 0)], values[min(start, len(values) - 1)], values[-1])
+        cells = [html.Td(f"{len(values):,}"), *(html.Td(number(value)) for value in ends)]
+        rows.append(html.Tr([html.Th(name, scope="row"), *cells]))
+    table = html.Table([html.Thead(html.Tr([html.Th(word) for word in head])), html.Tbody(rows)], className="totals")
+    note = (
+        "Figure 6: two models beside each other, so across the whole of their widths. The paper's pair is Pythia 160M "
+        "trained with and without dropout; any two runs of the atlas can be put here."
+        + "".join(zero_values(data.singular_values) for data in found.values())
+    )
+    parts = (graph(singular_values(found), className="big-figure"), scrolled(table, "Singular values in numbers"))
+    return panel("Singular values", *parts, note=note)

@@ -1,0 +1,214 @@
+"""From an induction experiment's results to what the wire says."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from backend import schemas
+from backend.core.induction.clipping import Clip, Clipped, Points
+from backend.core.induction.experiment import After, Attribution, Change, Curves, Heads
+from backend.core.induction.knockouts import Knockout
+from backend.core.induction.readings import OverOccurrence, Source
+from backend.core.induction.repeats import Repeats
+from backend.core.metrics.induction import Mean
+from backend.core.metrics.loss_position import at_own_token
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.neurons import HeadId, NeuronId
+
+Result = (
+    schemas.InductionCurves
+    | schemas.InductionClip
+    | schemas.InductionChange
+    | schemas.InductionHeads
+    | schemas.InductionKnockout
+    | schemas.InductionAttribution
+)
+
+
+class Told:
+    """Says one experiment's results; used where the model is, since a tokenizer serves one thread."""
+
+    def __init__(self, model: AnalysisModel, repeats: Repeats, neurons: Sequence[NeuronId]) -> None:
+        self._model, self._repeats = model, repeats
+        self._neurons = [str(neuron) for neuron in neurons]
+
+    def start(self, source: Source, told: str) -> schemas.InductionStart:
+        return schemas.InductionStart(
+            source=source,
+            layer=self._model.last_layer,
+            sequences=len(self._repeats.tokens),
+            span=self._repeats.span,
+            repeats=len(self._repeats.first),
+            neurons=self._neurons,
+            told=told,
+            error_groups=len(set(self._repeats.groups.tolist())),
+        )
+
+    def event(self, result: object) -> Result:
+        """
+        Raises:
+            TypeError: nothing that an experiment yields.
+        """
+        match result:
+            case Curves():
+                return self._curves(result)
+            case Clip():
+                return self._clip(result)
+            case Change(change):
+                return schemas.InductionChange(
+                    layer=self._model.last_layer, change=change.mean.tolist(), se=_numbers(change.se)
+                )
+            case Heads():
+                return _heads(result)
+            case Knockout():
+                return schemas.InductionKnockout(
+                    how=result.job.how,
+                    knocked_out_at=result.where,
+                    heads=[str(head) for head in result.job.heads],
+                    role=result.job.role,
+                    activations=self._by_neuron(result.activations),
+                    loss=_curve(result.loss),
+                    entropy=_curve(result.entropy),
+                    second=self._over(result.second),
+                    difference=self._over(result.difference),
+                    left=self._estimates(result.left),
+                )
+            case Attribution():
+                return self._attribution(result)
+        raise TypeError(f"no event for {type(result).__name__}")
+
+    def _curves(self, found: Curves) -> schemas.InductionCurves:
+        return schemas.InductionCurves(
+            loss=_curve(found.loss),
+            entropy=_curve(found.entropy),
+            activations=self._by_neuron(found.activations),
+            reference_means=dict(zip(self._neurons, _numbers(found.references), strict=True)),
+            samples=[self._sample(sample.sequence, sample.loss) for sample in found.samples],
+            after=None if found.after is None else self._after(found.after),
+            first=self._over(found.first),
+            second=self._over(found.second),
+            change=self._over(found.change),
+        )
+
+    def _over(self, found: OverOccurrence) -> schemas.OverOccurrence:
+        return schemas.OverOccurrence(
+            loss=_estimate(found.loss),
+            entropy=_estimate(found.entropy),
+            activations=self._estimates(found.activations),
+        )
+
+    def _estimates(self, found: Mean) -> dict[str, schemas.Estimate]:
+        """From means by neuron, [neurons]."""
+        pairs = zip(found.mean, found.se, strict=True)
+        return {name: _estimate(Mean(*pair)) for name, pair in zip(self._neurons, pairs, strict=True)}
+
+    def _after(self, found: After) -> schemas.AfterRepeat:
+        return schemas.AfterRepeat(
+            loss=_curve(found.loss),
+            entropy=_curve(found.entropy),
+            activations=self._by_neuron(found.activations),
+        )
+
+    def _sample(self, sequence: int, loss: Tensor) -> schemas.RepeatedText:
+        repeats = self._repeats
+        own = repeats.sequence == sequence
+
+        def ranges(places: Tensor) -> list[tuple[int, int]]:
+            lengths = repeats.valid[own].sum(dim=1).tolist()
+            starts = places[own, 0].tolist()
+            return [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+
+        return schemas.RepeatedText(
+            tokens=self._model.token_strings(repeats.tokens[sequence].tolist()),
+            first=ranges(repeats.first),
+            second=ranges(repeats.second),
+            loss=at_own_token(_numbers(loss), len(loss)),
+        )
+
+    def _clip(self, found: Clip) -> schemas.InductionClip:
+        return schemas.InductionClip(
+            neuron=f"{self._model.last_layer}.{found.neuron}",
+            reference=found.reference,
+            loss=_curve(found.loss),
+            entropy=_curve(found.entropy),
+            delta_loss=_curve(found.delta_loss),
+            delta_entropy=_curve(found.delta_entropy),
+            percent=_curve(found.percent),
+            points=self._points(found.points),
+            after=None if found.after is None else _clipped(found.after),
+            totals=schemas.ClipTotals(**{name: _estimate(mean) for name, mean in vars(found.totals).items()}),
+        )
+
+    def _points(self, points: Points) -> list[schemas.ClipPoint]:
+        numbers = (points.loss, points.delta_loss, points.delta_entropy, points.reciprocal_rank)
+        words = [self._model.token_strings(ids.tolist()) for ids in (points.token, points.target)]
+        return [
+            schemas.ClipPoint(
+                loss=loss,
+                delta_loss=delta_loss,
+                delta_entropy=delta_entropy,
+                reciprocal_rank=reciprocal_rank,
+                token=token,
+                target=target,
+                source=source,
+            )
+            for source, loss, delta_loss, delta_entropy, reciprocal_rank, token, target in zip(
+                points.source.tolist(), *(column.tolist() for column in numbers), *words, strict=True
+            )
+        ]
+
+    def _attribution(self, found: Attribution) -> schemas.InductionAttribution:
+        def by_neuron(values: Tensor) -> dict[str, list[float]]:
+            return dict(zip(self._neurons, values.T.tolist(), strict=True))
+
+        parts = found.components
+        scores = [float(found.scores[c.layer, c.index]) if isinstance(c, HeadId) else None for c in parts]
+        return schemas.InductionAttribution(
+            reads=found.reads,
+            components=[str(component) for component in parts],
+            prefix_matching=scores,
+            induction=by_neuron(found.induction),
+            corrupted=by_neuron(found.corrupted),
+            difference_se={name: _numbers(own) for name, own in zip(self._neurons, found.difference_se.T, strict=True)},
+        )
+
+    def _by_neuron(self, activations: Mean) -> dict[str, schemas.Curve]:
+        """From means [positions, neurons]."""
+        columns = zip(self._neurons, activations.mean.T, activations.se.T, strict=True)
+        return {name: _curve(Mean(mean, se)) for name, mean, se in columns}
+
+
+def _heads(found: Heads) -> schemas.InductionHeads:
+    return schemas.InductionHeads(
+        prefix_matching=found.prefix_matching.mean.tolist(),
+        bos_attention=found.bos_attention.mean.tolist(),
+        prefix_matching_se=[_numbers(row) for row in found.prefix_matching.se],
+        bos_attention_se=[_numbers(row) for row in found.bos_attention.se],
+        chosen=[str(head) for head in found.chosen],
+        baselines=[str(head) for head in found.baselines],
+        sequences=found.sequences,
+    )
+
+
+def _clipped(found: Clipped) -> schemas.ClippedAfter:
+    return schemas.ClippedAfter(
+        loss=_curve(found.loss),
+        entropy=_curve(found.entropy),
+        delta_loss=_curve(found.delta_loss),
+        delta_entropy=_curve(found.delta_entropy),
+        percent=_curve(found.percent),
+    )
+
+
+def _curve(mean: Mean) -> schemas.Curve:
+    return schemas.Curve(mean=_numbers(mean.mean), se=_numbers(mean.se))
+
+
+def _estimate(mean: Mean) -> schemas.Estimate:
+    (value,), (se,) = _numbers(mean.mean[None]), _numbers(mean.se[None])
+    return schemas.Estimate(value=value, se=se)
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    values = values.double()
+    return [value if known else None for value, known in zip(values.tolist(), values.isfinite().tolist(), strict=True)]

@@ -1,0 +1,94 @@
+"""Direct feature attribution through a model: which components wrote what last-layer neurons read (I.3)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.core.errors import UnsupportedModel
+from backend.core.metrics.attribution import InputDirection, of_heads, of_vectors
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.neurons import HeadId
+
+_TOLERANCE = 1e-3
+"""Of the largest pre-activation; observed 1e-6."""
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each component contributes to neurons' pre-activations: they add up to these."""
+
+    direction: InputDirection
+    values: Tensor
+    """[batch, position, components, neurons]"""
+    total: Tensor
+    """The pre-activations that the model itself computed, [batch, position, neurons]."""
+
+
+def components(model: AnalysisModel) -> list[HeadId | str]:
+    """What writes into the stream that the last MLP reads: heads, earlier MLPs with their biases, the embedding, and
+    the other biases. Heads of the last layer are among them unless the MLP runs in parallel to them."""
+    heads = [HeadId(layer, head) for layer in _attention_layers(model) for head in range(model.n_heads)]
+    return [*heads, *(f"MLP {layer}" for layer in range(model.last_layer)), "Embedding", "Biases"]
+
+
+def contributions(model: AnalysisModel, tokens: Tensor, neurons: list[int]) -> list[Contributions]:
+    """For each direction that the neurons read (of a gated MLP two), on every token of [batch, position].
+
+    Raises:
+        UnsupportedModel: the contributions do not add up to the pre-activation: something else writes into the stream.
+    """
+    points = _Points(model)
+    _, kept = model.run(tokens, *points.names, stop_at_layer=model.n_layers)
+    readout = model.readout
+    scale = readout.scale(readout.centred(kept[points.read]))
+    found = []
+    for direction in model.input_directions(neurons):
+        values = torch.cat(_in_order(model, points, kept, direction, scale), dim=-2)
+        total = kept[points.activation[direction.reads]].reshape(*tokens.shape, -1)[..., neurons]
+        if not (values.sum(dim=-2) - total).abs().max() <= _TOLERANCE * total.abs().max().clamp_min(1e-6):
+            raise UnsupportedModel(
+                f"{model.name}: what its heads, MLPs and embedding write does not add up to what its last MLP reads, "
+                "so their contributions would be wrong. Leave the attribution out for this model."
+            )
+        found.append(Contributions(direction, values, total))
+    return found
+
+
+def _attention_layers(model: AnalysisModel) -> range:
+    return range(model.last_layer if model.parallel else model.n_layers)
+
+
+class _Points:
+    """The hook points that an attribution reads."""
+
+    def __init__(self, model: AnalysisModel) -> None:
+        last = model.last_layer
+        self.heads = [f"blocks.{layer}.attn.hook_z" for layer in _attention_layers(model)]
+        self.mlps = [f"blocks.{layer}.hook_mlp_out" for layer in range(last)]
+        self.embedding = "blocks.0.hook_resid_pre"
+        self.read = f"blocks.{last}.hook_resid_{'pre' if model.parallel else 'mid'}"
+        pre = f"blocks.{last}.mlp.hook_pre"
+        self.activation = {"in": pre, "gate": pre, "up": f"{pre}_linear"}
+        every = [*self.heads, *self.mlps, self.embedding, self.read, pre]
+        gated = len(model.input_directions([0])) > 1
+        self.names = sorted({*every, *([self.activation["up"]] if gated else [])})
+
+
+def _in_order(
+    model: AnalysisModel, points: _Points, kept: dict[str, Tensor], direction: InputDirection, scale: Tensor
+) -> list[Tensor]:
+    """Each [batch, position, some components, neurons]."""
+    W = direction.W
+    parts, biases = [], torch.zeros(W.shape[0], device=W.device)
+    for layer, name in zip(_attention_layers(model), points.heads, strict=True):
+        W_O, b_O = model.head_outputs(layer)
+        parts.append(of_heads(kept[name], W_O, W, scale))
+        biases = biases if b_O is None else biases + b_O
+    shape = (*scale.shape, -1)
+    for name in (*points.mlps, points.embedding):
+        parts.append(of_vectors(kept[name].reshape(shape), W, scale)[..., None, :])
+    own: Any = 0 if direction.b is None else direction.b
+    parts.append((of_vectors(biases.expand(*scale.shape, -1), W, scale) + own)[..., None, :])
+    return parts

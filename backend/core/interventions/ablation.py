@@ -1,0 +1,130 @@
+"""What interventions do to a traced text, for any number of neurons of any layer and attention heads.
+
+The total effect recomputes the final norm; the frozen one holds its scale at s (Eq. 6), whichever layer is changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core.errors import BadIntervention
+from backend.core.interventions import closed_form
+from backend.core.interventions.forward import activations_of, continue_from
+from backend.core.interventions.frequency_distance import TextFrequencies, state_at
+from backend.core.interventions.kinds import Intervention
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.traced_text import State, TracedText
+from backend.core.neurons import HeadId, NeuronId
+
+Means = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TextAblation:
+    """A text under interventions."""
+
+    total: State
+    frozen: State
+    activations_before: Tensor
+    """Of the intervened units, [tokens, interventions]; of a head its output's norm."""
+    activations_after: Tensor
+    kl_before: Tensor | None = None
+    """D_KL(P_freq‖P) of the text as it is, [tokens], where token frequencies are known."""
+
+
+def ablate_text(
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None = None,
+) -> TextAblation:
+    """The text under all interventions together.
+
+    Args:
+        frequencies: those to tell the distance from; None leaves it out.
+        means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text, as
+            units of earlier layers always do.
+
+    Raises:
+        BadNeuron: a neuron or a head that the model does not have.
+        BadIntervention: the same one twice, or a kind that heads do not know.
+    """
+    check_interventions(model, interventions)
+    units = [intervention.unit for intervention in interventions]
+    if all(isinstance(unit, NeuronId) and unit.layer == model.last_layer for unit in units):
+        return _in_closed_form(model, text, interventions, means, frequencies)
+    return _by_forward_pass(model, text, interventions, means, frequencies)
+
+
+def check_interventions(model: AnalysisModel, interventions: Sequence[Intervention]) -> None:
+    """
+    Raises:
+        BadNeuron: a neuron or a head that the model does not have; BadIntervention: the same one twice.
+    """
+    units = [intervention.unit for intervention in interventions]
+    for unit in units:
+        unit.within(model.n_layers, model.n_heads if isinstance(unit, HeadId) else model.d_mlp)
+    if len(set(units)) < len(units):
+        raise BadIntervention("A neuron is named twice: give each neuron one intervention.")
+
+
+def references(
+    model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
+) -> list[Tensor]:
+    """Each unit's reference mean: the given one for the last layer's neurons, else over the text; a head's [d_head]."""
+    plain = activations_of(model, text, [intervention.unit for intervention in interventions])
+    found = []
+    for values, intervention in zip(plain, interventions, strict=True):
+        unit = intervention.unit
+        known = means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer
+        found.append(torch.tensor(means[unit.index]) if known and means is not None else values.mean(dim=0))
+    return found
+
+
+def _in_closed_form(
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None,
+) -> TextAblation:
+    indices = [intervention.unit.index for intervention in interventions]
+    before = text.activations[:, indices]
+    reference = before.mean(dim=0) if means is None else torch.from_numpy(means[indices]).to(before)
+    after = torch.stack([i.target(before[:, k], reference[k]) for k, i in enumerate(interventions)], dim=1)
+    total, frozen = closed_form.states(model.readout, text, indices, after - before, frequencies)
+    return TextAblation(total, frozen, before, after, frequencies and frequencies.before(text))
+
+
+def _by_forward_pass(
+    model: AnalysisModel,
+    text: TracedText,
+    interventions: Sequence[Intervention],
+    means: Means | None,
+    frequencies: TextFrequencies | None,
+) -> TextAblation:
+    first = min(intervention.unit.layer for intervention in interventions)
+    plain = activations_of(model, text, [intervention.unit for intervention in interventions])
+    residual, seen = continue_from(model, text, first, interventions, references(model, text, interventions, means))
+    readout = model.readout
+    centred = readout.centred(residual)
+    scale = readout.scale(centred)
+    frozen = readout.logits(centred, text.scale)
+    total = readout.rescaled(frozen, text.scale / scale)
+    return TextAblation(
+        total=state_at(total, text.tokens, scale, frequencies),
+        frozen=state_at(frozen, text.tokens, text.scale, frequencies),
+        activations_before=torch.stack([_size(values) for values in plain], dim=1),
+        activations_after=torch.stack([_size(values) for values in seen], dim=1),
+        kl_before=frequencies and frequencies.before(text),
+    )
+
+
+def _size(values: Tensor) -> Tensor:
+    """A neuron's activation as it is, a head's output as its norm; [tokens]."""
+    return values if values.ndim == 1 else values.norm(dim=1)

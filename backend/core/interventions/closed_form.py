@@ -1,0 +1,187 @@
+"""Interventions on neurons of the last layer, without a forward pass or an unembedding.
+
+Any number of them add up in the residual stream, x′ = x + Σ δ_i·w_out_i, so with A_i = w_out_i·W_U the logits are
+L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one factor s/s′ with the norm recomputed (`kernels/plain.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from backend.core.interventions.frequency_distance import Moved, TextFrequencies, state_at
+from backend.core.kernels import rows as compiled
+from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
+from backend.core.metrics.effects import Readout
+from backend.core.models.traced_text import PREDICTIONS, State, TracedText
+
+_TOKENS_AT_ONCE = 64
+_MOST_ROWS = 128
+
+Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Loss, entropy, rank, top tokens and their probabilities of some tokens."""
+Distance = Callable[[Tensor], Tensor] | None
+"""From losses to D_KL(P_freq‖P), both [tokens]; None where token frequencies are not known."""
+
+
+def states(
+    readout: Readout,
+    text: TracedText,
+    indices: list[int],
+    deltas: Tensor,
+    frequencies: TextFrequencies | None = None,
+) -> tuple[State, State]:
+    """The text with the norm recomputed, and with it frozen.
+
+    Args:
+        indices: the neurons, and deltas: what is added to their activations, [tokens, len(indices)].
+        frequencies: those to tell the distance from.
+    """
+    written = deltas @ readout.W_out[indices]
+    scale = readout.scale(text.centred + readout.centred(written))
+    r = text.scale / scale
+    A = _rows(readout, text, indices)
+    change = _Change(written / text.scale[:, None], deltas / text.scale[:, None], A, r, readout.b_U)
+    if text.scale.device.type != "cpu":
+        frozen = text.predictions.log_p + change.c @ A
+        total = state_at(readout.rescaled(frozen, r), text.tokens, scale, frequencies)
+        return total, state_at(frozen, text.tokens, text.scale, frequencies)
+    step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
+    parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
+    told = zip((scale, text.scale), change.distances(text, frequencies), strict=True)
+    total, frozen = (_joined([part[n] for part in parts], s, distance) for n, (s, distance) in enumerate(told))
+    return total, frozen
+
+
+def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
+    """A of these neurons, [neurons, d_vocab]; kept with the text, since a slider asks for the same ones again."""
+    unknown = [index for index in indices if index not in text.rows]
+    if unknown:
+        if len(text.rows) + len(unknown) > _MOST_ROWS:
+            text.rows.clear()
+            unknown = indices
+        found = readout.direct_logits(torch.tensor(unknown, device=text.scale.device))
+        text.rows.update(zip(unknown, found, strict=True))
+    return torch.stack([text.rows[index] for index in indices])
+
+
+class _Change:
+    """How the logits change: by c·A with the norm frozen, then by the factor r on all but the bias."""
+
+    def __init__(self, written: Tensor, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
+        self.written, self.c, self.A, self.r, self.b_U = written, c, A, r, b_U
+
+    def problem(self, text: TracedText, tokens: slice) -> tuple[Problem, Tensor]:
+        """The tokens with one row of changes for all, or with a row each; and which pairs are meant."""
+        c, r = self.c[tokens], self.r[tokens]
+        log_p, targets = text.predictions.log_p[tokens], text.following[tokens]
+        if c.shape[1] == 1:
+            rows, wanted = self.A, torch.ones_like(c, dtype=torch.bool)
+        else:
+            rows, wanted = c @ self.A, torch.eye(len(c), dtype=torch.bool)
+            c = wanted.float()
+        path = DirectPath.of_rows(rows, rows, rows)
+        return Problem(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
+
+    def distances(self, text: TracedText, frequencies: TextFrequencies | None) -> tuple[Distance, Distance]:
+        """D_KL(P_freq‖P) from the losses, with the norm recomputed and frozen."""
+        if frequencies is None:
+            return None, None
+        x_correct = (self.c * self.A[:, text.following].T).sum(dim=1)
+        moved = Moved(self.written, x_correct, self.r, self.b_U)
+        return frequencies.after(text, moved), frequencies.after(text, replace(moved, r=None))
+
+
+def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, Columns]:
+    problem, wanted = change.problem(text, tokens)
+    predictions = text.predictions.at(tokens)
+    loss = -predictions.log_correct[:, 0]
+    top = text.nearest[tokens, 0]
+    before = Before(loss, -predictions.mean_l[:, 0], text.before.rank[tokens], top, predictions)
+    rows = problem.path.A
+    means = (text.mean_column[tokens] * change.written[tokens]).sum(dim=1)  # Σ p·c·a
+    mean_a = (means / problem.c[:, 0].where(problem.c[:, 0] != 0, 1))[:, None] if len(rows) == 1 else torch.diag(means)
+    found = _filled(problem, before, mean_a, wanted)
+    frozen_rank = found.rank
+    if change.b_U is not None:  # then the recomputed norm orders tokens differently
+        frozen_rank = _filled(_without_rescaling(problem), before, mean_a, wanted).rank
+    best = _Best(text, change, problem, tokens)
+    entropy = before.entropy
+    total_loss, frozen_loss = loss + found.delta_loss[wanted], loss + found.delta_loss_frozen[wanted]
+    total = (total_loss, entropy + found.delta_entropy[wanted], found.rank[wanted], *best.total(total_loss))
+    frozen = (frozen_loss, entropy + found.delta_entropy_frozen[wanted], frozen_rank[wanted], *best.frozen(frozen_loss))
+    return total, frozen
+
+
+def _filled(problem: Problem, before: Before, mean_a: Tensor, wanted: Tensor) -> PairStatistics:
+    out = PairStatistics.empty(problem)
+    compiled.fill_rows(problem, before, mean_a, wanted, out)
+    return out
+
+
+def _without_rescaling(problem: Problem) -> Problem:
+    return replace(problem, r=torch.ones_like(problem.r))
+
+
+class _Best:
+    """The ten most probable tokens afterwards, from the few dozen that were best before."""
+
+    def __init__(self, text: TracedText, change: _Change, problem: Problem, tokens: slice) -> None:
+        self._change, self._problem = change, problem
+        self._candidates = text.nearest[tokens]
+        self._q = change.r[tokens, None] - 1
+        rows = problem.path.A
+        if len(rows) == 1:
+            x, x_correct = problem.c * rows[0, self._candidates], problem.c[:, 0] * rows[0, problem.targets]
+            rise = torch.maximum(problem.c * problem.path.highest, problem.c * problem.path.lowest)[:, 0]
+        else:
+            x, x_correct = rows.gather(1, self._candidates), rows.gather(1, problem.targets[:, None])[:, 0]
+            rise = problem.path.highest
+        logits = problem.logits
+        self._y = logits.gather(1, self._candidates) + x
+        self._y_correct = logits.gather(1, problem.targets[:, None])[:, 0] + x_correct
+        # No token that is not a candidate can be higher than this afterwards.
+        self._others = logits.gather(1, self._candidates[:, -1:])[:, 0] + rise
+        if self._candidates.shape[1] == logits.shape[1]:
+            self._others = torch.full_like(self._others, -torch.inf)
+
+    def frozen(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and probabilities, each [tokens, 10], given the losses, which tell how the logits are normalised."""
+        return self._best(self._y, self._y_correct, self._others, loss, rescaled=False)
+
+    def total(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """As `frozen`, with the norm recomputed."""
+        b, q = self._change.b_U, self._q
+        if b is None:
+            y, correct, others = (1 + q) * self._y, (1 + q[:, 0]) * self._y_correct, (1 + q[:, 0]) * self._others
+        else:
+            y = self._y + q * (self._y - b[self._candidates])
+            correct = self._y_correct + q[:, 0] * (self._y_correct - b[self._problem.targets])
+            others = (1 + q[:, 0]) * self._others + q[:, 0].abs() * b.abs().max()
+        return self._best(y, correct, others, loss, rescaled=True)
+
+    def _best(
+        self, y: Tensor, correct: Tensor, others: Tensor, loss: Tensor, *, rescaled: bool
+    ) -> tuple[Tensor, Tensor]:
+        top = y.topk(min(PREDICTIONS, y.shape[1]), dim=1)
+        tokens, values = self._candidates.gather(1, top.indices), top.values
+        unsure = (values[:, -1] <= others).nonzero().squeeze(1)
+        for t in unsure.tolist():  # a strong intervention: look at the whole row
+            whole = self._problem.logits[t] + (
+                self._problem.c[t, 0] * self._problem.path.A[0] if len(self._problem.path.A) == 1
+                else self._problem.path.A[t]
+            )  # fmt: skip
+            if rescaled:
+                q, b = self._q[t], 0 if self._change.b_U is None else self._change.b_U
+                whole = whole + q * (whole - b)
+            values[t], tokens[t] = whole.topk(values.shape[1])
+        log_partition = loss + correct
+        return tokens, (values - log_partition[:, None]).exp()
+
+
+def _joined(parts: list[Columns], scale: Tensor, distance: Distance) -> State:
+    loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    kl = None if distance is None else distance(loss)
+    loss[-1], rank[-1] = torch.nan, 0
+    return State(loss, entropy, rank, scale, top_tokens, top_probabilities, kl)

@@ -1,0 +1,130 @@
+"""Forward passes that continue from a layer, with units replaced on the way: what no closed form covers.
+
+The residual stream before the first intervened layer is computed once and kept with the text; blocks before it are not
+run again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.core.interventions.kinds import Intervention
+from backend.core.kernels.residuals import Unmoved, moved_effects
+from backend.core.metrics.effects import Effects, Frequency, joined_effects
+from backend.core.models.analysis_model import AnalysisModel, Hooks
+from backend.core.models.traced_text import TracedText
+from backend.core.neurons import HeadId, NeuronId, Unit
+
+_TOKENS_AT_ONCE = 4_096
+"""Tokens of ablated copies that run through the model together."""
+
+
+def point(unit: Unit) -> str:
+    """The name of the hook point at which a unit's values pass."""
+    return f"blocks.{unit.layer}.attn.hook_z" if isinstance(unit, HeadId) else f"blocks.{unit.layer}.mlp.hook_post"
+
+
+def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]) -> list[Tensor]:
+    """The plain values of units: [tokens] of a neuron, [tokens, d_head] of a head."""
+    unread = {unit for unit in units if unit not in text.values}
+    for unit in [unit for unit in unread if isinstance(unit, NeuronId) and unit.layer == model.last_layer]:
+        text.values[unit] = text.activations[:, unit.index]
+        unread.remove(unit)
+    if unread:
+        points, last = {point(unit) for unit in unread}, max(unit.layer for unit in unread)
+        _, kept = model.run(torch.tensor([text.tokens]), *points, stop_at_layer=last + 1)
+        text.values.update({unit: kept[point(unit)][0, :, unit.index].clone() for unit in unread})
+    return [text.values[unit] for unit in units]
+
+
+def prefix(model: AnalysisModel, text: TracedText, layer: int) -> Tensor:
+    """The residual stream before a layer, [tokens, d_model], remembered with the text."""
+    if layer not in text.prefixes:
+        text.prefixes[layer] = model.residual_before(torch.tensor([text.tokens]), layer)[0]
+    return text.prefixes[layer]
+
+
+def continue_from(
+    model: AnalysisModel,
+    text: TracedText,
+    layer: int,
+    interventions: Sequence[Intervention],
+    references: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """The residual stream after the last block under all interventions together, [tokens, d_model]; and what each
+    unit's values were set to.
+
+    Args:
+        layer: the first layer that is intervened on.
+        references: each unit's reference mean: a number, or of a head [d_head].
+    """
+    seen: dict[int, Tensor] = {}
+    hooks = replacing_hooks(interventions, references, seen)
+    residual = model.continued(prefix(model, text, layer)[None], layer, hooks)[0]
+    return residual, [seen[place] for place in range(len(interventions))]
+
+
+def replacing_hooks(
+    interventions: Sequence[Intervention], references: Sequence[Tensor], seen: dict[int, Tensor]
+) -> Hooks:
+    """A hook for every intervention; `seen` is told by place what each unit's values were set to."""
+    pairs = zip(interventions, references, strict=True)
+    return [
+        (point(intervention.unit), _replacing(place, intervention, mean, seen))
+        for place, (intervention, mean) in enumerate(pairs)
+    ]
+
+
+def _replacing(place: int, intervention: Intervention, mean: Tensor, seen: dict[int, Tensor]) -> Any:
+    def replace(values: Tensor, hook: Any) -> Tensor:
+        index = intervention.unit.index
+        target = intervention.target(values[0, :, index], mean)
+        seen[place] = target.float()
+        changed = values.clone()
+        changed[:, :, index] = target
+        return changed
+
+    return replace
+
+
+def ablate_each(
+    model: AnalysisModel,
+    tokens: Tensor,
+    layer: int,
+    targets: Tensor,
+    positions: Tensor,
+    advanced: Callable[[int], None] = lambda neurons: None,
+    frequency: Frequency | None = None,
+) -> Effects:
+    """What setting each neuron of a layer, alone and at every position of a sequence, does at some positions.
+
+    The part of the model before the layer runs once; from there on many ablated copies of the sequence run together.
+
+    Args:
+        tokens: one sequence, [length]; targets: the activation that replaces each neuron's, [d_mlp].
+        positions: where effects are measured; each has a next token.
+        advanced: is told how many neurons were finished since it was last called.
+    """
+    start = model.residual_before(tokens[None], layer)
+    plain = model.continued(start, layer, [])[0]
+    unmoved = Unmoved.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device), frequency)
+    at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
+    found: list[Effects] = []
+    for neurons in torch.arange(len(targets)).split(at_once):
+        hooks: Hooks = [(f"blocks.{layer}.mlp.hook_post", _each_to(neurons, targets))]
+        after = model.continued(start.expand(len(neurons), -1, -1), layer, hooks)
+        found += [moved_effects(model.readout, unmoved, residual[positions]) for residual in after]
+        advanced(len(neurons))
+    return joined_effects(found)
+
+
+def _each_to(neurons: Tensor, targets: Tensor) -> Any:
+    def replace(values: Tensor, hook: Any) -> Tensor:
+        changed = values.clone()
+        copies = torch.arange(len(neurons))
+        changed[copies, :, neurons] = targets[neurons, None].to(values)
+        return changed
+
+    return replace

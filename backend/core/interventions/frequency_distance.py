@@ -1,0 +1,85 @@
+"""How far a text's predictions are from the token frequencies, D_KL(P_freq‖P): before and under interventions.
+
+With P_freq fixed, D = −H(P_freq) − Σ P_freq·log P: linear in the logits apart from their normaliser, which the loss
+knows already. So no intervention on the last layer needs another sum over the vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from backend.core.metrics.effects import Readout
+from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.models.traced_text import State, TracedText, state_of
+
+_ROWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What interventions on the last layer do to a text's logits: y = r·(u + x) + b, with u = log p − b, x = c·A."""
+
+    written: Tensor
+    """What they add to the residual stream, divided by the norm's scale, [tokens, d_model]."""
+    x_correct: Tensor
+    """x of the correct token, [tokens]."""
+    r: Tensor | None
+    """s/s′, [tokens]; None with the norm frozen."""
+    b_U: Tensor | None
+
+
+@dataclass(frozen=True)
+class TextFrequencies:
+    """P_freq as the texts of one model need it."""
+
+    name: str
+    """What tells it from others: distances are kept with a text under this name."""
+    unigram: Unigram
+    read: Tensor
+    """W_U·P_freq, [d_model], float64."""
+
+    @classmethod
+    def of(cls, name: str, readout: Readout, p: Tensor) -> Self:
+        """From probabilities by token id, [d_vocab]; they are scaled to sum to 1."""
+        unigram = Unigram.of_counts(p.to(readout.W_U.device), smoothing=0.0)
+        return cls(name, unigram, read_by(readout.W_U, unigram.p))
+
+    def before(self, text: TracedText) -> Tensor:
+        """D of the text as it is, [tokens], float64; computed once for a text."""
+        if self.name not in text.distances:
+            text.distances[self.name] = self.unigram.divergence(text.predictions)
+        return text.distances[self.name]
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """D of logits, [rows, d_vocab] → [rows], float64."""
+        weights = self.unigram.p.to(logits)
+        parts = []
+        for rows in logits.split(_ROWS_AT_ONCE):
+            shifted = rows - rows.amax(dim=1, keepdim=True)
+            parts.append(shifted.logsumexp(dim=1).double() - (shifted @ weights).double())
+        return (torch.cat(parts) - self.unigram.entropy).clamp_min(0)
+
+    def after(self, text: TracedText, moved: Moved) -> Callable[[Tensor], Tensor]:
+        """D of the moved logits, [tokens], float64, as a function of their losses [tokens].
+
+        loss = log Z − y_correct, so D = −H(P_freq) + loss + (y_correct − Σ P_freq·y).
+        """
+        predictions = text.predictions
+        mean_l = -self.unigram.entropy - self.before(text)
+        beyond = predictions.log_correct[:, 0].double() - mean_l
+        beyond_b = torch.zeros_like(beyond)
+        if moved.b_U is not None:
+            b_U = moved.b_U.double()
+            beyond_b = predictions.b_correct[:, 0].double() - b_U @ self.unigram.p
+        beyond = beyond - beyond_b + moved.x_correct.double() - moved.written.double() @ self.read
+        beyond = (beyond if moved.r is None else moved.r.double() * beyond) + beyond_b
+        return lambda loss: (loss.double() + beyond - self.unigram.entropy).clamp_min(0)
+
+
+def state_at(logits: Tensor, tokens: Sequence[int], scale: Tensor, frequencies: TextFrequencies | None) -> State:
+    """As `state_of`, with the distance from the token frequencies where they are known."""
+    state = state_of(logits, tokens, scale)
+    return state if frequencies is None else replace(state, kl=frequencies.of_logits(logits))

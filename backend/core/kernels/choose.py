@@ -1,0 +1,116 @@
+"""Which kernel computes the effects here, and why. All have one interface: (Problem, Before) → PairStatistics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from backend.core.kernels import held, series, survey
+from backend.core.kernels import plain as kernels
+from backend.core.kernels import rows as compiled
+from backend.core.kernels.plain import Before, PairStatistics, Problem
+
+Mode = Literal["exact", "survey"]
+
+
+DEFAULT_MEMORY = 4 * 10**9
+"""Bytes; the same everywhere, so that an atlas does not depend on how much happens to be free."""
+_MOST_TOKENS = 256
+_FEW_TOKENS = 16
+_ROWS_A_TOKEN = 14
+"""Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
+_MORE_ROWS_A_TOKEN = 5
+"""… and where a direction is held, besides."""
+_ROWS_OF_SCRATCH = 560
+"""… and that the kernel takes besides."""
+_WITH_POWERS = 4
+"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""
+_WITHOUT_POWERS = 2
+"""… and when they are not: A, and its transpose in a survey."""
+_KEPT_BACK = 64 * 10**6
+"""Bytes that the C library's allocator may keep of what was freed: blocks of up to 32 MB each."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How many tokens and neurons are handled at once."""
+
+    tokens: int
+    neurons: int
+    keep_powers: bool = False
+    """Whether there is room for the powers of A."""
+
+    @classmethod
+    def within(cls, memory: int, n_neurons: int, d_vocab: int, held: bool = False) -> "Tiles":
+        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons.
+
+        held: whether a direction of the logits is held too.
+        """
+        row, tokens = 4 * d_vocab, _MOST_TOKENS
+        memory -= _KEPT_BACK
+        a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if held else 0)
+        while tokens > 8 and tokens * a_token * row > memory / 3:
+            tokens //= 2
+        left = memory - (tokens * a_token + _ROWS_OF_SCRATCH) * row
+        return cls(
+            tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), left >= _WITH_POWERS * n_neurons * row
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A way to compute all pairs."""
+
+    name: str
+    reason: str
+    every_pair: Callable[[Problem, Before], PairStatistics]
+    bound: float | None = None
+    """Largest error, in nats, that it allows itself for a loss or an entropy; None where it sums every term."""
+
+
+def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
+    """The fastest kernel for a device; a survey's errors stay below `survey.TOLERANCE`, all others are exact."""
+    if device.type == "cpu":
+        narrow = series.half_precision("cpu")
+        products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
+        if mode == "survey":
+            reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, whole rows else"
+            return Kernel("survey", reason, survey.every_pair, survey.TOLERANCE)
+        reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
+        return Kernel("moment series", reason, by_series, series.EXACT.tolerance)
+    if find_spec("triton") is not None:
+        from backend.core.kernels import triton_rows as gpu
+
+        return Kernel("Triton", "CUDA, and Triton is installed", gpu.every_pair)
+    return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", kernels.every_pair)
+
+
+def by_series(problem: Problem, before: Before) -> PairStatistics:
+    """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows.
+
+    For a few tokens, raising all of A to its powers costs more than whole rows do.
+    """
+    if len(problem.logits) < _FEW_TOKENS:
+        return by_rows(problem, before)
+    out = PairStatistics.empty(problem)
+    expansion = series.Series(problem, before.predictions)
+    certified = expansion.fill(out)
+    spread = compiled.Spread(expansion.spread, series.EXACT.order + 1)
+    compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
+    compiled.fill_ranks(problem, before, certified, out)
+    if expansion.held is not None:
+        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, ~expansion.held_certified, out)
+    return out
+
+
+def by_rows(problem: Problem, before: Before) -> PairStatistics:
+    """The compiled loops over whole rows for every pair."""
+    out = PairStatistics.empty(problem)
+    everything = torch.ones_like(problem.c, dtype=torch.bool)
+    mean_a = problem.path.mean(before.predictions.p)
+    compiled.fill_rows(problem, before, mean_a, everything, out)
+    if problem.direction is not None:
+        held.fill_held(problem, before, held.Held.of(problem, before.predictions), mean_a, everything, out)
+    return out

@@ -1,0 +1,254 @@
+"""The CPU kernels around the loops of `rows_compiled.py`: whole rows for chosen pairs, ranks from windows."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from math import factorial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.core.kernels import rows_compiled as native
+from backend.core.kernels.plain import TILE, Before, PairStatistics, Problem, chosen_pairs
+from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.sums import close_sums
+
+_TOKENS_AT_ONCE = 64
+"""Tokens whose tiles of p and l stay in L2 while the rows of A pass by."""
+ROUNDING = 2e-7
+"""What the polynomials may leave out, in nats."""
+_LOOPS: Any = native
+_MANY_PAIRS = 8
+"""Pairs a token from which on it pays to look at the mass of tiles."""
+_FEW_COLUMNS = 512
+"""Rows of Aᵀ that are read for a token's ranks at most; beyond, single entries of A are fewer."""
+FARTHEST = 16.0
+"""Largest |x| and |z| of the polynomials of degree 12, whose argument is a sixteenth of it."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An upper bound of (Σ p·(1 + |l̃|)·|ã|^order)^{1/order} for every pair."""
+
+    norm: Tensor
+    """[tokens, n_neurons]"""
+    order: int
+
+
+def fill_rows(
+    problem: Problem,
+    before: Before,
+    mean_a: Tensor,
+    wanted: Tensor,
+    out: PairStatistics,
+    spread: Spread | None = None,
+    rounding: float = ROUNDING,
+) -> None:
+    """Fill everything of `out` for the wanted pairs, [tokens, n_neurons], from whole rows of logits.
+
+    Args:
+        mean_a: Σ p·a, [tokens, n_neurons].
+        spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
+        rounding: what the polynomials may leave out, in nats.
+    """
+    predictions = before.predictions
+    reach = Reach.of(problem, predictions, mean_a)
+    wild = wanted & (reach.farthest > FARTHEST)
+    for t in wild.any(dim=1).nonzero().flatten().tolist():
+        chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
+    pairs = in_blocks(wanted & ~wild)
+    if not len(pairs[0]):
+        return
+    degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
+    sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
+    close_sums(problem, predictions, mean_a, pairs, sums, out)
+    out.rank[pairs] = above[:, 0] + 1
+    out.changed[pairs] = above[:, 1] > 0
+
+
+def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatistics) -> None:
+    """Fill rank and changed of the wanted pairs, exactly."""
+    reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
+    more = np.zeros(tuple(wanted.shape), np.int32)
+    beaten = np.zeros(tuple(wanted.shape), np.bool_)
+    logits, A, b, c, q = arrays(problem.logits, problem.path.A, bias(problem), problem.c, problem.r - 1)
+    rest = wanted.numpy().copy()
+    per_pair = (b, problem.b_U is not None, c, q, rest, *arrays(reach, problem.targets, before.top))
+    columns = problem.path.kept_columns()
+    if columns is not None:
+        done = np.zeros(len(wanted), np.bool_)
+        data = (logits, columns.numpy(), *per_pair, _FEW_COLUMNS)
+        over_tokens(len(wanted), lambda *part: _LOOPS.column_ranks(*data, *part, more, beaten, done))
+        rest[done] = False
+    size = -(-len(wanted) // _workers())
+
+    def work(start: int) -> None:
+        stop = min(start + size, len(wanted))
+        _LOOPS.window_ranks(logits, A, *per_pair, start, stop, more, beaten)
+
+    in_parallel(work, range(0, len(wanted), size))
+    ranks = before.rank[:, None] + torch.from_numpy(more)
+    out.rank.copy_(torch.where(wanted, ranks, out.rank))
+    out.changed.copy_(torch.where(wanted, torch.from_numpy(beaten), out.changed))
+
+
+def _movement(problem: Problem, tokens: Tensor) -> Tensor:
+    """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
+    c, path = problem.c, problem.path
+    own = c * path.of_tokens(tokens)
+    highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
+    movement = torch.maximum(highest - own, own - lowest)
+    if problem.b_U is None:
+        return movement
+    # The recomputed norm moves them by q·(their distance, the movement and what their biases differ) on top.
+    q = (problem.r - 1).abs()
+    b_range = problem.b_U.max() - problem.b_U.min()
+    near = ((1 + q) * movement + q * b_range) / (1 - q)
+    return torch.where(q < 0.5, near, torch.inf)
+
+
+def bias(problem: Problem) -> Tensor:
+    """b_U, or something in its place where there is none."""
+    return torch.zeros(1) if problem.b_U is None else problem.b_U
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How large x = c·ã and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need."""
+
+    x: Tensor
+    """max |x|, [tokens, n_neurons]"""
+    z: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, predictions: Predictions, mean_a: Tensor) -> "Reach":
+        x = problem.c.abs() * (problem.path.size + mean_a.abs())
+        return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
+
+    @property
+    def farthest(self) -> Tensor:
+        return torch.maximum(self.x, self.z)
+
+    def degrees(self, rounding: float) -> Tensor:
+        """The lowest degrees that leave out little, whatever the distribution; [tokens, n_neurons]."""
+        return _degrees(self.x, self.z, (0, 0), (torch.ones_like(self.x), torch.ones_like(self.z)), rounding)
+
+
+def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor, Tensor], rounding: float) -> Tensor:
+    """As `rows_compiled.py` numbers them. sizes: bounds of Σ p·(1 + |l̃|)·|x|^order and the same of z."""
+    growth = (x + z).exp()
+
+    def needed(v: Tensor, order: int, size: Tensor) -> Tensor:
+        steps = torch.zeros_like(v, dtype=torch.int32)
+        for degree in (3, 6):
+            steps += size * v ** (degree + 1 - order) * growth / factorial(degree + 1) > rounding / 2
+        return torch.where(v > native.NEAR, native.FAR, steps * (native.SIXTH - native.THIRD))
+
+    of_x, of_z = needed(x, orders[0], sizes[0]), needed(z, orders[1], sizes[1])
+    return torch.maximum(of_x, of_z) + (of_z > native.THIRD).int()
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """Which polynomial a pair needs over all of the vocabulary, and what lets a lower one do in some tiles of it."""
+
+    of_pairs: Tensor
+    mass: Any
+    """Σ p·(1 + |l̃|) by tile, [tokens, tiles]."""
+    allowed: float
+    """What a tile may leave out."""
+
+    @classmethod
+    def of(
+        cls,
+        reach: Reach,
+        problem: Problem,
+        predictions: Predictions,
+        pairs: tuple[Tensor, Tensor],
+        spread: Spread | None,
+        rounding: float = ROUNDING,
+    ) -> "Degrees":
+        tokens, d_vocab = predictions.p.shape
+        mass = np.full((tokens, -(-d_vocab // TILE)), np.inf, np.float32)
+        fourth = np.empty(tokens, np.float32)
+        if spread is not None or len(pairs[0]) > _MANY_PAIRS * tokens:
+            data = arrays(predictions.p, predictions.log_p, bias(problem))
+            means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+            has_b = problem.b_U is not None
+            over_tokens(tokens, lambda *part: _LOOPS.tile_masses(*data, has_b, *means, mass, fourth, *part))
+        x, z = reach.x[pairs], reach.z[pairs]
+        orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
+        if spread is not None:
+            x_norm = problem.c[pairs].abs() * spread.norm[pairs]
+            z_norm = (problem.r - 1)[pairs].abs() * (torch.from_numpy(fourth).pow(1 / 4)[pairs[0]] + x_norm)
+            orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
+        return cls(_degrees(x, z, orders, sizes, rounding), mass, rounding / mass.shape[1])
+
+
+def in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and rows of the wanted pairs, by blocks of tokens and there by row."""
+    parts = []
+    for start in range(0, len(wanted), _TOKENS_AT_ONCE):
+        rows, tokens = wanted[start : start + _TOKENS_AT_ONCE].T.nonzero(as_tuple=True)
+        parts.append((tokens + start, rows))
+    tokens, rows = (torch.cat(column) for column in zip(*parts, strict=True))
+    return tokens, rows
+
+
+def _sums(
+    problem: Problem,
+    before: Before,
+    predictions: Predictions,
+    mean_a: Tensor,
+    pairs: tuple[Tensor, Tensor],
+    degrees: Degrees,
+) -> tuple[Tensor, Tensor]:
+    """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
+    tokens, rows = pairs
+    sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
+    has_b = problem.b_U is not None
+    c, q = problem.c[pairs], (problem.r - 1)[pairs]
+    path = problem.path
+    p, log_p, A, sizes, b = arrays(predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem))
+    means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], predictions.deepest[:, 0])
+    by_pair = arrays(
+        mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, problem.targets, before.top
+    )  # fmt: skip
+    data = (p, log_p, A, sizes, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
+    in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), pairwise(cuts(tokens)))
+    return torch.from_numpy(sums), torch.from_numpy(above)
+
+
+def cuts(tokens: Tensor) -> list[int]:
+    """Where to cut a list of pairs, as `in_blocks` orders them, into jobs.
+
+    A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
+    """
+    ends = np.flatnonzero(np.diff((tokens // _TOKENS_AT_ONCE).numpy())) + 1
+    size = max(16, len(tokens) // (8 * _workers()))
+    return sorted({0, len(tokens), *ends.tolist(), *range(0, len(tokens), size)})
+
+
+def over_tokens(count: int, work: Callable[[int, int], Any]) -> None:
+    """Call work(first, last) for parts of the tokens, on all cores."""
+    size = max(1, -(-count // (4 * _workers())))
+    in_parallel(lambda first: work(first, min(first + size, count)), range(0, count, size))
+
+
+def arrays(*tensors: Tensor) -> list[Any]:
+    """Tensors as the loops take them."""
+    return [tensor.contiguous().numpy() for tensor in tensors]
+
+
+def _workers() -> int:
+    return max(1, torch.get_num_threads())
+
+
+def in_parallel(work: Callable[[Any], Any], jobs: Iterable[Any]) -> None:
+    """Run jobs that release the interpreter's lock on all cores; the first error is raised."""
+    with ThreadPoolExecutor(_workers()) as pool:
+        for _ in pool.map(work, jobs):
+            pass

@@ -1,0 +1,40 @@
+"""From sums over the vocabulary to losses and entropies: the one place where they meet.
+
+With l̃ = log p − Σ p·log p, likewise ã and b̃, x = c·ã, y = l̃ + x, z = q·(y − b̃), q = r − 1, the kernels that pass over
+whole rows sum, by pair,
+
+    Σ p·(e^x − 1),    Σ p·(e^x − 1)·y,    and by how much both grow when x becomes x + z and y becomes y + z
+
+Differences to 1 let small changes keep their digits. Large ones lose none, since the sums of p·e^x and p·e^{x+z} are at
+least 1: Σ p·x = Σ p·z = 0. Without a bias the last sum takes y for y + z = (1 + q)·y.
+"""
+
+from torch import Tensor
+
+from backend.core.kernels.plain import PairStatistics, Problem
+from backend.core.kernels.predictions import Predictions
+
+
+def close_sums(
+    problem: Problem, predictions: Predictions, mean_a: Tensor, pairs: tuple[Tensor, Tensor], sums: Tensor,
+    out: PairStatistics,
+) -> None:  # fmt: skip
+    """Write losses and entropies of the pairs (tokens, rows).
+
+    Args:
+        mean_a: Σ p·a, [tokens, n_neurons].
+        sums: [pairs, 4], in the order above.
+    """
+    tokens, rows = pairs
+    c, q = problem.c[pairs].double(), (problem.r - 1)[pairs].double()
+    x_correct = c * (problem.path.A[rows, problem.targets[tokens]] - mean_a[pairs])
+    l_correct, b_correct = predictions.centred_correct()
+    z_correct = q * (l_correct[tokens] + x_correct - b_correct[tokens])
+    frozen, frozen_y, more, more_y = sums.double().unbind(dim=1)
+    total, total_y = frozen + more, frozen_y + more_y
+    if problem.b_U is None:
+        total_y = total_y * (1 + q)
+    out.delta_loss_frozen[pairs] = (frozen.log1p() - x_correct).float()
+    out.delta_entropy_frozen[pairs] = (frozen.log1p() - frozen_y / (1 + frozen)).float()
+    out.delta_loss[pairs] = (total.log1p() - x_correct - z_correct).float()
+    out.delta_entropy[pairs] = (total.log1p() - total_y / (1 + total)).float()

@@ -1,0 +1,132 @@
+"""The survey: the most probable tokens exactly, the tail of the vocabulary to first order, with a bound on the rest.
+
+A prediction has most of its mass on a few hundred tokens. Over those every pair is summed exactly; of the others, what
+an ablation does to first order is known exactly too, since with ã = a − Σ p·a
+
+    Σ_tail p·ã = −Σ_head p·ã,        Σ_tail p·l̃·ã = Σ p·l̃·a − Σ_head p·l̃·ã
+
+and Σ p·l̃·a for all pairs is a product through d_model. What is left out of the loss and of the entropy is at most
+¼·(1 + e^{max|X|})·Σ_tail p·(4 + |l̃|)·X² (series.py with N = 1), which one product with A∘A bounds for each pair. Where
+the bound is above the tolerance, more of the probable tokens are summed; where thousands do not suffice, the whole row.
+
+The loss with a direction of the logits held has no head of its own yet: it comes from the moment series of order 2 and
+whole rows, within the same tolerance, and costs more than all the rest of a survey.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.core.kernels import held
+from backend.core.kernels import rows as compiled
+from backend.core.kernels import survey_compiled as native_survey
+from backend.core.kernels.plain import Before, PairStatistics, Problem
+from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.series import Accuracy, Series, half_precision
+
+TOLERANCE = 8e-4
+"""Largest error of a pair's loss or entropy, in nats."""
+_CUTS = (128, 256, 512, 1024, 2048, 4096)
+"""Most probable tokens summed exactly: of every pair, and of pairs whose bound is not yet small enough."""
+_HEAD_ROUNDING, _ROW_ROUNDING = 2e-5, 2e-4
+"""What the polynomials may leave out, in nats: of a head, whose tail is approximate too, and of a whole row."""
+_NEURONS_AT_ONCE = 256
+_LOOPS: Any = native_survey
+_HELD = Accuracy(order=2, half_from=2, tolerance=TOLERANCE / 2)
+
+
+def every_pair(problem: Problem, before: Before) -> PairStatistics:
+    """All pairs, each loss and entropy within TOLERANCE; ranks and argmax changes exactly."""
+    out = PairStatistics.empty(problem)
+    predictions = before.predictions
+    mean_a = problem.path.mean(predictions.p)
+    known, spread = _Head(problem, predictions).fill(mean_a, out)
+    compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING)
+    compiled.fill_ranks(problem, before, known, out)
+    if problem.direction is not None:
+        expansion = Series(problem, predictions, _HELD, losses_only=True)
+        expansion.fill_held(out)
+        assert expansion.held is not None
+        wanted = ~expansion.held_certified
+        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, wanted, out, _ROW_ROUNDING)
+    return out
+
+
+class _Head:
+    """The most probable tokens of every position, and what the others sum to."""
+
+    def __init__(self, problem: Problem, predictions: Predictions) -> None:
+        self._problem, self._predictions = problem, predictions
+        tokens, d_vocab = predictions.p.shape
+        self._cuts = np.unique(np.minimum(_CUTS, d_vocab))
+        self._order = self._select(tokens, int(self._cuts[-1]))
+        kind = half_precision("cpu")
+        self._p_l = torch.empty_like(predictions.p)
+        self._tail = torch.empty_like(predictions.p, dtype=kind or torch.float32)
+        self._tails = np.empty((len(self._cuts), 4, tokens))
+        data = compiled.arrays(
+            predictions.p, predictions.log_p, compiled.bias(problem), predictions.mean_l[:, 0],
+            predictions.mean_b[:, 0], self._p_l,
+        )  # fmt: skip
+        p, log_p, b, mean_l, mean_b, p_l = data
+        whole = self._tail.numpy() if kind is None else np.empty((0, 0), np.float32)
+        half = np.empty((0, 0), np.uint16) if kind is None else self._tail.view(torch.uint16).numpy()
+        data = [p, log_p, b, problem.b_U is not None, mean_l, mean_b, self._order, self._cuts, p_l, whole, half]
+        compiled.over_tokens(tokens, lambda *part: _LOOPS.weigh(*data, self._tails, *part))
+
+    def _select(self, tokens: int, most: int) -> Any:
+        log_p, order = self._predictions.log_p, np.empty((tokens, most), np.int32)
+        data = compiled.arrays(log_p, log_p.amax(dim=1))
+        compiled.over_tokens(tokens, lambda *part: _LOOPS.select(*data, order, *part))
+        return order
+
+    def _listed(self, most: int) -> Any:
+        """The first tokens of the order, with p, log p and b_U of each, [tokens, most]."""
+        order, b_U = torch.from_numpy(self._order[:, :most]), self._problem.b_U
+        p, log_p = (values.gather(1, order.long()) for values in (self._predictions.p, self._predictions.log_p))
+        return tuple(compiled.arrays(order, p, log_p, torch.zeros(1, 1) if b_U is None else b_U[order.long()]))
+
+    def _tail_square(self) -> Tensor:
+        """An upper bound of Σ ω·a² over the tail, [tokens, n_neurons]."""
+        path, tail = self._problem.path, self._tail
+        parts = [
+            (tail @ path.power(2, tail.dtype, slice(start, start + _NEURONS_AT_ONCE)).T).float()
+            for start in range(0, len(path.A), _NEURONS_AT_ONCE)
+        ]
+        return torch.cat(parts, dim=1).mul_(1.02)  # for the rounding of the product
+
+    def fill(self, mean_a: Tensor, out: PairStatistics) -> tuple[Tensor, compiled.Spread]:
+        """Write all losses and entropies; returns for which pairs they are within the tolerance, and a's spread."""
+        problem, predictions = self._problem, self._predictions
+        reach = compiled.Reach.of(problem, predictions, mean_a)
+        correct_l, correct_b = predictions.centred_correct()
+        tokens = tuple(compiled.arrays(correct_l - correct_b, predictions.deepest[:, 0]))
+        means = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+        (square,) = compiled.arrays(self._tail_square())
+        degrees = reach.degrees(_HEAD_ROUNDING)
+        pairs = tuple(
+            compiled.arrays(
+                problem.c, problem.r - 1, mean_a, problem.path.mean(self._p_l), reach.x,
+                problem.path.of_tokens(problem.targets), degrees,
+            )
+        )  # fmt: skip
+        has_b, shape = problem.b_U is not None, problem.c.shape
+        deltas, bound, norm = (np.empty((*shape, *more), np.float32) for more in ((4,), (), ()))
+        head = (self._listed(self._cuts[0]), has_b, *means, self._tails[0], square, pairs, tokens)
+        (columns,) = compiled.arrays(problem.path.columns())
+        compiled.over_tokens(len(bound), lambda *part: _LOOPS.head_effects(columns, *head, *part, deltas, bound, norm))
+
+        near = reach.farthest <= compiled.FARTHEST
+        columns, rows = (near & (torch.from_numpy(bound) > TOLERANCE)).T.nonzero(as_tuple=True)
+        some = compiled.arrays(rows, columns)
+        deeper = (self._listed(self._cuts[-1]), has_b, *means, self._cuts, self._tails, square, pairs, tokens, *some)
+        (A,) = compiled.arrays(problem.path.A)
+        compiled.over_tokens(
+            len(rows), lambda *part: _LOOPS.deeper_effects(A, *deeper, TOLERANCE, *part, deltas, bound)
+        )
+        names = ("delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen")
+        for name, values in zip(names, torch.from_numpy(deltas).unbind(dim=2), strict=True):
+            getattr(out, name).copy_(values)
+        return near & (torch.from_numpy(bound) <= TOLERANCE), compiled.Spread(torch.from_numpy(norm), 2)

@@ -1,0 +1,251 @@
+"""Compiled loops of the survey (`survey.py`): the head of the vocabulary, for many neurons at a time.
+
+The head's tokens are scattered over the vocabulary, and to gather them from each row of A would cost more than the sums
+themselves; from rows of Aᵀ they come for many neurons at once.
+"""
+
+import numpy as np
+from numba import njit
+
+from backend.core.kernels.plain import TILE
+from backend.core.kernels.rows_compiled import FAST, F, inner_pass
+
+_DEPTHS = 2048
+_DEPTHS_A_NAT = F(96)
+_NEURONS = 96
+"""Neurons that are taken out of Aᵀ together: six cache lines of each of its rows."""
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _depths(log_p, highest, depths):
+    for v in range(log_p.shape[0]):
+        depths[v] = np.int32(min((highest - log_p[v]) * _DEPTHS_A_NAT, F(_DEPTHS - 1)))
+
+
+@njit(nogil=True, cache=True)
+def select(log_p, highest, order, first, last):
+    """The most probable tokens of some rows, by depth in bins, into order [tokens, most] (int32).
+
+    highest: max log p, [tokens].
+    """
+    most = order.shape[1]
+    depths = np.empty(log_p.shape[1], np.int32)
+    places = np.empty(_DEPTHS + 1, np.int64)
+    for t in range(first, last):
+        _depths(log_p[t], highest[t], depths)
+        places[:] = 0
+        for v in range(len(depths)):
+            places[depths[v] + 1] += 1
+        deepest = 0
+        while places[deepest] < most:
+            deepest += 1
+            places[deepest] += places[deepest - 1]
+        for v in range(len(depths)):
+            depth = depths[v]
+            if depth < deepest:
+                if places[depth] < most:
+                    order[t, places[depth]] = v
+                places[depth] += 1
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _weigh(p, log_p, b, has_b, m, n, p_l, omega):
+    lu, total, uu = F(0), F(0), F(0)
+    for v in range(p.shape[0]):
+        l = log_p[v] - m  # noqa: E741 - the letter of sums.py
+        u = l - (b[v] - n) if has_b else l
+        p_l[v] = p[v] * l
+        omega[v] = p[v] * (F(4) + abs(l))
+        lu += p_l[v] * u
+        total += omega[v]
+        uu += omega[v] * u * u
+    return lu, total, uu
+
+
+@njit(nogil=True, cache=True)
+def _round_up(values, halves):
+    """To bfloat16, never down."""
+    bits = values.view(np.uint32)
+    for v in range(bits.shape[0]):
+        halves[v] = np.uint16((bits[v] + np.uint32(0xFFFF)) >> np.uint32(16))
+
+
+@njit(nogil=True, cache=True)
+def weigh(p, log_p, b, has_b, mean_l, mean_b, order, cuts, p_l, omega, half, tails, first, last):
+    """p·l̃ [tokens, d_vocab]; ω = p·(4 + |l̃|), 0 in the head, the same shape, or as bits of bfloat16, rounded up, in
+    `half`, whichever has rows; and by cut what the tokens after it sum to: Σ p·ũ, Σ p·l̃·ũ, Σ ω and Σ ω·ũ² into
+    tails [cuts, 4, tokens]."""
+    row = np.empty(p.shape[1], F)
+    for t in range(first, last):
+        m, n = mean_l[t], mean_b[t]
+        if len(omega):
+            row = omega[t]
+        lu, total, uu = np.float64(0), np.float64(0), np.float64(0)
+        for start in range(0, p.shape[1], TILE):
+            part = slice(start, min(start + TILE, p.shape[1]))
+            some_b = b[part] if has_b else b
+            found = _weigh(p[t, part], log_p[t, part], some_b, has_b, m, n, p_l[t, part], row[part])
+            lu, total, uu = lu + found[0], total + found[1], uu + found[2]
+        head_u, begin = np.float64(0), 0
+        for cut in range(len(cuts)):
+            for k in range(begin, cuts[cut]):
+                v = order[t, k]
+                u = log_p[t, v] - m - (b[v] - n if has_b else F(0))
+                head_u += p[t, v] * u
+                lu -= p_l[t, v] * u
+                weight = p[t, v] * (F(4) + abs(log_p[t, v] - m))
+                total -= weight
+                uu -= weight * u * u
+                if cut == 0:
+                    row[v] = 0
+            tails[cut, 0, t], tails[cut, 1, t] = -head_u, lu
+            tails[cut, 2, t], tails[cut, 3, t] = max(total, 0.0), max(uu, 0.0)
+            begin = cuts[cut]
+        if len(half):
+            _round_up(row, half[t])
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _first_order(p, log_p, a, m, o):
+    s0, s1, s2 = F(0), F(0), F(0)
+    for k in range(p.shape[0]):
+        moved = p[k] * (a[k] - o)
+        s0 += moved
+        l_k = log_p[k] - m
+        s1 += moved * l_k
+        s2 += moved * (a[k] - o) * (F(1) + abs(l_k))
+    return s0, s1, s2
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _square(p, log_p, a, m):
+    total = F(0)
+    for k in range(p.shape[0]):
+        total += p[k] * (F(4) + abs(log_p[k] - m)) * a[k] * a[k]
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _add(p, log_p, a, b, has_b, m, n, o, c, q, degree, sums):
+    """Add what some tokens sum to: the four sums of `rows_compiled.py`, Σ p·ã, Σ p·l̃·ã and Σ p·(1 + |l̃|)·ã²."""
+    exact = inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, F(0), F(0), degree)
+    first = _first_order(p, log_p, a, m, o)
+    sums[0] += exact[0]
+    sums[1] += exact[1]
+    sums[2] += exact[2]
+    sums[3] += exact[3]
+    sums[4] += first[0]
+    sums[5] += first[1]
+    sums[6] += first[2]
+
+
+@njit(nogil=True, cache=True)
+def _close(sums, tail, square, pair, has_b, deltas):
+    """Losses and entropies from the sums over some tokens and what the others give to first order.
+
+    tail: as `weigh` has it, [4]; square: a bound of Σ ω·a² over the others; pair: c, q, Σ p·a, Σ p·l̃·a, max |c·ã|,
+    a and ũ of the correct token, and max |ũ|. Writes deltas [4]: loss (total, frozen), entropy (total, frozen).
+    Returns a bound of their errors, and one of (Σ p·(1 + |l̃|)·ã²)^½.
+    """
+    c, q, o, mean_la, reach, correct_a, correct_u, u_reach = pair
+    tail_a, tail_la = -sums[4], mean_la - sums[5]
+    frozen, frozen_y = sums[0] + c * tail_a, sums[1] + c * tail_la
+    total = frozen + sums[2] + q * (tail[0] + c * tail_a)
+    total_y = frozen_y + sums[3] + q * tail[1]
+    if not has_b:
+        total_y *= 1 + q
+    x = c * (correct_a - o)
+    log_frozen, log_total = np.log1p(frozen), np.log1p(total)
+    deltas[0] = log_total - x - q * (correct_u + x)
+    deltas[1] = log_frozen - x
+    deltas[2] = log_total - total_y / (1 + total)
+    deltas[3] = log_frozen - frozen_y / (1 + frozen)
+    larger = max(1.0, 1.0 + q)
+    spread = np.sqrt(square) + abs(o) * np.sqrt(tail[2])
+    size = abs(q) * np.sqrt(tail[3]) + abs(c) * larger * spread
+    bound = larger * size * size * (1 + np.exp(abs(q) * u_reach + larger * reach)) / 4
+    bound *= max(1.0, abs(total_y / (1 + total)), abs(frozen_y / (1 + frozen)))
+    return bound, np.sqrt(sums[6] + spread * spread)
+
+
+@njit(nogil=True, cache=True)
+def _pair(pairs, tokens, t, i):
+    """What `_close` takes of a pair."""
+    c, q, mean_a, mean_la, reach, correct_a, _ = pairs
+    correct_u, u_reach = tokens
+    return (
+        np.float64(c[t, i]), np.float64(q[t, i]), np.float64(mean_a[t, i]), np.float64(mean_la[t, i]),
+        np.float64(reach[t, i]), np.float64(correct_a[t, i]), correct_u[t], np.float64(u_reach[t]),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def head_effects(
+    columns, listed, has_b, mean_l, mean_b, tails, square, pairs, tokens, first, last, deltas, bound, norm
+):
+    """Effects of every pair of the tokens `first` to `last` from the most probable tokens, and a bound of their error.
+
+    columns: Aᵀ, [d_vocab, n_neurons]; listed: order, p, log_p, b of the head, [tokens, head]; mean_l, mean_b: Σ p·log p
+    and Σ p·b, [tokens]; tails: [4, tokens], as `weigh` has them; square: a bound of Σ ω·a² over the tail. pairs: c, q,
+    Σ p·a, Σ p·l̃·a, max |c·ã|, a of the correct token, degree, all [tokens, n_neurons] as square; tokens: ũ of the
+    correct token and max |ũ|, [tokens]. Writes deltas [tokens, n_neurons, 4], and bound and norm of `_close`.
+    """
+    order, p, log_p, b = listed
+    c, q, mean_a, _, _, _, degree = pairs
+    n_neurons, count = columns.shape[1], order.shape[1]
+    sums = np.zeros(7)
+    block = np.empty((_NEURONS, count + 16), F)  # 16 more: rows a power of two apart share cache sets
+    for start in range(0, n_neurons, _NEURONS):
+        stop = min(start + _NEURONS, n_neurons)
+        for t in range(first, last):
+            for k in range(count):
+                column = columns[order[t, k], start:stop]
+                for i in range(stop - start):
+                    block[i, k] = column[i]
+            tail, some_b = tails[:, t], b[t] if has_b else b[0]
+            for i in range(start, stop):
+                sums[:] = 0
+                _add(
+                    p[t], log_p[t], block[i - start, :count], some_b, has_b, mean_l[t], mean_b[t], mean_a[t, i],
+                    c[t, i], q[t, i], degree[t, i], sums,
+                )  # fmt: skip
+                pair = _pair(pairs, tokens, t, i)
+                bound[t, i], norm[t, i] = _close(sums, tail, square[t, i], pair, has_b, deltas[t, i])
+
+
+@njit(nogil=True, cache=True)
+def deeper_effects(
+    A, listed, has_b, mean_l, mean_b, cuts, tails, square, pairs, tokens, rows, columns, tolerance, first, last, deltas,
+    bound,
+):  # fmt: skip
+    """The same for chosen pairs (rows and columns of all arrays, sorted by column), from as many tokens as it takes.
+
+    A: [n_neurons, d_vocab]; listed: [tokens, cuts[-1]]; cuts: after how many tokens to look whether the bound is below
+    the tolerance; tails: [cuts, 4, tokens]. A pair whose tail cannot become small enough is left as it is.
+    """
+    order, p, log_p, b = listed
+    c, q, mean_a, _, _, _, degree = pairs
+    values, sums = np.empty(cuts[-1], F), np.zeros(7)
+    for k in range(first, last):
+        t, i = rows[k], columns[k]
+        if bound[t, i] * tails[-1, 2, t] > tolerance * tails[0, 2, t]:
+            continue
+        pair = _pair(pairs, tokens, t, i)
+        sums[:] = 0
+        left, begin = np.float64(square[t, i]), 0
+        for cut in range(len(cuts)):
+            part = slice(begin, cuts[cut])
+            a = values[part]
+            for n in range(begin, cuts[cut]):
+                values[n] = A[i, order[t, n]]
+            some_b = b[t, part] if has_b else b[0]
+            _add(
+                p[t, part], log_p[t, part], a, some_b, has_b, mean_l[t], mean_b[t], mean_a[t, i], c[t, i], q[t, i],
+                degree[t, i], sums,
+            )  # fmt: skip
+            if cut > 0:
+                left -= _square(p[t, part], log_p[t, part], a, mean_l[t])
+                bound[t, i] = _close(sums, tails[cut, :, t], max(left, 0.0), pair, has_b, deltas[t, i])[0]
+                if bound[t, i] <= tolerance:
+                    break
+            begin = cuts[cut]

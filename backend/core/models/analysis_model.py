@@ -1,0 +1,383 @@
+"""`AnalysisModel`: the one gate to a model's weights and activations.
+
+Boots TransformerLens' bridge over the original Hugging Face model, processes the weights (Appendix C), and checks on
+every load that the processed model still computes what the original computes and that the closed forms of
+`core/metrics/effects.py` hold for it. A model for which they do not hold is refused, with the reason.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
+from backend.core.metrics.attribution import InputDirection, Reads
+from backend.core.metrics.effects import NormKind, Readout
+from backend.core.models.conversions import require_every_weight
+from backend.core.models.devices import choose_device, refusing_memory_errors
+from backend.core.models.self_check import SelfCheck
+from backend.core.models.sizes import require_sizes
+from backend.core.models.sources import ModelFiles
+
+_CHECK_TOKENS = 24
+_RANDOM_SEED = 20240624
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+"""What separates documents in training: of GPT-2, GPT-NeoX, Phi, Qwen, SmolLM, OLMo, Falcon and others; of LLaMA 3; of
+LLaMA 1 and 2, Mistral, OPT and BLOOM; of Gemma."""
+
+Hooks = list[tuple[str, Any]]
+"""Names of hook points, and functions (values, hook) → values or None."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the model computed on a batch of token sequences. The leading axes are [batch, position]."""
+
+    tokens: Tensor
+    residual: Tensor
+    """x after the last block, [batch, position, d_model]."""
+    activations: Tensor
+    """n of the last layer, [batch, position, d_mlp]."""
+
+
+class AnalysisModel:
+    """A language model prepared for analysis. Make one with `AnalysisModel.load`."""
+
+    self_check: SelfCheck
+    """What was found when the processed model was set beside the original one, on loading."""
+
+    def __init__(self, bridge: Any, tokenizer: Any, name: str) -> None:
+        self.bridge, self.tokenizer, self.name = bridge, tokenizer, name
+        cfg = bridge.cfg
+        self.family: str = str(cfg.architecture or type(bridge.original_model).__name__)
+        self.n_layers, self.d_model = int(cfg.n_layers), int(cfg.d_model)
+        self.max_tokens = int(cfg.n_ctx)
+        self.norm: NormKind = "RMSNorm" if cfg.uses_rms_norm or "RMS" in str(cfg.normalization_type) else "LayerNorm"
+        self.eps = float(cfg.eps)
+        self.device = bridge.W_U.device
+        self.n_heads = int(cfg.n_heads)
+        self.last_layer = self.n_layers - 1
+        self.readout = self._readout()
+        # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT, Falcon) the bridge puts 4·d_model.
+        self.d_mlp, self.d_vocab = self.readout.W_out.shape[0], self.readout.W_U.shape[1]
+
+    @classmethod
+    def load(cls, files: ModelFiles, device: str = "auto") -> Self:
+        """Load, process and check a model.
+
+        Raises:
+            SourceError: the files cannot be read as a causal language model.
+            UnsupportedModel: the architecture is one that TransformerLens or the closed forms do not cover.
+            SelfCheckFailed: the processed model does not compute what the original does.
+            ModelTooLarge: out of memory.
+        """
+        chosen = choose_device(device)
+        with refusing_memory_errors(f"Loading {files.name}"), torch.no_grad():
+            original, tokenizer = _load_original(files)
+            _refuse_unsupported(original.config, files.name)
+            original = original.to(chosen).eval()
+            probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
+            expected = original(probe).logits.float().log_softmax(-1)
+            # A copy, because the bridge makes EOS the BOS of a tokenizer that names none.
+            model = cls(_boot(original, deepcopy(tokenizer), files, chosen), tokenizer, files.name)
+            model.self_check = SelfCheck.of(model, probe, expected)
+        return model
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without any special token. Half of a character, which is no text, becomes �."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    @property
+    def bos(self) -> int | None:
+        """The token that the tokenizer names for the beginning of a sequence, or None where it names none. Whether one
+        belongs there is another question, which `core.beginning` answers."""
+        return _named(self.tokenizer.bos_token_id, self.d_vocab)
+
+    @property
+    def eos(self) -> int | None:
+        """The token that the tokenizer names for the end: of a document, or of a turn where the model is a chat's. None
+        where it names none."""
+        return _named(self.tokenizer.eos_token_id, self.d_vocab)
+
+    @cached_property
+    def prepended(self) -> int | None:
+        """The token that the tokenizer puts before a text on its own, or None."""
+        text = "a"
+        plain, whole = self.encode(text), list(self.tokenizer(text, verbose=False).input_ids)
+        before = [place for place in range(1, len(whole)) if whole[place : place + len(plain)] == plain]
+        return _named(whole[before[0] - 1], self.d_vocab) if before and whole[: len(plain)] != plain else None
+
+    @cached_property
+    def separator(self) -> int | None:
+        """The token that separates documents where the model was trained; None where the vocabulary names none.
+
+        A chat model's EOS ends a turn, so the names that are usual between documents come before it.
+        """
+        special = {str(token): int(i) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special |= dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+        named = [self.tokenizer.eos_token, *_SEPARATORS]
+        found = (special[name] for name in named if name in _SEPARATORS and name in special)
+        return _named(next(found, self.tokenizer.eos_token_id), self.d_vocab)
+
+    @property
+    def uncounted(self) -> frozenset[int]:
+        """BOS, EOS, padding and what separates documents: positions at which, or before which, nothing is measured."""
+        named = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.separator)
+        return frozenset(int(token) for token in named if token is not None)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens after which a generated text is over: EOS, and what separates documents."""
+        return frozenset(token for token in (self.eos, self.separator) if token is not None)
+
+    @cached_property
+    def ordinary(self) -> Tensor:
+        """Tokens that stand for text: neither special nor past the tokenizer's vocabulary, [at most d_vocab]."""
+        special = {*self.tokenizer.all_special_ids, *self.uncounted}
+        return torch.tensor([t for t in range(min(len(self.tokenizer), self.d_vocab)) if t not in special])
+
+    def token_strings(self, ids: list[int]) -> list[str]:
+        """What each token stands for, decoded alone: a token that is part of a character shows as �."""
+        return [str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
+
+    @torch.no_grad()
+    def trace(self, tokens: Tensor, layer: int | None = None) -> Trace:
+        """Run the model's body once over tokens [batch, position]; logits are left to `readout`.
+
+        layer: whose activations are kept; None for the last.
+        """
+        activations = f"blocks.{self.last_layer if layer is None else layer}.mlp.hook_post"
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            _, kept = self.run(tokens, self.residual_point, activations, stop_at_layer=self.n_layers)
+        return Trace(tokens, kept[self.residual_point], kept[activations])
+
+    def readout_of(self, layer: int) -> Readout:
+        """What a layer's neurons write, and how the model reads it out at its end: for the weight metrics.
+
+        Raises:
+            BadLayer: the model does not have it.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise BadLayer(f"{self.name} has no layer {layer}: its layers are 0 to {self.last_layer}.")
+        return self.readout if layer == self.last_layer else replace(self.readout, W_out=self._W_out(layer))
+
+    def input_directions(self, neurons: list[int]) -> list[InputDirection]:
+        """What last-layer neurons read of the normed residual stream: one direction each, of a gated MLP two."""
+        mlp = self.bridge.blocks[self.last_layer].mlp
+        gated = getattr(mlp, "W_gate", None) is not None
+        named: list[tuple[Reads, str]] = [("up", "in"), ("gate", "gate")] if gated else [("in", "in")]
+        found = []
+        for reads, name in named:
+            W, b = getattr(mlp, f"W_{name}").detach().float()[:, neurons], getattr(mlp, f"b_{name}", None)
+            if self.norm == "LayerNorm":
+                W = W - W.mean(dim=0, keepdim=True)
+            found.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
+        return found
+
+    def head_outputs(self, layer: int) -> tuple[Tensor, Tensor | None]:
+        """W_O [heads, d_head, d_model] and b_O [d_model] of a layer's attention."""
+        attention = self.bridge.blocks[layer].attn
+        b_O = getattr(attention, "b_O", None)
+        return attention.W_O.detach().float(), None if b_O is None else b_O.detach().float()
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a block's MLP reads what its attention reads, not what that has written (GPT-NeoX, Phi, Falcon)."""
+        return bool(getattr(self.bridge.cfg, "parallel_attn_mlp", False))
+
+    @property
+    def residual_point(self) -> str:
+        """The hook point that the residual stream passes after the last block."""
+        return f"blocks.{self.last_layer}.hook_resid_post"
+
+    @torch.no_grad()
+    def residual_before(self, tokens: Tensor, layer: int) -> Tensor:
+        """The residual stream before a layer's block, [batch, position, d_model], over tokens [batch, position]."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            return self.run(tokens, stop_at_layer=layer)[0].detach().float()
+
+    @torch.no_grad()
+    def continued(self, residual: Tensor, layer: int, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block, from the one before `layer`, both [batch, position, d_model].
+
+        Args:
+            hooks: hook points and what is done to the values that pass there.
+        """
+        with refusing_memory_errors(f"Running {self.name} from layer {layer}"), self._without_blocks_before(layer):
+            return self._residual_after(residual, hooks, start_at_layer=layer)
+
+    @torch.no_grad()
+    def observed(self, tokens: Tensor, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block over tokens [batch, position], while hooks look on or intervene."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            return self._residual_after(tokens.to(self.device), hooks)
+
+    def _residual_after(self, given: Tensor, hooks: Hooks, **options: Any) -> Tensor:
+        after: list[Tensor] = []
+
+        def keep(value: Tensor, hook: Any) -> None:
+            after.append(value.detach().float())
+
+        every = [*hooks, (self.residual_point, keep)]
+        self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
+        return after[-1]
+
+    def new_memory(self, *, sliding: bool = True) -> Any:
+        """Room for the keys and values of a text that grows; `extended` fills it.
+
+        Args:
+            sliding: whether layers that look back on a window only keep no more than that window.
+        """
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.bridge.original_model.config) if sliding else DynamicCache()
+
+    @torch.no_grad()
+    def extended(self, tokens: Tensor, memory: Any, hooks: Hooks) -> Tensor:
+        """The residual stream after the last block over tokens [batch, position] that follow those in `memory`."""
+        with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
+            return self._residual_after(tokens.to(self.device), hooks, past_key_values=memory, use_cache=True)
+
+    @contextmanager
+    def _without_blocks_before(self, layer: int) -> Iterator[None]:
+        """The bridge runs blocks whose output it then discards; here they only pass on what they are given."""
+        skipped = list(self.bridge.blocks)[:layer]
+        outputs = self._block_outputs
+        for block in skipped:  # in its own dictionary: the bridge hands attributes on to the module that it wraps
+            block.__dict__["forward"] = _passing_on(outputs)
+        try:
+            yield
+        finally:
+            for block in skipped:
+                del block.__dict__["forward"]
+
+    @cached_property
+    def _block_outputs(self) -> int | None:
+        """How many values a block returns in a tuple, or None where it returns the residual stream alone."""
+        found: list[int | None] = []
+
+        def look(module: Any, given: Any, output: Any) -> None:
+            found.append(len(output) if isinstance(output, tuple) else None)
+
+        handle = self.bridge.blocks[0].register_forward_hook(look)
+        try:
+            self.run(_probe_tokens(self.d_vocab)[:, :2], stop_at_layer=min(1, self.n_layers - 1) + 1)
+        finally:
+            handle.remove()
+        return found[0] if found else None
+
+    @torch.no_grad()
+    def run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+        """The bridge's output, and what passed its hook points `names` (a point that nothing passes is left out)."""
+        kept: dict[str, Tensor] = {}
+
+        def keeper(name: str) -> Any:
+            # TransformerLens calls a hook by its canonical name, which may not be the alias that was asked for.
+            def keep(value: Tensor, hook: Any) -> None:
+                kept[name] = value.detach().float()
+
+            return keep
+
+        hooks = [(name, keeper(name)) for name in names]
+        return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks, **options), kept
+
+    def _readout(self) -> Readout:
+        W_U, b_U = self.bridge.W_U.detach().float(), self.bridge.b_U
+        # A bias that is equal for all tokens shifts every logit alike and changes nothing that is measured.
+        has_bias = b_U is not None and bool((b_U.max() - b_U.min()) > 0)
+        b_U = b_U.detach().float() if has_bias else None
+        return Readout(self._W_out(self.last_layer), W_U.contiguous(), b_U, self.norm, self.eps)
+
+    def _W_out(self, layer: int) -> Tensor:
+        W_out = self.bridge.blocks[layer].mlp.W_out.detach().float()
+        if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
+            W_out = W_out - W_out.mean(dim=1, keepdim=True)
+        return W_out.contiguous()
+
+
+def _named(token: Any, d_vocab: int) -> int | None:
+    """A token that a tokenizer names, if the model has it."""
+    return int(token) if token is not None and 0 <= int(token) < d_vocab else None
+
+
+def _passing_on(outputs: int | None) -> Any:
+    def forward(hidden: Tensor, *_: Any, **__: Any) -> Any:
+        return hidden if outputs is None else (hidden, *[None] * (outputs - 1))
+
+    return forward
+
+
+def _probe_tokens(d_vocab: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_RANDOM_SEED)
+    return torch.randint(0, d_vocab, (1, _CHECK_TOKENS), generator=generator)
+
+
+def _load_original(files: ModelFiles) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options = {"local_files_only": True, "trust_remote_code": False}
+    require_sizes(files.folder, files.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
+        if is_memory_error(error):
+            raise
+        raise SourceError(
+            f"{files.name} could not be read as a causal language model: {first_line(error)}. A model folder needs "
+            "config.json, *.safetensors and the tokenizer's files, of an architecture that transformers knows without "
+            "remote code."
+        ) from error
+    require_every_weight(files.name, told["missing_keys"])
+    if not tokenizer("a word", add_special_tokens=False).input_ids:  # transformers makes an empty one without its files
+        raise SourceError(f"{files.name} has no tokenizer: put its tokenizer.json into {files.folder}.")
+    return model, tokenizer
+
+
+def _refuse_unsupported(config: Any, name: str) -> None:
+    text = config.get_text_config()
+    if getattr(text, "final_logit_softcapping", None):
+        raise UnsupportedModel(
+            f"{name}: its logits pass through a soft-cap (tanh), so centring the unembedding changes them and the "
+            "closed forms of the effects do not hold. Models of this family (Gemma 2) are not supported yet."
+        )
+    if getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None):
+        raise UnsupportedModel(f"{name}: its MLPs route between experts; neurons of such layers are not supported yet.")
+
+
+def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device) -> Any:
+    os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
+        )
+        bridge.enable_compatibility_mode(disable_warnings=True)
+        if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
+            raise AttributeError("its last MLP has no single W_out")
+    except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
+        if is_memory_error(error):
+            raise
+        raise UnsupportedModel(
+            f"{files.name} ({type(original).__name__}) cannot be analysed: {first_line(error)}. "
+            "Supported are the decoder families of TransformerLens: GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, LLaMA, "
+            "Mistral, Qwen, Gemma 1 and their relatives."
+        ) from error
+    return bridge

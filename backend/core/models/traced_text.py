@@ -1,0 +1,147 @@
+"""One text through the model: its tokens, and what the model predicts at each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from backend.core.errors import BadText
+from backend.core.kernels.predictions import Predictions
+from backend.core.metrics.distributions import Normaliser, count_above, normalise
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.neurons import Unit
+
+PREDICTIONS = 10
+_CANDIDATES = 64
+_ROWS_AT_ONCE = 16
+"""Rows of logits handled together: few enough to stay in cache between the passes."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the model predicts at every token in one state. Nothing follows the last: its loss is NaN, its rank 0."""
+
+    loss: Tensor
+    """[tokens]"""
+    entropy: Tensor
+    rank: Tensor
+    scale: Tensor
+    """The final norm's divisor, [tokens]."""
+    top_tokens: Tensor
+    """[tokens, 10], most probable first."""
+    top_probabilities: Tensor
+    kl: Tensor | None = None
+    """D_KL(P_freq‖P), [tokens]; None where token frequencies are not known."""
+
+
+@dataclass(frozen=True)
+class TracedText:
+    """A text's tokens and what the model computed on them."""
+
+    tokens: list[int]
+    counted: list[int]
+    """Positions behind the text's means: those that have a target, where neither token nor target is special (BOS,
+    EOS, what separates documents)."""
+    truncated: bool
+    centred: Tensor
+    """x̃, [tokens, d_model]"""
+    scale: Tensor
+    activations: Tensor
+    """Of the last layer, [tokens, d_mlp]."""
+    before: State
+    predictions: Predictions = field(repr=False)
+    nearest: Tensor = field(repr=False)
+    """The most probable tokens at every position, best first, [tokens, candidates]: the only ones that a moderate
+    intervention can bring among the first ten."""
+    mean_column: Tensor = field(repr=False)
+    """Σ_v p_v·W_U[:, v], [tokens, d_model]"""
+    prefixes: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """The residual stream before a layer, [tokens, d_model], for the layers that were continued from."""
+    rows: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """A_i of the last layer's neurons that were intervened on, [d_vocab] each."""
+    values: dict[Unit, Tensor] = field(default_factory=dict, repr=False)
+    """Of the neurons and heads that were read."""
+    distances: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """D_KL(P_freq‖P) at every token, [tokens], by the frequencies' name."""
+
+    @property
+    def following(self) -> Tensor:
+        """The next token of every position; the last, which has none, is given its own."""
+        return torch.tensor([*self.tokens[1:], self.tokens[-1]], device=self.scale.device)
+
+
+def trace_text(model: AnalysisModel, text: str, max_tokens: int, bos: int | None = None) -> TracedText:
+    """Run the model over a text, cut to `max_tokens` (or to the model's limit, where that is lower).
+
+    Args:
+        bos: the token before it; None for the text alone.
+
+    Raises:
+        BadText: the text has no token in this model's vocabulary.
+    """
+    head = [] if bos is None else [bos]
+    ids = head + model.encode(text)
+    limit = min(max_tokens, model.max_tokens)
+    if len(ids) == len(head):
+        raise BadText("The text has no token in this model's vocabulary: write at least one word.")
+    return trace_tokens(model, ids[:limit], bos, truncated=len(ids) > limit)
+
+
+def trace_tokens(
+    model: AnalysisModel, tokens: list[int], bos: int | None = None, *, truncated: bool = False
+) -> TracedText:
+    """Run the model over tokens as they are.
+
+    Args:
+        bos: the token among them that stands for no text, besides those that the tokenizer names; None for no other.
+    """
+    trace = model.trace(torch.tensor([tokens]))
+    readout = model.readout
+    centred = readout.centred(trace.residual[0])
+    scale = readout.scale(centred)
+    logits = readout.logits(centred, scale)
+    following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
+    predictions = Predictions.of(logits, following, readout.b_U)
+    return TracedText(
+        tokens,
+        _counted(tokens, model.uncounted if bos is None else model.uncounted | {bos}),
+        truncated,
+        centred,
+        scale,
+        trace.activations[0],
+        state_of(logits, tokens, scale),
+        predictions,
+        logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices,
+        predictions.p @ readout.W_U.T,
+    )
+
+
+def _counted(tokens: list[int], uncounted: frozenset[int]) -> list[int]:
+    positions = range(len(tokens) - 1)
+    words = [t for t in positions if tokens[t] not in uncounted and tokens[t + 1] not in uncounted]
+    return words or list(positions)  # of a single word after BOS, all that there is is its prediction
+
+
+def state_of(logits: Tensor, tokens: Sequence[int], scale: Tensor) -> State:
+    """From logits [tokens, d_vocab] and the final norm's divisor [tokens]."""
+    following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
+    parts = [
+        _predictions(rows, targets)
+        for rows, targets in zip(logits.split(_ROWS_AT_ONCE), following.split(_ROWS_AT_ONCE), strict=True)
+    ]
+    loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    loss[-1], rank[-1] = torch.nan, 0
+    return State(loss, entropy, rank, scale, top_tokens, top_probabilities)
+
+
+def _predictions(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    scratch = torch.empty_like(logits)
+    top = logits.topk(min(PREDICTIONS, logits.shape[1]), dim=1)
+    correct = logits.gather(1, targets[:, None])
+    rank = count_above(logits, correct, scratch) + 1
+    highest = top.values[:, :1]
+    normaliser: Normaliser = normalise(logits - highest, scratch)
+    loss = normaliser.log_partition + (highest - correct).squeeze(1)
+    probabilities = (top.values - highest - normaliser.log_partition[:, None]).exp()
+    return loss, normaliser.entropy, rank, top.indices, probabilities

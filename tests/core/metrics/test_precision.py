@@ -1,0 +1,73 @@
+"""How far computed effects are from float64: that it is measured, and that it would be noticed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from backend.core.kernels.choose import Mode
+from backend.core.kernels.survey import TOLERANCE
+from backend.core.metrics.effects import EffectsEngine, TokenBatch
+from backend.core.metrics.frequency import Unigram
+from backend.core.metrics.precision import Precision, recomputed
+from backend.core.models.analysis_model import AnalysisModel
+
+
+def _measured(model: AnalysisModel, mode: Mode = "exact") -> tuple[Precision, Callable[[float], Precision]]:
+    """The precision of some effects, and that of the same effects when one of them is moved by so much."""
+    generator = torch.Generator().manual_seed(7)
+    tokens = torch.randint(2, 200, (2, 24), generator=generator)
+    trace = model.trace(tokens)
+    batch = TokenBatch(
+        trace.residual[:, :-1].flatten(0, 1), trace.activations[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    )
+    means = batch.activations.mean(dim=0)
+    unigram = Unigram.of_counts(torch.rand(model.d_vocab, generator=generator).double())
+    effects = EffectsEngine(model.readout, mode, unigram=unigram).effects(batch, means)
+    every = (effects.delta_loss.shape[1], len(batch.targets))
+
+    def of(moved: float) -> Precision:
+        changed = effects.delta_entropy_frozen.clone()
+        changed[5, 3] += moved
+        other = replace(effects, delta_entropy_frozen=changed)
+        return Precision.of(model.readout, batch, means, other, unigram, seed=0, size=every)
+
+    return of(0.0), of
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])  # RMSNorm; LayerNorm; a bias of the unembedding
+def test_exact_effects_are_within_rounding_and_a_wrong_one_is_seen(
+    family: str, tiny_model: Callable[[str], AnalysisModel]
+) -> None:
+    found, moved = _measured(tiny_model(family))
+    assert max(found.total, found.frozen, found.held or 0.0) < 2e-5
+    assert moved(0.01).frozen == pytest.approx(0.01, rel=0.01)
+    assert moved(0.01).total == found.total
+
+
+def test_a_survey_is_as_rough_as_it_says(tiny_model: Callable[[str], AnalysisModel]) -> None:
+    found, _ = _measured(tiny_model("llama"), "survey")
+    assert max(found.total, found.frozen, found.held or 0.0) < TOLERANCE + 2e-5
+
+
+def test_the_neurons_of_largest_effect_are_always_among_those_computed_again(
+    tiny_model: Callable[[str], AnalysisModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = tiny_model("llama"), []
+
+    def noting(*arguments: object) -> dict[str, torch.Tensor]:
+        seen.append(arguments[3])
+        return recomputed(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("backend.core.metrics.precision.recomputed", noting)
+    tokens = torch.randint(2, 200, (1, 24), generator=torch.Generator().manual_seed(1))
+    trace = model.trace(tokens)
+    batch = TokenBatch(trace.residual[0, :-1], trace.activations[0, :-1], tokens[0, 1:])
+    means = batch.activations.mean(dim=0)
+    effects = EffectsEngine(model.readout).effects(batch, means)
+    found = Precision.of(model.readout, batch, means, effects, None, seed=3, size=(8, 6))
+    assert (found.neurons, found.tokens, found.held) == (8, 6, None)
+    largest = effects.delta_loss.abs().mean(dim=0).argsort(descending=True)[:4]
+    assert set(largest.tolist()) <= set(seen[0].tolist())
+    assert len(set(seen[0].tolist())) == 8
