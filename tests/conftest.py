@@ -24,6 +24,12 @@ if not torch.cuda.is_available():  # before Triton is imported anywhere: it deci
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio, as the service does."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelFiles]:
     """Tiny models by family, each built once."""

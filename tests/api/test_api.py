@@ -33,11 +33,6 @@ from tests.conftest import TinyAtlas
 V1 = "/api/v1"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def http(tiny_service: FastAPI) -> Iterator[TestClient]:
     with TestClient(tiny_service) as client:

@@ -25,11 +25,6 @@ from tests.reference.tiny_models import FAMILIES
 V1 = "/api/v1"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def http(tiny_service: FastAPI) -> Iterator[TestClient]:
     with TestClient(tiny_service) as client:

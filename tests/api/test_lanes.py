@@ -25,11 +25,6 @@ LIMIT = 4
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def engine(tmp_path: Path) -> Iterator[LiveEngine]:
     engine = LiveEngine(tmp_path, device="cpu", queue_limit=LIMIT, queue_seconds=3600)
     yield engine

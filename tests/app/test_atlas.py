@@ -19,14 +19,9 @@ from app.recipe import Scene, recipe
 from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS, TERMS
 from backend.schemas import ChanceLines
 from tests.app import sample
-from tests.app.test_pages import Service, _text
+from tests.app.pages import Service, text_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def _plain(component: Any) -> Any:
@@ -79,8 +74,8 @@ async def test_unmeasured_metrics_are_said_to_be_unmeasured() -> None:
     view = PRESETS[0].view
     names = view.metrics()
     data = sample.columns(names, measured=False)
-    assert "fills by itself" in _text(atlas_views.note(data, view, sample.run(status="running")))
-    assert "Run it again" in _text(atlas_views.note(data, view, sample.run(status="failed")))
+    assert "fills by itself" in text_of(atlas_views.note(data, view, sample.run(status="running")))
+    assert "Run it again" in text_of(atlas_views.note(data, view, sample.run(status="failed")))
     assert atlas_views.note(sample.columns(names), view, sample.run()) is None
 
 
@@ -92,13 +87,13 @@ async def test_a_view_is_explained_and_one_that_cannot_be_drawn_says_why() -> No
     assert METRIC["total_effect"].sentence in words
     older = {**answers, "columns": lambda call: sample.columns(call.params["name"], measured=False)}
     note, words = await atlas._explained(Service(**older), 1, PRESETS[4].view, "figure-11")
-    assert "has not run" in _text(note)
+    assert "has not run" in text_of(note)
     assert "Look" in words
     note, words = await atlas._explained(Service(**older), 1, PRESETS[3].view, "figure-3b")
-    assert "no frequency metrics" in _text(note)
+    assert "no frequency metrics" in text_of(note)
     assert "Look" in words
     note, _ = await atlas._explained(Service(), 1, view, None)
-    assert "nothing at" in _text(note)
+    assert "nothing at" in text_of(note)
 
 
 async def test_jumping_goes_to_the_neuron_or_tells_what_is_wrong() -> None:
@@ -160,7 +155,7 @@ async def test_a_run_without_marks_says_so_where_they_are_asked_for() -> None:
     data = sample.columns(view.metrics())
     assert atlas_views.note(data, view, sample.run()) is None
     older = data.model_copy(update={"paper_criterion": [None] * sample.COUNT})
-    assert "before neurons were marked" in _text(atlas_views.note(older, view, sample.run()))
+    assert "before neurons were marked" in text_of(atlas_views.note(older, view, sample.run()))
 
 
 async def test_tokens_are_suggested_with_their_spaces_and_as_text() -> None:
@@ -169,7 +164,7 @@ async def test_tokens_are_suggested_with_their_spaces_and_as_text() -> None:
     assert problem is None
     words = [_plain(button)["props"]["children"] for button in found[:-1]]
     assert words[1:5] == ["·The", "·lamp", "↵", "<script>alert(1)</script>"]
-    assert "1,200 more" in _text(found[-1])
+    assert "1,200 more" in text_of(found[-1])
 
 
 async def test_a_search_that_fails_says_so() -> None:
@@ -178,10 +173,10 @@ async def test_a_search_that_fails_says_so() -> None:
     assert "characters" in (await atlas_search.suggestions(Service(), "x" * 101, "1"))[1]
     none = sample.matches("zzz").model_copy(update={"tokens": [], "total": 0})
     found, _ = await atlas_search.suggestions(Service(tokens=lambda _: none), "zzz", "1")
-    assert "No token" in _text(found)
+    assert "No token" in text_of(found)
     assert await atlas_search.suggestions(Service(), "", "1") == (None, None)
     answer, marks = await atlas_search.who_pushes(Service(), 4, "1", "tiny")
-    assert "nothing at" in _text(answer)
+    assert "nothing at" in text_of(answer)
     assert marks == atlas_search.NO_MARKS
 
 
@@ -190,8 +185,8 @@ async def test_who_moves_a_token_is_a_list_of_links_and_marks() -> None:
     answer, marks = await atlas_search.who_pushes(service, 4, "1", "tiny")
     assert marks == {"up": ["29.7", "29.3"], "down": ["29.11"]}
     assert "/m/tiny/n/29/11?run=1" in str(answer)
-    assert "+2.500" in _text(answer)
-    assert "<script>alert(1)</script>" in _text(answer)
+    assert "+2.500" in text_of(answer)
+    assert "<script>alert(1)</script>" in text_of(answer)
     assert await atlas_search.who_pushes(service, None, "1", "tiny") == (None, atlas_search.NO_MARKS)
     assert (await atlas_search.who_pushes(service, 0, "1", "tiny"))[0] is not None, "token 0 is a token"
 

@@ -8,7 +8,7 @@ from app.pages.atlas import classes as atlas_classes
 from backend.core.metrics.classes import ChanceLines, rules
 from backend.schemas import ClassCondition, ClassRule, MarkedNeuron, RunClasses
 from tests.app import sample
-from tests.app.test_pages import _text
+from tests.app.pages import text_of
 
 CHANCE = ChanceLines(1536, null_fraction=0.227, logit_var_low=1.4e-3, logit_var_high=5.6e-3, freq_alignment=0.55)
 RULES = [
@@ -31,7 +31,7 @@ def _classes(percentiles: tuple[float, ...] = (13.0, 66.3), marked: int = 0, **c
 
 
 def _words(found: RunClasses, **run: Any) -> str:
-    return " ".join(_text(part) for part in atlas_classes.words(found, sample.run(**run)))
+    return " ".join(text_of(part) for part in atlas_classes.words(found, sample.run(**run)))
 
 
 def test_light_entropy_neurons_are_said_to_be_light() -> None:

@@ -12,14 +12,9 @@ from backend.client import ApiError
 from backend.core.metrics.frequency import COUNT_SMOOTHING, MEAN_SMOOTHING
 from backend.glossary import TERMS
 from tests.app import sample
-from tests.app.test_pages import Service, _text
+from tests.app.pages import Service, text_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def service(*runs: schemas.RunSummary, **answers: Any) -> Service:
@@ -35,12 +30,12 @@ async def test_the_page_shows_figure_3a_its_correlation_and_both_ends_of_the_dir
     models, model, runs, run, facts, body, seen, is_final = await frequency.shown(service(), None, None, None)
     assert (models, model, run, is_final) == ([{"value": "tiny", "label": "Tiny"}], "tiny", "1", True)
     assert [option["value"] for option in runs] == ["1"]
-    words = _text(body)
+    words = text_of(body)
     for word in ("the closer it is to how often tokens occur", "r = −1.00", "Figure 3a, at the 10 sampled tokens",
                  "Most frequent", "2 tokens share the lowest probability", "<script>alert(1)</script>"):  # fmt: skip
         assert word in words
     for word in ("Token counts in words.npy (1 is added to each count).", "a" * 64, "2.100 nats", "10 tokens"):
-        assert word in _text(facts)
+        assert word in text_of(facts)
     again = await frequency.shown(service(), "tiny", "1", seen)
     assert again[4:7] == (no_update,) * 3, "nothing is drawn anew while nothing has changed"
 
@@ -50,7 +45,7 @@ async def test_another_run_is_shown_when_it_is_asked_for_and_an_unknown_one_is_n
     assert (await frequency.shown(two, "tiny", "2", None))[3] == "2"
     gone = await frequency.shown(two, "gone", "77", None)
     assert gone[3] == "1", "the model's first"
-    assert "asks for run 77" in _text(gone[5])
+    assert "asks for run 77" in text_of(gone[5])
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.4, "not closer"), (-0.4, "the closer"), (None, "no correlation")])
@@ -67,25 +62,25 @@ async def test_an_older_run_says_what_is_missing_and_what_to_do() -> None:
     _, _, _, _, facts, body, _, _ = await frequency.shown(older, None, None, None)
     assert facts is None
     for word in ("no frequency metrics", "--model tiny --seed 4", "Made before they were kept."):
-        assert word in _text(body)
+        assert word in text_of(body)
 
 
 async def test_parts_that_are_refused_are_said_one_by_one() -> None:
     _, _, _, _, facts, body, _, _ = await frequency.shown(service(positions=None), None, None, None)
-    assert "nothing at /runs/1/positions" in _text(body)
-    assert "Most frequent" in _text(body)
-    assert "words.npy" in _text(facts)
+    assert "nothing at /runs/1/positions" in text_of(body)
+    assert "Most frequent" in text_of(body)
+    assert "words.npy" in text_of(facts)
     _, _, _, _, facts, body, _, _ = await frequency.shown(service(frequencies=None), None, None, None)
-    assert "nothing at /runs/1/frequencies" in _text(facts)
-    assert "Figure 3a" in _text(body)
+    assert "nothing at /runs/1/frequencies" in text_of(facts)
+    assert "Figure 3a" in text_of(body)
 
 
 async def test_an_empty_atlas_and_a_growing_run_wait() -> None:
     nothing = await frequency.shown(service(models=schemas.ModelList(models=[])), None, None, None)
-    assert "No neurons yet" in _text(nothing[5])
+    assert "No neurons yet" in text_of(nothing[5])
     assert nothing[7] is False
     no_runs = service(runs=schemas.RunList(runs=[]))
-    assert "No neurons yet" in _text((await frequency.shown(no_runs, None, None, None))[5])
+    assert "No neurons yet" in text_of((await frequency.shown(no_runs, None, None, None))[5])
     growing = service(sample.run(status="running", tokens_counted=20))
     seen, is_final = (await frequency.shown(growing, None, None, None))[6:]
     assert is_final is False
@@ -100,9 +95,9 @@ async def test_a_service_that_does_not_answer_is_told() -> None:
 
 async def test_the_runs_facts_say_where_frequencies_come_from() -> None:
     banner = atlas_views.run_banner(sample.run(config={"frequency_source": "the model's mean prediction"}))
-    assert "Token frequencies : the model's mean prediction" in " ".join(_text(banner).split())
+    assert "Token frequencies : the model's mean prediction" in " ".join(text_of(banner).split())
     assert "/frequency?model=tiny&run=1" in str(banner)
-    assert "Token frequencies" not in _text(atlas_views.run_banner(sample.run()))
+    assert "Token frequencies" not in text_of(atlas_views.run_banner(sample.run()))
 
 
 async def test_the_glossary_states_the_smoothing_that_is_done() -> None:

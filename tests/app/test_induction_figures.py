@@ -1,7 +1,6 @@
 """The induction page's figures, as pure functions of events."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -13,12 +12,7 @@ from app.pages.induction import views as induction_views
 from backend import schemas
 from tests.app import induction_sample as events
 from tests.app import sample
-from tests.app.test_pages import _text
-
-
-def lines(figure: Any, **wanted: Any) -> dict[str, Any]:
-    """The named lines of a figure; shades have no name."""
-    return {trace.name: trace for trace in figure.data if trace.name is not None}
+from tests.app.pages import lines, text_of
 
 
 def test_curves_are_the_events_numbers_with_the_boundary_between_the_occurrences() -> None:
@@ -115,9 +109,9 @@ def test_a_result_from_before_b_and_x_is_read_and_drawn_as_it_was() -> None:
         figure = draw(read)
         assert "B" not in figure.layout.xaxis.ticktext
         assert "X" not in figure.layout.xaxis.ticktext
-    words = _text(induction_views.curves(events.curves(span=6), apart=True))
+    words = text_of(induction_views.curves(events.curves(span=6), apart=True))
     assert "B follows" not in words
-    assert "B follows the first occurrence" in _text(induction_views.curves(events.curves(after=True), apart=True))
+    assert "B follows the first occurrence" in text_of(induction_views.curves(events.curves(after=True), apart=True))
 
 
 def test_x_is_drawn_with_a_clipped_neuron_but_is_in_no_mean_over_the_repeat() -> None:
@@ -131,8 +125,8 @@ def test_x_is_drawn_with_a_clipped_neuron_but_is_in_no_mean_over_the_repeat() ->
     before_after = lines(figures.clip_curves(with_x))
     assert (before_after["loss before"].y[-1], before_after["loss clipped"].y[-1]) == (pytest.approx(2.8), 3.0)
     assert len(before_after["loss clipped"].y) == 7
-    assert "X (hollow)" in _text(induction_views.clips([with_x]))
-    assert "X (hollow)" not in _text(induction_views.clips([without]))
+    assert "X (hollow)" in text_of(induction_views.clips([with_x]))
+    assert "X (hollow)" not in text_of(induction_views.clips([without]))
 
 
 def test_sixteen_neurons_are_told_apart() -> None:

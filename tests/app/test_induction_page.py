@@ -15,16 +15,10 @@ from app.pages.induction.controls import controls
 from backend import schemas
 from tests.app import induction_sample as events
 from tests.app import sample
-from tests.app.test_induction_figures import lines
-from tests.app.test_pages import Service, _models, _text
+from tests.app.pages import Service, lines, models_with, text_of
 
 pytestmark = pytest.mark.anyio
 RUNNING = {"phase": "running", "parts": ["curves", "clip"], "arrived": ["curves"], "run": 1}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 # ---- the address
@@ -102,7 +96,7 @@ def test_a_panel_without_its_event_says_why(phase: Any, part: str, hidden: bool,
 
 
 def test_what_was_found_and_what_was_left_out_is_told() -> None:
-    said = _text(induction_views.told(events.start(repeats=1, sequences=1)))
+    said = text_of(induction_views.told(events.start(repeats=1, sequences=1)))
     assert "corpus “words”" in said
     assert "1 repeat of 10 tokens in 1 sequence; 29.7, 29.3" in said
     left = induction_views.not_asked(["curves", "clip", "change", "heads", "bos", "mean_output"])
@@ -112,31 +106,31 @@ def test_what_was_found_and_what_was_left_out_is_told() -> None:
 
 def test_samples_mark_both_occurrences_on_the_shared_strip() -> None:
     shown = induction_views.samples(events.curves().samples)
-    assert "2 more" in _text(shown[1])
+    assert "2 more" in text_of(shown[1])
     tokens = [piece for piece in str(shown[0]).split("Span(") if "className='tok" in piece]
     size = len(sample.TOKENS)
     assert sum("first-time" in piece for piece in tokens) == size
     assert sum("second-time" in piece for piece in tokens) == size
     assert "first-time" not in tokens[0], "the BOS belongs to neither"
-    assert "no sequence" in _text(induction_views.samples([]))
+    assert "no sequence" in text_of(induction_views.samples([]))
 
 
 def test_clips_are_drawn_and_tabled() -> None:
     """Of results from before errors were taken over whole texts, too: from the curves."""
     before = events.clip().model_copy(update={"totals": None})
-    words = _text(induction_views.clips([before]))
+    words = text_of(induction_views.clips([before]))
     assert "29.7 clipped at 0.500" in words
     assert "−50.0 %" in words
     assert "−50 ± 10 %" in words, "at the position where it changes most"
     assert "−10.0 %" in words
-    assert "10 tokens" in _text(induction_views.points([events.clip()], "29.7"))
+    assert "10 tokens" in text_of(induction_views.points([events.clip()], "29.7"))
     assert induction_views.points([events.clip()], "29.99") == []
     bare = events.clip().model_copy(update={"points": []})
-    assert "No token" in _text(induction_views.points([bare], "29.7"))
+    assert "No token" in text_of(induction_views.points([bare], "29.7"))
 
 
 def test_tables_have_errors_where_they_were_measured() -> None:
-    words = _text(induction_views.clips([events.clip_with_errors()]))
+    words = text_of(induction_views.clips([events.clip_with_errors()]))
     assert "0.600 ± 0.020" in words
     assert "−50.0 ± 1.5 %" in words
     assert "−50.0 ± 2.5 %" in words, "at the position where it changes most"
@@ -144,13 +138,13 @@ def test_tables_have_errors_where_they_were_measured() -> None:
         update={"second": events.over_occurrence(1.25), "difference": events.over_occurrence(-0.75, 0.05)}
     )
     before = events.curves().model_copy(update={"second": events.over_occurrence(2.0)})
-    words = _text(induction_views.knockouts([out], before, apart=False))
+    words = text_of(induction_views.knockouts([out], before, apart=False))
     assert "2.000 ± 0.020" in words
     assert "1.250 ± 0.020" in words
     assert "(−0.750 ± 0.050)" in words, "paired with every head in place"
     scores = events.heads().prefix_matching
     known = events.heads(prefix_matching_se=[[0.03] * len(row) for row in scores])
-    assert "L3H1 (0.900 ± 0.030)" in _text(induction_views.heads(known, []))
+    assert "L3H1 (0.900 ± 0.030)" in text_of(induction_views.heads(known, []))
 
 
 @pytest.mark.parametrize(
@@ -159,18 +153,18 @@ def test_tables_have_errors_where_they_were_measured() -> None:
 )
 def test_what_errors_are_is_said_where_they_first_stand(groups: int | None, words: str) -> None:
     said = induction_views.told(events.start(error_groups=groups))
-    assert words in _text(said)
+    assert words in text_of(said)
     assert "/glossary#standard-error" in str(said)
 
 
 def test_heads_are_told_with_their_scores_and_offered() -> None:
-    words = _text(induction_views.heads(events.heads(), []))
+    words = text_of(induction_views.heads(events.heads(), []))
     assert "L3H1 (0.90), L4H2 (0.60)" in words
     assert "Baselines: L3H0" in words
-    assert "Press Run" in _text(induction_views.heads(events.heads(), ["L0H0"]))
+    assert "Press Run" in text_of(induction_views.heads(events.heads(), ["L0H0"]))
     none = induction_views.heads(events.heads(chosen=[], baselines=[]), [])
-    assert "No head was chosen" in _text(none)
-    assert "No head serves as a baseline" in _text(none)
+    assert "No head was chosen" in text_of(none)
+    assert "No head serves as a baseline" in text_of(none)
     offered = induction_views.suggested_heads(events.heads())
     assert offered[:2] == ["L3H1", "L4H2"]
     assert len(offered) == 12
@@ -180,15 +174,15 @@ def test_knockouts_have_a_legend_a_figure_a_neuron_and_a_table() -> None:
     bos, mean = induction.knocked_out(
         [one.model_dump() for one in events.knockouts()], events.curves().model_dump(), apart=False
     )
-    words = _text(bos)
+    words = text_of(bos)
     assert "L3H1 + L4H2" in words
     assert "L3H0 (baseline)" in words
     assert "1.250" in words
     assert "(−0.750)" in words, "against all heads in place"
     assert str(bos).count("Graph(") == len(events.NEURONS)
-    assert "all heads in place" in _text(mean)
+    assert "all heads in place" in text_of(mean)
     bos, mean = induction.knocked_out([events.knockout("L3H1").model_dump()], None, apart=False)
-    assert "Run the curves too" in _text(bos)
+    assert "Run the curves too" in text_of(bos)
     assert mean is None
     assert induction.knocked_out(None, None, apart=False) == (None, None)
 
@@ -196,13 +190,13 @@ def test_knockouts_have_a_legend_a_figure_a_neuron_and_a_table() -> None:
 def test_attributions_are_a_figure_a_neuron() -> None:
     shown = induction_views.attributions([events.attribution()])
     assert str(shown).count("Graph(") == len(events.NEURONS)
-    assert "gate" not in _text(shown)
+    assert "gate" not in text_of(shown)
     gated = [events.attribution().model_copy(update={"reads": reads}) for reads in ("up", "gate")]
-    words = _text(induction_views.attributions(gated))
+    words = text_of(induction_views.attributions(gated))
     assert words.index("29.7: into what is gated (up)") < words.index("29.7: into its gate") < words.index("29.3")
     assert "act(gate) · up" in words
     none = events.attribution().model_copy(update={"induction": {}, "corrupted": {}})
-    assert "No neuron" in _text(induction_views.attributions([none]))
+    assert "No neuron" in text_of(induction_views.attributions([none]))
     assert str(induction_views.attributions([])).count("Graph(") == 0
 
 
@@ -212,7 +206,7 @@ def test_knockouts_of_long_occurrences_are_running_means_that_stop_at_the_bounda
     assert repeats.running_mean(curve, 1).mean == curve.mean
     assert [head_figures.smoothing(span) for span in (4, 12, 20, 100)] == [1, 1, 3, 11]
     long = [events.knockout("L3H1", span=100)]
-    assert "running means over 11 positions" in _text(induction_views.knockouts(long, None, apart=False))
+    assert "running means over 11 positions" in text_of(induction_views.knockouts(long, None, apart=False))
     drawn = lines(head_figures.knockout_curves("29.7", long))["L3H1"].y
     assert drawn[99] == pytest.approx(0.5)
     assert drawn[100] == pytest.approx(1.25)
@@ -233,7 +227,7 @@ def entropy_page(call: Any) -> schemas.NeuronPage:
 
 
 async def test_the_controls_offer_models_runs_and_entropy_neurons() -> None:
-    service = Service(**_models(sample.run()), neurons=entropy_page)
+    service = Service(**models_with(sample.run()), neurons=entropy_page)
     models, model, runs, run, found, neurons, final, message = await induction.offered(service, None, None, [], None)
     assert (models[0]["value"], model, runs[0]["value"], run) == ("tiny", "tiny", "1", "1")
     assert found == {"layer": 29, "entropy": ["29.7"]}
@@ -248,13 +242,13 @@ async def test_the_controls_offer_models_runs_and_entropy_neurons() -> None:
 
 async def test_without_a_run_or_a_service_the_controls_say_so_and_ask_again() -> None:
     empty = await induction.offered(Service(models=lambda _: schemas.ModelList(models=[])), None, None, [], None)
-    assert "No run yet" in _text(empty[-1])
+    assert "No run yet" in text_of(empty[-1])
     assert not empty[-2]
-    no_runs = await induction.offered(Service(**_models()), None, None, [], None)
+    no_runs = await induction.offered(Service(**models_with()), None, None, [], None)
     assert no_runs[1] == "tiny"
-    assert "No run yet" in _text(no_runs[-1])
+    assert "No run yet" in text_of(no_runs[-1])
     failed = await induction.offered(Service(), None, None, [], None)
-    assert "nothing at" in _text(failed[-1])
+    assert "nothing at" in text_of(failed[-1])
     assert failed[0] is no_update, "what was chosen stays"
 
 
@@ -297,15 +291,15 @@ async def test_the_change_of_all_neurons_takes_their_classes_from_the_run() -> N
     found = events.change().model_dump()
     shown = await induction.changed(service, found, "null_fraction", 1)
     assert service.asked == ["/runs/1/columns"]
-    assert _text(shown) == ""
+    assert text_of(shown) == ""
     assert "Entropy neurons" in str(shown)
     for broken in (Service(), Service(columns=lambda _: sample.columns(["null_fraction"]).model_copy(
             update={"neuron": ["11.0"]}))):  # fmt: skip
         shown = await induction.changed(broken, found, "null_fraction", 1)
-        assert "classes and null-space fractions are not shown" in _text(shown)
+        assert "classes and null-space fractions are not shown" in text_of(shown)
         assert "Entropy neurons" not in str(shown)
     growing = Service(columns=lambda call: sample.columns(call.params["name"], measured=False))
-    assert "no null-space fractions yet" in _text(await induction.changed(growing, found, "null_fraction", 1))
+    assert "no null-space fractions yet" in text_of(await induction.changed(growing, found, "null_fraction", 1))
     assert await induction.changed(Service(), None, "index", 1) is None
 
 

@@ -16,15 +16,10 @@ from app.pages.jobs import page as jobs
 from app.pages.jobs import views as jobs_views
 from backend import schemas
 from tests.app import sample
-from tests.app.test_pages import Service, _models, _text
+from tests.app.pages import Service, models_with, text_of
 
 pytestmark = pytest.mark.anyio
 MOMENT = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def job(number: int = 1, status: str = "finished", **changes: Any) -> schemas.Job:
@@ -43,7 +38,7 @@ def job(number: int = 1, status: str = "finished", **changes: Any) -> schemas.Jo
 def service(*found: schemas.Job) -> Service:
     """The sample's model and run, with those jobs."""
     by_number = {str(one.id): (lambda _, one=one: one) for one in found}
-    return Service(**_models(sample.run()), jobs=lambda _: schemas.JobList(jobs=list(found)), **by_number)
+    return Service(**models_with(sample.run()), jobs=lambda _: schemas.JobList(jobs=list(found)), **by_number)
 
 
 # ---- words
@@ -63,16 +58,16 @@ def test_a_job_is_told_in_words() -> None:
 def test_a_request_of_another_time_is_shown_all_the_same() -> None:
     old = job().model_copy(update={"request": {"sequences": "many"}})
     assert "another version" in jobs_views.what(old)
-    assert "another version" in _text(jobs_views.table([old]))
+    assert "another version" in text_of(jobs_views.table([old]))
     assert induction_state.read_job(old) == induction_state.Asked(model="tiny", run="1")
 
 
 def test_an_open_job_says_what_it_waits_for() -> None:
     queued, busy = job(2, "queued"), job(1, "running", worker_is_alive=True)
-    assert "start calibroscope worker in a terminal" in _text(jobs_views.hint(queued, [queued])).replace("  ", " ")
-    assert "at job 1" in _text(jobs_views.hint(queued, [queued, busy]))
-    assert "not been heard of" in _text(jobs_views.hint(job(1, "running"), []))
-    assert "calibroscope worker" in _text(jobs_views.hint(queued, [queued, job(1, "running")])), "nobody is at work"
+    assert "start calibroscope worker in a terminal" in text_of(jobs_views.hint(queued, [queued])).replace("  ", " ")
+    assert "at job 1" in text_of(jobs_views.hint(queued, [queued, busy]))
+    assert "not been heard of" in text_of(jobs_views.hint(job(1, "running"), []))
+    assert "calibroscope worker" in text_of(jobs_views.hint(queued, [queued, job(1, "running")])), "nobody is at work"
     assert jobs_views.hint(busy, [busy]) == jobs_views.hint(job(), []) == []
 
 
@@ -87,15 +82,15 @@ def test_only_open_jobs_can_be_cancelled_and_have_a_bar() -> None:
 def test_the_table_has_a_row_a_job_with_its_message_and_a_link() -> None:
     failed = job(2, "failed", message="Take <b>less</b> text.")
     found = jobs_views.table([job(3, "running", progress=0.5, doing="scoring heads"), failed, job(1)])
-    words = _text(found)
+    words = text_of(found)
     assert words.index("running, 50 %") < words.index("scoring heads") < words.index("Take <b>less</b> text.")
     assert [f"/induction?job={number}" in str(found) for number in (3, 2, 1)] == [True] * 3
     assert words.count("Cancel job") == 1
 
 
 def test_without_a_job_the_page_says_how_to_get_one() -> None:
-    assert "calibroscope worker" in _text(jobs_views.table([]))
-    assert "No job of this model" in _text(jobs_views.result_list([], None))
+    assert "calibroscope worker" in text_of(jobs_views.table([]))
+    assert "No job of this model" in text_of(jobs_views.result_list([], None))
 
 
 def test_the_list_is_short_marks_the_one_shown_and_says_how_many_more_there_are() -> None:
@@ -103,14 +98,14 @@ def test_the_list_is_short_marks_the_one_shown_and_says_how_many_more_there_are(
     found = jobs_views.result_list(many, 9)
     assert str(found).count("href='/induction?job=") == 6
     assert str(found).count("aria-current='true'") == 1
-    assert "4 more" in _text(found)
-    assert "more" not in _text(jobs_views.result_list(many[:6], None))
+    assert "4 more" in text_of(found)
+    assert "more" not in text_of(jobs_views.result_list(many[:6], None))
 
 
 def test_results_that_nobody_asked_for_say_where_they_come_from() -> None:
-    by_itself = _text(jobs_views.notice(job(), [], by_itself=True))
+    by_itself = text_of(jobs_views.notice(job(), [], by_itself=True))
     assert "in the atlas already: job 1 measured them for run 1" in by_itself
-    asked = _text(jobs_views.notice(job(4, "failed", message="No text."), [], by_itself=False))
+    asked = text_of(jobs_views.notice(job(4, "failed", message="No text."), [], by_itself=False))
     assert "Job 4 (failed)" in asked
     assert "No text." in asked
 
@@ -120,21 +115,21 @@ def test_results_that_nobody_asked_for_say_where_they_come_from() -> None:
 
 async def test_the_page_asks_often_only_while_something_may_change() -> None:
     table, seen, pause = await jobs.shown(service(job(2, "queued"), job()), None)
-    assert "queued" in _text(table)
+    assert "queued" in text_of(table)
     assert pause == jobs.WHILE_OPEN_MS
     again, kept, _ = await jobs.shown(service(job(2, "queued"), job()), seen)
     assert again is kept is no_update, "what is seen already is not drawn again"
     moved, _, _ = await jobs.shown(service(job(2, "running", progress=0.1), job()), seen)
-    assert "running, 10 %" in _text(moved)
+    assert "running, 10 %" in text_of(moved)
     assert (await jobs.shown(service(job()), None))[2] == jobs.AT_REST_MS
 
 
 async def test_the_page_tells_when_the_service_refuses_and_asks_again() -> None:
     refused, seen, pause = await jobs.shown(Service(), "1 finished")
-    assert "nothing at /jobs" in _text(refused)
+    assert "nothing at /jobs" in text_of(refused)
     assert seen is None, "drawn anew when it answers"
     assert pause > 0
-    assert "Jobs" in _text(jobs.layout())
+    assert "Jobs" in text_of(jobs.layout())
 
 
 # ---- what an address of the induction page shows
@@ -177,7 +172,7 @@ async def test_an_address_that_asks_for_something_shows_no_job(address: dict[str
 async def test_a_job_that_is_not_there_is_told() -> None:
     found = await induction_jobs.opened(service(job()), job="99")
     assert found.problem == "nothing at /jobs/99"
-    assert "nothing at /jobs/99" in _text(induction.layout_of(found))
+    assert "nothing at /jobs/99" in text_of(induction.layout_of(found))
     assert found.shown is None
     nobody = Service(models=lambda _: schemas.ModelList(models=[]))
     assert (await induction_jobs.opened(nobody)).shown is None
@@ -193,7 +188,7 @@ async def test_the_list_has_the_models_jobs_and_rests_when_all_have_ended() -> N
     assert (told, at_rest) == (None, True)
     queued = service(job(3, "queued"), job(2))
     found, told, at_rest = await induction_jobs.listed(queued, "tiny", {"job": 3, "by_itself": False})
-    assert "calibroscope worker" in _text(told)
+    assert "calibroscope worker" in text_of(told)
     assert not at_rest
 
 
@@ -201,11 +196,11 @@ async def test_a_shown_job_that_the_list_does_not_reach_is_asked_for() -> None:
     old = service(job(1))
     old.answers["jobs"] = lambda _: schemas.JobList(jobs=[])
     _, told, _ = await induction_jobs.listed(old, "tiny", {"job": 1, "by_itself": False})
-    assert "Job 1 (finished)" in _text(told)
+    assert "Job 1 (finished)" in text_of(told)
     _, told, _ = await induction_jobs.listed(old, "tiny", {"job": 9, "by_itself": False})
-    assert "nothing at /jobs/9" in _text(told)
+    assert "nothing at /jobs/9" in text_of(told)
     found, told, at_rest = await induction_jobs.listed(Service(), "tiny", {"job": 1, "by_itself": False})
-    assert "nothing at /jobs" in _text(found)
+    assert "nothing at /jobs" in text_of(found)
     assert (told, at_rest) == (None, False)
 
 

@@ -18,17 +18,12 @@ from backend import schemas
 from backend.client import ApiError, AsyncClient, Call
 from backend.schemas import MAX_TEXT_CHARS
 from tests.app import sample
-from tests.app.test_pages import Service, _text
+from tests.app.pages import Service, text_of
 
 pytestmark = pytest.mark.anyio
 
 HELD = {"text": "The lamp is lit.", "trace": sample.trace().model_dump()}
 CHOSEN = [{"neuron": "29.7", "kind": "mean", "value": None}]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def answering(**answers: Any) -> Service:
@@ -44,7 +39,7 @@ async def test_analysing_keeps_the_text_and_draws_it_or_says_why_not() -> None:
     assert len(drawn["strips"]) == 3
     for text, model, words in (("", "tiny", "Write or pick"), ("a", None, "no model"), ("a", "tiny", "nothing at")):
         held, message, _, drawn = await lab.analysed(Service(), text, model)
-        assert words in _text(message)
+        assert words in text_of(message)
         assert held is no_update
         assert drawn is no_update, "what was shown stays"
 
@@ -58,7 +53,7 @@ async def test_a_link_brings_text_and_interventions_back() -> None:
     assert (message, token) == (None, None)
     assert len(drawn["strips"]) == 3
     cut = await lab.restored(service, asked | {"cut": True}, None)
-    assert "too long for a link" in _text(cut[1])
+    assert "too long for a link" in text_of(cut[1])
 
 
 async def test_undoing_an_intervention_does_not_trace_the_same_text_again() -> None:
@@ -81,7 +76,7 @@ async def test_a_link_to_a_text_that_is_refused_still_fills_the_box() -> None:
     long = "a" * (MAX_TEXT_CHARS + 1)
     held, message, _, _, _, text, _ = await lab.restored(Service(), {"model": "tiny", "text": long}, None)
     assert held is no_update
-    assert "at most 20,000" in _text(message)
+    assert "at most 20,000" in text_of(message)
     assert text == long
 
 
@@ -89,9 +84,9 @@ async def test_an_intervention_changes_everything_in_one_answer() -> None:
     service = answering(ablate=sample.ablation())
     ablation, said, drawn, detail = await lab.intervened(service, HELD, CHOSEN, 1)
     assert ablation["ln_mediated"] == 0.75
-    assert "What the intervention does" in _text(said)
+    assert "What the intervention does" in text_of(said)
     assert len(drawn["strips"]) == 8
-    words = _text(detail)
+    words = text_of(detail)
     assert "Norm of the residual stream" in words
     assert "240.0" in words
     assert "(+9.600)" in words
@@ -99,7 +94,7 @@ async def test_an_intervention_changes_everything_in_one_answer() -> None:
     json.dumps([ablation, drawn])
     ablation, said, drawn, detail = await lab.intervened(Service(), HELD, CHOSEN, None)
     assert ablation is None
-    assert "nothing at" in _text(said)
+    assert "nothing at" in text_of(said)
     assert len(drawn["strips"]) == 3, "the text alone"
     assert detail is no_update
     ablation, said, drawn, _ = await lab.intervened(Service(), HELD, [], None)
@@ -120,8 +115,8 @@ async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact
     assert direct["shown"][1] == "+0.250 nats"
     assert direct["legend"] == change["legend"] == ["−0.500", "+0.500 nats"], "one scale, 0 in its middle"
     for word in ("Mean KL from token frequencies", "4.500 nats", "(−0.500)", "(+0.250)"):
-        assert word in _text(said)
-    assert "KL from token frequencies" in _text(detail)
+        assert word in text_of(said)
+    assert "KL from token frequencies" in text_of(detail)
     assert "counted words (run 1)" in lab_views.frequency_note(trace)
 
 
@@ -129,15 +124,15 @@ async def test_without_token_frequencies_the_lab_says_why_there_is_no_strip() ->
     assert "no run of this model has kept" in lab_views.frequency_note(sample.trace())
     _, said, drawn, detail = await lab.intervened(answering(ablate=sample.ablation()), HELD, CHOSEN, 1)
     assert not [strip for strip in drawn["strips"] if "KL" in strip["title"]]
-    assert "KL" not in _text(said) + _text(detail)
+    assert "KL" not in text_of(said) + text_of(detail)
 
 
 async def test_a_tokens_panel_has_no_after_without_an_intervention() -> None:
-    words = _text(lab.token_panel(sample.trace(), None, 1))
+    words = text_of(lab.token_panel(sample.trace(), None, 1))
     assert "Scale of the final norm" in words
     assert "after" not in words
-    assert "after" in _text(lab.token_panel(sample.trace(), sample.ablation(), 1))
-    assert "after" not in _text(lab.token_panel(sample.trace(), sample.ablation("other"), 1))
+    assert "after" in text_of(lab.token_panel(sample.trace(), sample.ablation(), 1))
+    assert "after" not in text_of(lab.token_panel(sample.trace(), sample.ablation("other"), 1))
     assert lab.token_panel(sample.trace(), None, 999) is None
     assert lab.token_panel(sample.trace(), None, None) is None
 
@@ -153,11 +148,11 @@ async def test_pinned_neurons_are_strips_of_their_own() -> None:
     data, head = await lab.pinned(Service(activations=activations), HELD, kept)
     assert asked[0].body.neurons == ["29.7", "29.3"]
     assert [strip["title"] for strip in data["strips"]] == ["29.7", "29.3"]
-    assert "Pinned neurons" in _text(head)
+    assert "Pinned neurons" in text_of(head)
     assert all(len(strip["shade"]) == len(sample.TOKENS) for strip in data["strips"])
     data, head = await lab.pinned(Service(), HELD, kept)
     assert data is None
-    assert "nothing at" in _text(head)
+    assert "nothing at" in text_of(head)
 
 
 @pytest.mark.parametrize("kept", [None, {}, {"tiny": []}, {"tiny": "29.7"}, ["29.7"], "pins"])
@@ -235,5 +230,5 @@ async def test_an_unreachable_service_is_told() -> None:
 
     service = Service()
     service.send = send  # type: ignore[method-assign]
-    assert "Is the service running?" in _text((await lab.analysed(service, "a", "tiny"))[1])
-    assert "Is the service running?" in _text((await lab.intervened(service, HELD, CHOSEN, None))[1])
+    assert "Is the service running?" in text_of((await lab.analysed(service, "a", "tiny"))[1])
+    assert "Is the service running?" in text_of((await lab.intervened(service, HELD, CHOSEN, None))[1])

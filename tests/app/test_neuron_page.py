@@ -14,14 +14,9 @@ from app.run_card import run_card
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample
-from tests.app.test_pages import Service, _text
+from tests.app.pages import Service, text_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 SHOWN = {"run": 1, "neuron": "29.7"}
@@ -69,13 +64,13 @@ def test_the_threshold_starts_where_a_twentieth_is_at_or_above_it(counts: list[i
 
 
 async def _body(**answers: Callable[[Call[Any]], Any]) -> str:
-    return _text(await neuron._body(Service(**answers), sample.detail()))
+    return text_of(await neuron._body(Service(**answers), sample.detail()))
 
 
 async def test_similar_neurons_are_links_with_both_numbers() -> None:
     body = await neuron._body(Service(similar=lambda _: sample.similar()), sample.detail())
     assert "/m/tiny/n/29/3?run=1" in str(body)
-    words = _text(body)
+    words = text_of(body)
     for word in ("29.5", "Prediction neuron", "0.875", "−0.375", "−0.250", "30 sampled positions"):
         assert word in words
 
@@ -105,7 +100,7 @@ async def test_figure_3c_says_where_the_frequencies_come_from() -> None:
     service = Service(effects=lambda _: sample.frequency_effects())
     detail = sample.detail(config={"frequency_source": "token counts in <b>words</b>.npy"})
     body = await neuron._body(service, detail)
-    assert "token counts in <b>words</b>.npy." in _text(body), "as text"
+    assert "token counts in <b>words</b>.npy." in text_of(body), "as text"
     assert "/frequency?model=tiny&run=1" in str(body)
 
 
@@ -155,7 +150,7 @@ async def test_a_context_without_the_neuron_shows_losses_and_their_change() -> N
     drawn = await neuron._without(Service(ablate=ablate), 1, "clip", 5, SHOWN)
     assert asked[0].path == "/runs/1/neurons/29.7/contexts/5/ablate"
     assert asked[0].body == schemas.ContextAblateRequest(kind="clip")
-    words = _text(drawn)
+    words = text_of(drawn)
     for word in ("Loss with the neuron", "Loss without it", "Change of loss", "Change of entropy", "clip at mean",
                  "2 of 10 activations change", "+0.400 nats", "mean over words"):  # fmt: skip
         assert word in words
@@ -171,8 +166,8 @@ async def test_a_context_that_was_not_asked_for_stays_closed_and_a_second_click_
 
 
 async def test_a_refused_ablation_and_changed_weights_are_said() -> None:
-    assert "nothing at" in _text(await neuron._without(Service(), 1, "mean", 5, SHOWN))
-    words = _text(neuron_views.ablated_context(sample.context_ablation(disagreement=0.5)))
+    assert "nothing at" in text_of(await neuron._without(Service(), 1, "mean", 5, SHOWN))
+    words = text_of(neuron_views.ablated_context(sample.context_ablation(disagreement=0.5)))
     assert "0.500 nats" in words
     assert "have changed since" in words
 

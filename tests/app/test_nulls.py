@@ -14,15 +14,10 @@ from app.reproduce.induction import Induction, random_neurons
 from app.reproduce.null import NullModel, count_passes, random_singular_values
 from app.reproduce.write import Checked
 from tests.app import induction_sample as events
-from tests.app.test_reproduce import evidence
+from tests.app.evidence import evidence
 from tests.conftest import TinyAtlas
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What the pages do with the service's answers, and with its errors."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,56 +13,15 @@ from app.pages.neuron import page as neuron
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample
+from tests.app.pages import Service, models_with, text_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-class Service:
-    """Answers by the end of the path; anything else is a 404 problem."""
-
-    def __init__(self, **answers: Callable[[Call[Any]], Any]) -> None:
-        self.answers, self.asked = answers, []
-
-    async def send(self, call: Call[Any]) -> Any:
-        self.asked.append(call.path)
-        answer = self.answers.get(call.path.rsplit("/", 1)[-1].replace(".", "_"))
-        if answer is None:
-            raise ApiError(schemas.Problem(title="Not found", status=404, detail=f"nothing at {call.path}"))
-        return answer(call)
-
-
-def _text(component: Any) -> str:
-    """All the words of a component."""
-    if component is None or isinstance(component, bool):
-        return ""
-    if isinstance(component, str | int | float):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(_text(part) for part in component)
-    return _text(getattr(component, "children", None))
-
-
-def _models(*runs: schemas.RunSummary) -> dict[str, Callable[[Call[Any]], Any]]:
-    model = schemas.ModelSummary(
-        id="tiny", name="Tiny", family="T", n_layers=30, d_model=8, d_mlp=40, d_vocab=10, norm="RMSNorm",
-        n_runs=len(runs), latest_run=runs[0].id if runs else None,
-    )  # fmt: skip
-    return {
-        "models": lambda _: schemas.ModelList(models=[model]),
-        "runs": lambda _: schemas.RunList(runs=list(runs)),
-        "columns": lambda call: sample.columns(call.params["name"]),
-    }
 
 
 async def test_an_empty_atlas_says_what_to_run() -> None:
     service = Service(models=lambda _: schemas.ModelList(models=[]))
     *_, state, hidden = await atlas._refreshed(service, None, None, None, model_changed=False)
-    assert "calibroscope precompute" in _text(state)
+    assert "calibroscope precompute" in text_of(state)
     assert hidden
 
 
@@ -71,11 +29,11 @@ async def test_an_analysis_that_failed_is_told_of_instead() -> None:
     health = schemas.Health(status="ok", version="1", models_loaded=[], queue=0, notice="The analysis ended.")
     service = Service(models=lambda _: schemas.ModelList(models=[]), health=lambda _: health)
     *_, state, _ = await atlas._refreshed(service, None, None, None, model_changed=False)
-    assert "The analysis ended." in _text(state)
+    assert "The analysis ended." in text_of(state)
 
 
 async def test_a_finished_run_stops_the_polling_and_an_unchanged_one_is_not_drawn_again() -> None:
-    service = Service(**_models(sample.run()))
+    service = Service(**models_with(sample.run()))
     first = await atlas._refreshed(service, None, None, None, model_changed=False)
     model, run, revision, stopped = (first[place] for place in (1, 3, 5, 6))
     assert (model, run, revision, stopped) == ("tiny", "1", "1:4", True)
@@ -87,7 +45,7 @@ async def test_a_finished_run_stops_the_polling_and_an_unchanged_one_is_not_draw
 async def test_a_growing_runs_columns_are_fetched_when_they_have_grown_enough_to_see() -> None:
     async def revision(**changes: Any) -> Any:
         growing = sample.run(status="running", stage="effects", **changes)
-        return (await atlas._refreshed(Service(**_models(growing)), None, None, None, model_changed=False))[5]
+        return (await atlas._refreshed(Service(**models_with(growing)), None, None, None, model_changed=False))[5]
 
     before = await revision(progress=0.4011, tokens_counted=20)
     assert await revision(progress=0.4012, tokens_counted=21) == before
@@ -98,9 +56,9 @@ async def test_a_growing_runs_columns_are_fetched_when_they_have_grown_enough_to
 async def test_a_running_run_shows_its_progress() -> None:
     growing = sample.run(status="running", stage="effects", progress=0.4, tokens_counted=20)
     *_, banner, _, stopped, state, hidden = await atlas._refreshed(
-        Service(**_models(growing)), None, None, None, model_changed=False
+        Service(**models_with(growing)), None, None, None, model_changed=False
     )
-    assert "20 of 50 tokens" in _text(banner)
+    assert "20 of 50 tokens" in text_of(banner)
     assert not stopped
     assert state is None
     assert not hidden
@@ -111,12 +69,12 @@ async def test_a_running_run_shows_its_progress() -> None:
     [({"status": "failed", "message": "the disk is full"}, "the disk is full"), ({"status": "interrupted"}, "resume")],
 )
 async def test_a_run_that_stopped_says_so(changes: dict[str, object], words: str) -> None:
-    assert words in _text(atlas.run_banner(sample.run(**changes)))
+    assert words in text_of(atlas.run_banner(sample.run(**changes)))
 
 
 async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None:
     body = await neuron._body(Service(effects=lambda _: sample.effects()), sample.detail())
-    words = _text(body)
+    words = text_of(body)
     assert "Neuron 29.7" in words
     assert "It has its reasons." in words
     assert "30 sampled tokens" in words
@@ -140,7 +98,7 @@ async def test_the_lab_sends_a_forgotten_text_again() -> None:
 
 
 async def test_the_lab_shows_the_change_and_its_direct_part() -> None:
-    words = _text(lab_views.totals(sample.ablation()))
+    words = text_of(lab_views.totals(sample.ablation()))
     assert "75.0 %" in words
     assert "mean over words" in words
     assert "(+0.400)" in words
@@ -174,11 +132,11 @@ async def test_who_matters_at_a_token_is_a_table_of_links_or_says_why_not() -> N
     service = Service(sweep=sweep)
     drawn = await lab.who_matters(service, held, 1)
     assert "/m/tiny/n/29/7" in str(drawn)
-    assert "−0.200" in _text(drawn)
+    assert "−0.200" in text_of(drawn)
     assert await lab.who_matters(service, held, 99) is None
     await lab.who_matters(service, held, len(sample.TOKENS) - 1)
     assert [call.body.sort for call in asked] == ["total_effect", "abs_delta_entropy"]
-    assert "nothing at" in _text(await lab.who_matters(Service(), held, 1))
+    assert "nothing at" in text_of(await lab.who_matters(Service(), held, 1))
 
 
 async def test_predictions_at_a_token_have_every_state() -> None:

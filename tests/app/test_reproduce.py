@@ -16,7 +16,7 @@ from app.figures.presets import PRESETS
 from app.reproduce import stills, write
 from app.reproduce.checks import Finding
 from app.reproduce.claims import CLAIMS, Claim
-from app.reproduce.evidence import GPT2_SMALL, NAMED, PYTHIA_1B, Evidence, gather, spike
+from app.reproduce.evidence import GPT2_SMALL, NAMED, PYTHIA_1B, spike
 from app.reproduce.null import NullCount, NullModel
 from app.reproduce.page import html_page, markdown_page
 from app.reproduce.parts import PARTS, chosen_parts
@@ -28,6 +28,7 @@ from backend.client import ApiError, AsyncClient, calls
 from backend.core.errors import BadConfig, CalibroscopeError
 from backend.settings import Settings
 from tests.app import sample
+from tests.app.evidence import evidence
 from tests.conftest import TinyAtlas
 
 pytestmark = pytest.mark.anyio
@@ -38,39 +39,12 @@ NUMBERS = [
 WITHOUT_JOBS = [part for part in PARTS if not part.jobs]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(_: object) -> None:
         raise NoStills("No SVGs were drawn: there is nothing to draw them with.")
 
     monkeypatch.setattr(write, "draw_stills", refuse)
-
-
-async def evidence(service: FastAPI, atlas: TinyAtlas, *, right: bool = True, **classes: list[int]) -> Evidence:
-    """Of the tiny run; classes: neurons that are given one, since chance makes few; right: let the model, which never
-    is, be right at every third token."""
-    client = AsyncClient(service=service)
-    model = (await client.send(calls.models())).models[0]
-    run = await client.send(calls.run(atlas.run))
-    send = client.send
-
-    async def with_classes(call: Any) -> Any:
-        answer = await send(call)
-        if call.path.endswith("/columns"):
-            for name, rows in classes.items():
-                for row in rows:
-                    answer.neuron_class[row] = name
-        if call.path.endswith("/effects") and right:
-            answer.rank_before[::3] = [1] * len(answer.rank_before[::3])
-        return answer
-
-    client.send = with_classes  # type: ignore[method-assign]
-    return await gather(client, model, run)
 
 
 async def test_every_figure_is_drawn_with_its_numbers_and_its_claims(

@@ -51,11 +51,6 @@ KINDS: list[JobKind] = ["doubled", "natural", "frequency"]
 ENTROPY, FREQUENCY = [2, 5], [7, 8, 9]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True, scope="module")
 def short_repeats() -> Iterator[None]:
     """In the tiny corpus no six tokens repeat as the paper wants it; two do."""

@@ -6,7 +6,7 @@ from app.pages.lab.views import totals
 from app.pages.neuron.views import ablated_context
 from app.shares import mean_size, through_norm
 from tests.app import sample
-from tests.app.test_lab import _text
+from tests.app.pages import text_of
 
 
 def test_a_share_is_said_with_what_it_divides_and_over_what() -> None:
@@ -29,13 +29,13 @@ def test_nothing_is_not_divided(total: float | None, direct: float | None, token
 
 
 def test_the_tables_sizes_give_the_share_that_stands_under_it() -> None:
-    said = _text(totals(sample.ablation()))
+    said = text_of(totals(sample.ablation()))
     assert "Mean |Δ loss|" in said
     assert "0.400 nats" in said
     assert "75.0 %" in said
     opposite = sample.ablation()
     opposite.frozen.mean_abs_delta_loss = 0.6
-    assert "opposite directions" in _text(totals(opposite))
+    assert "opposite directions" in text_of(totals(opposite))
 
 
 def test_a_context_says_sizes_beside_signed_means() -> None:
@@ -46,7 +46,7 @@ def test_a_context_says_sizes_beside_signed_means() -> None:
         None if b is None else b + (1 if place % 2 else -1) for place, b in enumerate(found.loss_before)
     ]
     found.loss_frozen = [None if b is None else b + 0.25 for b in found.loss_before]
-    said = " ".join(_text(part) for part in ablated_context(found))
+    said = " ".join(text_of(part) for part in ablated_context(found))
     assert f"Over the {size - 1} tokens that were predicted" in said
     assert "mean |change| 1.000 nats, direct part 0.250 nats" in said
     assert "75.0 %" in said

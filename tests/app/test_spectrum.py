@@ -11,18 +11,13 @@ from app.pages.spectrum.page import Asked
 from backend import schemas
 from backend.client import ApiError
 from tests.app import sample
-from tests.app.test_pages import Service, _text
+from tests.app.pages import Service, text_of
 
 pytestmark = pytest.mark.anyio
 
 PAGE = schemas.NeuronPage(rows=[sample.detail().row], next_cursor=None, total=1)
 NOTHING = Asked(None, None, None, None)
 VALUES = [9.0, 5.0, 2.0, 0.1]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def service(*runs: schemas.RunSummary, **answers: Any) -> Service:
@@ -46,7 +41,7 @@ async def test_the_page_shows_who_writes_where_and_the_values_in_numbers() -> No
     assert [option["value"] for option in runs] == ["1"]
     assert (others, beside) == ([{"value": "none", "label": "nothing"}], "none")
     assert names == "29.7", "what the service calls the strongest"
-    words = " ".join(_text(body).split())
+    words = " ".join(text_of(body).split())
     for word in ("Figure 2d", "Figure 6", "29.7", "direction 7 of 0 to 7", "0.700", "90.0", "0.500"):
         assert word in words
     again = await spectrum.shown(service(), Asked("tiny", "1", "none", names), seen)
@@ -60,15 +55,15 @@ async def test_two_runs_are_set_beside_each_other() -> None:
     _, _, _, run, others, beside, _, body, _, _ = await spectrum.shown(two, Asked("tiny", "1", "2", ""), None)
     assert (run, beside) == ("1", "2")
     assert [option["value"] for option in others] == ["none", "2"], "a run is not put beside itself"
-    assert "Tiny, run 1" in _text(body)
-    assert "Tiny, run 2" in _text(body)
+    assert "Tiny, run 1" in text_of(body)
+    assert "Tiny, run 2" in text_of(body)
     itself = await spectrum.shown(two, Asked("tiny", "1", "1", ""), None)
     assert itself[5] == "none"
-    assert "Run 1 cannot stand beside" in _text(itself[7])
+    assert "Run 1 cannot stand beside" in text_of(itself[7])
     gone = await spectrum.shown(two, Asked("gone", "77", "88", ""), None)
     assert gone[3] == "1", "the model's first"
     for words in ("asks for run 77", "this is run 1", "Run 88 cannot stand beside"):
-        assert words in _text(gone[7])
+        assert words in text_of(gone[7])
 
 
 async def test_what_is_beside_may_be_missing_and_the_rest_is_shown() -> None:
@@ -82,14 +77,14 @@ async def test_what_is_beside_may_be_missing_and_the_rest_is_shown() -> None:
 
     two.answers["spectrum"] = spectra
     body = (await spectrum.shown(two, Asked("tiny", "1", "2", ""), None))[7]
-    assert "run 2 is at its beginning" in _text(body)
-    assert "Figure 6" in _text(body)
+    assert "run 2 is at its beginning" in text_of(body)
+    assert "Figure 6" in text_of(body)
 
 
 async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
     body = (await spectrum.shown(service(), Asked("tiny", "1", None, ""), None))[7]
-    assert "No neuron is chosen" in _text(body)
-    assert "Figure 6" in _text(body)
+    assert "No neuron is chosen" in text_of(body)
+    assert "Figure 6" in text_of(body)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +100,21 @@ async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
 async def test_names_are_read_and_what_is_left_out_is_said(written: str, names: list[str], left: list[str]) -> None:
     assert spectrum.neuron_names(written) == (names, left)
     body = (await spectrum.shown(service(), Asked("tiny", "1", None, written), None))[7]
-    assert ("Left out" in _text(body)) == bool(left)
+    assert ("Left out" in text_of(body)) == bool(left)
 
 
 async def test_a_neuron_that_the_run_does_not_measure_is_said_and_the_rest_is_shown() -> None:
     found = (await spectrum.shown(service(**{"29_7": None}), Asked("tiny", "1", None, "29.7"), None))[7]
-    assert "nothing at /runs/1/neurons/29.7" in _text(found)
-    assert "Figure 6" in _text(found)
+    assert "nothing at /runs/1/neurons/29.7" in text_of(found)
+    assert "Figure 6" in text_of(found)
 
 
 async def test_an_empty_atlas_a_growing_run_and_a_silent_service() -> None:
     nothing = await spectrum.shown(service(models=schemas.ModelList(models=[])), NOTHING, None)
-    assert "No neurons yet" in _text(nothing[7])
+    assert "No neurons yet" in text_of(nothing[7])
     assert nothing[9] is False
     no_runs = await spectrum.shown(service(runs=schemas.RunList(runs=[])), NOTHING, None)
-    assert "No neurons yet" in _text(no_runs[7])
+    assert "No neurons yet" in text_of(no_runs[7])
     growing = await spectrum.shown(service(sample.run(status="running")), NOTHING, None)
     assert growing[9] is False
     for broken in (Service(), service(spectrum=None)):

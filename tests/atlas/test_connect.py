@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from backend.atlas import connect
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
 from backend.atlas.store import Atlas
-from tests.atlas.test_store import PLAN
+from tests.atlas.plans import PLAN
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -55,7 +55,7 @@ def test_an_atlas_whose_making_was_stopped_is_made_anew(
 
 def test_several_may_make_the_same_atlas_at_once(tmp_path: Path) -> None:
     work = (
-        "import sys; from backend.atlas.store import Atlas; from tests.atlas.test_store import PLAN\n"
+        "import sys; from backend.atlas.store import Atlas; from tests.atlas.plans import PLAN\n"
         "with Atlas.open(sys.argv[1]) as atlas: print(atlas.begin_run(PLAN).id)"
     )
     command = [sys.executable, "-c", work, str(tmp_path / "a.db")]

@@ -11,7 +11,7 @@ import pytest
 from backend.atlas import jobs
 from backend.atlas.jobs import TooManyJobs
 from backend.atlas.store import Atlas, NotInAtlas
-from tests.atlas.test_store import PLAN
+from tests.atlas.plans import PLAN
 
 
 @pytest.fixture

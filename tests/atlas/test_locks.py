@@ -8,7 +8,7 @@ import pytest
 from backend.atlas.connect import AtlasBusy, AtlasMissing
 from backend.atlas.store import Atlas
 from tests.atlas.locking import held, without_wal
-from tests.atlas.test_store import PLAN
+from tests.atlas.plans import PLAN
 
 
 @pytest.fixture

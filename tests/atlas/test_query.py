@@ -8,7 +8,7 @@ import pytest
 
 from backend.atlas.query import BadQuery, NeuronQuery
 from backend.atlas.store import Atlas
-from tests.atlas.test_store import PLAN
+from tests.atlas.plans import PLAN
 
 SIZE = 47
 

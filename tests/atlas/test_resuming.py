@@ -12,7 +12,7 @@ import pytest
 from backend.atlas.records import ContextRecord, TraceRecord
 from backend.atlas.store import Atlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
-from tests.atlas.test_store import MODEL, PLAN
+from tests.atlas.plans import MODEL, PLAN
 
 
 @pytest.fixture

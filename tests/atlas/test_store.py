@@ -13,13 +13,11 @@ from sqlalchemy import create_engine, text
 
 from backend.atlas import store
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
-from backend.atlas.records import ContextRecord, ModelRecord, RunPlan, TraceRecord
+from backend.atlas.records import ContextRecord, TraceRecord
 from backend.atlas.schema import Base
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
-
-MODEL = ModelRecord("tiny", "Tiny", "TinyForCausalLM", 2, 8, 5, 20, "RMSNorm", "/models/tiny")
-PLAN = RunPlan(MODEL, 1, "words", "c" * 64, "w" * 64, 4, 16, 0, 1, 40, {"model": "tiny"}, {"torch": "2"})
+from tests.atlas.plans import MODEL, PLAN
 
 
 @pytest.fixture

@@ -1,26 +1,15 @@
 """Of every page: axe-core finds no serious violation, in light or dark, and nothing leads to another machine."""
 
-from importlib.resources import files
-
 import pytest
 from dash import page_registry
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
+from tests.browser.accessibility import violations
 from tests.browser.conftest import Site, open_context, watch
+from tests.browser.leaving import leads_nowhere
 from tests.browser.pages import ALL, PATHS, WITHOUT_FIGURES, open_filled
-from tests.browser.test_nothing_leaves import leads_nowhere
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-RUN = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
-    .filter((found) => ['serious', 'critical'].includes(found.impact))
-    .map((found) => found.id + ': ' + found.help + ' ' + found.nodes.slice(0, 5).map((n) => n.html).join(' | '))"""
-
-
-def _violations(page: Page) -> list[str]:
-    expect(page.locator("[data-outdated]")).to_have_count(0)  # what is dimmed until its successor is there
-    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
-    return list(page.evaluate(RUN))
 
 
 def test_every_page_is_looked_at(site: Site) -> None:
@@ -33,11 +22,11 @@ def test_axe_finds_nothing_serious_and_nothing_leads_elsewhere(path: str, chromi
     seen = watch(context.new_page(), site)
     page = seen.page
     open_filled(page, site, path)
-    light = _violations(page)
+    light = violations(page)
     page.emulate_media(color_scheme="dark")
     expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", "dark")
     page.wait_for_timeout(300)
-    dark = _violations(page)
+    dark = violations(page)
     assert (leads_nowhere(page, site.address) > 0) == (path not in WITHOUT_FIGURES)
     context.close()
     assert (light, dark) == ([], [])
@@ -49,7 +38,7 @@ def test_axe_would_notice(chromium: Browser, site: Site) -> None:
     page = context.new_page()
     open_filled(page, site, "/no/such/page")
     page.evaluate("document.querySelector('main').innerHTML = '<img src=\"data:,\"><input>'")
-    found = _violations(page)
+    found = violations(page)
     context.close()
     assert any(line.startswith("image-alt") for line in found)
     assert any(line.startswith("label") for line in found)

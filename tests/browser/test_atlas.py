@@ -7,18 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.atlas_page import PLOT, asked, drag, open_atlas, rows_shown
 from tests.browser.conftest import Site, Visit, watch
-from tests.browser.test_person import open_atlas
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-PLOT = "document.querySelector('#atlas-graph .js-plotly-plot')"
 VIEW = "?x=null_fraction&y=logit_var&logs=y"
 
 
@@ -27,33 +25,9 @@ def columns(site: Site, *names: str) -> dict[str, Any]:
     return dict(httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/columns", params=query).json())
 
 
-def asked(page: Page) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(page.url).query)
-
-
-def drag(page: Page, kind: str, left: float, top: float, right: float, bottom: float) -> None:
-    """Drag over the figure, from and to shares of its width and height."""
-    page.locator("#atlas-drag label", has_text=kind).click()
-    page.wait_for_function(f"{PLOT}._fullLayout.dragmode === '{'select' if kind == 'Box' else 'lasso'}'")
-    page.locator("#atlas-graph").scroll_into_view_if_needed()
-    box = page.locator("#atlas-graph .nsewdrag").bounding_box()
-    assert box is not None
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in [places[2]] if kind == "Box" else [*places[1:], places[0]]:
-        page.mouse.move(*place, steps=5)
-    page.mouse.up()
-
-
 def point_names(page: Page) -> list[str]:
     drawn = f"{PLOT}.data.filter((t) => t.meta && t.visible && t.marker.symbol !== 'circle-open')"
     return list(page.evaluate(f"{drawn}.flatMap((t) => t.customdata)"))
-
-
-def rows_shown(page: Page) -> int:
-    return int(page.locator("#atlas-count").inner_text().split(" of ")[0].replace(",", ""))
 
 
 @pytest.mark.parametrize("colour", ["class", "total_effect"])

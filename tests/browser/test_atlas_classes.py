@@ -8,8 +8,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.atlas_page import PLOT, asked, open_atlas
 from tests.browser.conftest import Site, Visit
-from tests.browser.test_atlas import PLOT, asked, open_atlas
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 

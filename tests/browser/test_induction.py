@@ -2,63 +2,21 @@
 
 import json
 import re
-from typing import Any
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from app.pages.induction.views import PANELS
 from backend import schemas
 from tests.app import induction_sample
 from tests.browser.conftest import Site, Visit, open_context, watch
+from tests.browser.induction_page import asked_of, drawn, finished, open_page, run, small
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ALL = "curves,clip,change,heads,bos,mean_output,attribution"
 TEXT = "Lamp <b>& 5%? Lamp <b>& 5%? end"
 SERVICE = "**/api/v1/models/*/induction"
-
-
-def open_page(page: Page, site: Site, query: str = "", fragment: str = "") -> None:
-    page.goto(f"{site.address}/induction?{query}{fragment}")
-    expect(page.locator("#induction-model")).to_have_value(site.atlas.slug)
-    expect(page.locator("#induction-run")).not_to_have_value("")
-
-
-def small(site: Site, **changes: str) -> str:
-    """A request that the tiny model answers at once."""
-    layer = site.atlas.layer
-    parts = {"span": "8", "sequences": "3", "neurons": f"{layer}.3,{layer}.5", "parts": "curves,clip,change"}
-    return "&".join(f"{name}={value}" for name, value in (parts | changes).items())
-
-
-def run(page: Page) -> None:
-    page.get_by_role("button", name="Run", exact=True).click()
-    finished(page)
-
-
-def finished(page: Page) -> None:
-    expect(page.locator("#induction-said")).to_contain_text("Measured in", timeout=120_000)
-    page.wait_for_function("!document.querySelector('._dash-loading-callback')")
-
-
-def asked_of(site: Site, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The service's own answer."""
-    address = f"{site.address}/api/v1/models/{site.atlas.slug}/induction"
-    answer = httpx.post(address, json=body, timeout=120)
-    return [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
-
-
-def drawn(page: Page, panel: str) -> list[dict[str, Any]]:
-    """The lines of a panel's first figure."""
-    title = next(one.title for one in PANELS if one.key == panel)
-    place = page.locator(".panel", has=page.get_by_role("heading", name=title, exact=True))
-    expect(place.locator(".js-plotly-plot").first).to_be_visible()
-    found: list[dict[str, Any]] = place.locator(".js-plotly-plot").first.evaluate(
-        "plot => plot.data.map((one) => ({name: one.name, y: one.y ? Array.from(one.y) : null}))"
-    )
-    return found
 
 
 def test_a_run_fills_its_panels_with_what_the_service_measures(visit: Visit, site: Site) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Site, Visit, open_context, watch
-from tests.browser.test_induction import asked_of, drawn, finished, open_page, small
+from tests.browser.induction_page import asked_of, drawn, finished, open_page, small
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

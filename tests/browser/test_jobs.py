@@ -15,8 +15,8 @@ from app.pages.induction.views import PANELS
 from backend.atlas.store import Atlas
 from precompute.progress import Silent
 from precompute.worker import Worker
+from tests.browser.accessibility import violations
 from tests.browser.conftest import Site, Visit, open_context, serving, watch
-from tests.browser.test_accessible import _violations
 from tests.conftest import TinyAtlas
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -229,7 +229,7 @@ def test_jobs_in_every_state_fit_and_can_be_read(chromium: Browser, site: Site, 
             seen.page.wait_for_timeout(800)
             over = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert over <= 0, f"{path} scrolls sideways at {width}"
-            assert _violations(seen.page) == [], (path, width, dark)
+            assert violations(seen.page) == [], (path, width, dark)
         box = seen.page.get_by_role("button", name="Run as a job").bounding_box()
         assert box is not None
         assert box["height"] > 24, "the column's buttons are not squeezed"

@@ -7,18 +7,12 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Site, Visit
+from tests.browser.neuron_page import open_neuron
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-
-
-def open_neuron(page: Page, site: Site, index: int = 3) -> str:
-    """Open a neuron's page; its address in the API."""
-    page.goto(f"{site.address}/m/{site.atlas.slug}/n/{site.atlas.layer}/{index}")
-    expect(page.locator("#neuron-share")).to_contain_text("Threshold")
-    return f"{site.address}/api/v1/runs/{site.atlas.run}/neurons/{site.atlas.layer}.{index}"
 
 
 def test_the_threshold_tells_the_share_above_it(visit: Visit, site: Site) -> None:

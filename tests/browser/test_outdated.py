@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from tests.browser.atlas_page import open_atlas
 from tests.browser.conftest import Site, Visit, open_context, watch
-from tests.browser.test_induction import open_page, run, small
-from tests.browser.test_neuron import open_neuron
-from tests.browser.test_person import open_atlas
+from tests.browser.induction_page import open_page, run, small
+from tests.browser.neuron_page import open_neuron
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.atlas_page import open_atlas
 from tests.browser.conftest import Site, Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -20,11 +21,6 @@ POINTS = """() => {
         y: box.y + yaxis._offset + yaxis.d2p(trace.y[i]),
     })));
 }"""
-
-
-def open_atlas(page: Page, site: Site, query: str = "") -> None:
-    page.goto(f"{site.address}/{query}")
-    page.wait_for_function("document.querySelector('#atlas-graph .js-plotly-plot')?.data?.[0]?.customdata?.length > 0")
 
 
 def click_point(page: Page) -> str:

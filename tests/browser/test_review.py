@@ -5,10 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from tests.browser.atlas_page import PLOT, drag, open_atlas, rows_shown
 from tests.browser.conftest import Site, Visit, open_context, watch
-from tests.browser.test_atlas import PLOT, drag, rows_shown
-from tests.browser.test_neuron import open_neuron
-from tests.browser.test_person import open_atlas
+from tests.browser.neuron_page import open_neuron
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -4,9 +4,8 @@ import pytest
 from playwright.sync_api import expect
 
 from app.figures.scales import placed, threshold, ticks
+from tests.browser.atlas_page import PLOT, open_atlas
 from tests.browser.conftest import Site, Visit
-from tests.browser.test_atlas import PLOT
-from tests.browser.test_person import open_atlas
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
