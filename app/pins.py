@@ -1,7 +1,7 @@
 """Pinned neurons: kept in the browser, by model, and shown on every page.
 
 `STORE` holds {model: ["29.830", ...]}, in the order of pinning. Pages read it as any store; `button` gives them a
-button that pins one neuron, and `window.calibroscopePins` (static/pins.js) does the same for scripts.
+button that pins one neuron, and `window.calibroscopePins` (static/shell_pins.js) does the same for scripts.
 """
 
 import dash_mantine_components as dmc
@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 STORE = "pins"
 BAR, PIN, UNPIN, CLEAR = "pins-bar", "pins-pin", "pins-unpin", "pins-clear"
 MOST = 40
-"""Pins a model: more would no longer be a shortlist. static/pins.js drops the oldest."""
+"""Pins a model: more would no longer be a shortlist. static/shell_pins.js drops the oldest."""
 
 
 def shell() -> Component:

@@ -1,4 +1,4 @@
-"""The tour for first-time users: its words and what they point at; `static/tour.js` walks through them."""
+"""The tour for first-time users: its words and what they point at; `static/shell_tour.js` walks through them."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -2,7 +2,7 @@
 
 The signed logarithm of v is sign(v) · log10(1 + |v| / t): close to linear within ±t, logarithmic beyond. t is a power
 of ten taken from the data, so that nine values in ten lie beyond it. The atlas draws by this rule in the browser
-(static/atlas_scales.js).
+(static/page_atlas_scales.js).
 """
 
 import math

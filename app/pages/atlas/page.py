@@ -1,7 +1,7 @@
 """`/`: all neurons of a run. Pick a figure of the paper or any two metrics, select points, and click one.
 
 The service is asked for a run's columns once. All views are drawn from them in the browser, and what then happens to a
-view (hiding classes, selecting, marking, the table) happens there too: static/atlas.js.
+view (hiding classes, selecting, marking, the table) happens there too: static/page_atlas.js.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The induction page's component ids: its callbacks live in several files, and static/induction.js knows them too."""
+"""The induction page's component ids: several files have its callbacks, and static/page_induction.js knows them too."""
 
 ROOT, OFFER, AUTO = "induction-root", "induction-offer", "induction-auto"
 MODEL, RUN, SOURCE = "induction-model", "induction-run", "induction-source"

@@ -1,7 +1,7 @@
 """`/induction`: what a model does when text repeats, which neurons notice, and which heads tell them.
 
-The browser asks the service itself (static/induction.js) and puts each event of the answer into a store as it arrives;
-the callbacks here draw what is in the stores.
+The browser asks the service itself (static/page_induction.js) and puts each event of the answer into a store as it
+arrives; the callbacks here draw what is in the stores.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ _REQUEST = (
     (ids.SPAN, "value"), (ids.NEURONS, "value"), (ids.PARTS, "value"), (ids.HEADS, "value"),
     (ids.TOP_HEADS, "value"), (ids.SEED, "value"), (ids.KNOCKED_OUT_AT, "value"),
 )  # fmt: skip
-"""All that makes a request, in the order in which static/induction.js takes it."""
+"""All that makes a request, in the order in which static/page_induction.js takes it."""
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -223,7 +223,7 @@ def _register_heads(app: Dash) -> None:
 
 
 def _register_browser() -> None:
-    """What happens without Dash: the stream, cancelling it, and the address (induction.js)."""
+    """What happens without Dash: the stream, cancelling it, and the address (page_induction.js)."""
     here = "window.calibroscopeInduction."
     clientside_callback(
         here + "follow", Output(ids.ROOT, "title"), *(Input(name, part) for name, part in _REQUEST),

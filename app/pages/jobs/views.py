@@ -14,7 +14,7 @@ from app.pages.induction.state import PARTS
 from backend.schemas import InductionJobRequest, Job
 
 CHANGED, KEY_BOX, KEY, FAILED = "jobs-changed", "service-key-box", "service-key", "jobs-failed"
-"""The same on every page that writes: static/base_write.js and jobs.js know them."""
+"""The same on every page that writes: static/base_write.js and page_jobs.js know them."""
 OPEN = ("queued", "running")
 _WORKER = "calibroscope worker"
 
@@ -85,7 +85,7 @@ def bar(job: Job) -> list[Component]:
 
 
 def canceller(job: Job) -> list[Component]:
-    """A button for an open job; jobs.js answers to it."""
+    """A button for an open job; page_jobs.js answers to it."""
     if job.status not in OPEN:
         return []
     named = {"data-cancel-job": str(job.id), "aria-label": f"Cancel job {job.id}"}

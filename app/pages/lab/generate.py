@@ -38,7 +38,7 @@ def generate_panel() -> html.Div:
 
 
 def register() -> None:
-    """The buttons; the browser reads the stream itself (lab_generate.js)."""
+    """The buttons; the browser reads the stream itself (page_lab_generate.js)."""
     clientside_callback(
         "window.calibroscope.generate", Output(ids.GENERATED, "title"), Input(ids.GENERATE, "n_clicks"),
         State(ids.TRACE, "data"), State(ids.CHOSEN, "data"), State(ids.TEMPERATURE, "value"),

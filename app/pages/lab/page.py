@@ -162,7 +162,7 @@ def _register_views(app: Dash, client: AsyncClient) -> None:
 
 
 def _register_browser() -> None:
-    """What happens without the service: the strips, the address, undo and history, sliders (lab.js)."""
+    """What happens without the service: the strips, the address, undo and history, sliders (page_lab.js)."""
     clientside_callback(
         "window.calibroscope.drawStrips", Output(ids.CANVAS, "title"), Input(ids.DRAWN, "data"),
         Input(ids.TOKEN, "data"), prevent_initial_call=True,

@@ -195,7 +195,7 @@
     const linkedText = () => new URLSearchParams(window.location.hash.slice(1)).get("text");
 
     window.calibroscopeInduction = {
-        // for induction_jobs.js
+        // for page_induction_jobs.js
         parts: {
             set, byId, say, asked, bodyOf, refusal, sink, take, occupy, write: () => { if (current) write(current); },
         },
