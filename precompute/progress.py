@@ -10,6 +10,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -39,7 +40,8 @@ class Silent:
 
 class _Bars:
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._task = progress, None
+        self._progress = progress
+        self._task: TaskID | None = None
 
     def say(self, line: str) -> None:
         self._progress.console.print(line, highlight=False, markup=False)
@@ -48,7 +50,8 @@ class _Bars:
         self._task = self._progress.add_task(name, total=total, completed=done, unit=unit)
 
     def advance(self, units: int) -> None:
-        self._progress.advance(self._task, units)
+        if self._task is not None:
+            self._progress.advance(self._task, units)
 
 
 class _Lines:

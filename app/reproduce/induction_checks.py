@@ -109,7 +109,7 @@ natural_loss_and_entropy_fall = on("natural")(_both_fall(0.2))
 
 
 @dataclass(frozen=True)
-class Moved:
+class ActivationChange:
     """How a neuron's mean activation moves from a first occurrence to a second one."""
 
     first: float
@@ -126,26 +126,27 @@ class Moved:
         return f"{self.first:.2f} → {self.second:.2f} (change {self.change.value:+.2f} ± {self.change.error:.2f})"
 
 
-def _moved(found: Induction, names: list[str]) -> dict[str, Moved]:
+def _activation_changes(found: Induction, names: list[str]) -> dict[str, ActivationChange]:
     """By neuron; none for a job from before there were errors over whole texts."""
     curves = found.curves
     if curves is None or curves.first is None or curves.second is None or curves.change is None:
         return {}
-    both = [occurrence.activations for occurrence in (curves.first, curves.second)]
+    first, second, change = curves.first.activations, curves.second.activations, curves.change.activations
     return {
-        name: Moved(*(known(one[name]).value for one in both), known(curves.change.activations[name])) for name in names
+        name: ActivationChange(known(first[name]).value, known(second[name]).value, known(change[name]))
+        for name in names
     }
 
 
 def changing(e: Evidence, found: Induction) -> list[str]:
     """The entropy neurons whose activation changes, in the sense of Figure 5a; of the others, no share is left or
     goes that would mean anything."""
-    return [name for name, moved in _moved(found, measured(e, found)).items() if moved.changes]
+    return [name for name, moved in _activation_changes(found, measured(e, found)).items() if moved.changes]
 
 
 def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
     def change(e: Evidence, found: Induction) -> Finding:
-        moved = _moved(found, measured(e, found, kind))
+        moved = _activation_changes(found, measured(e, found, kind))
         if not moved:
             return INCOMPLETE
         fits = sum(one.changes and not (rise and one.second < one.first) for one in moved.values())

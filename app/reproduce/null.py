@@ -146,7 +146,7 @@ def random_singular_values(rows: int, columns: int, chance: np.random.Generator)
     places = np.arange(rows)
     bidiagonal[places, places] = np.sqrt(chance.chisquare(columns - places))
     bidiagonal[places[1:], places[:-1]] = np.sqrt(chance.chisquare(rows - places[1:]))
-    return np.linalg.svd(bidiagonal, compute_uv=False)
+    return np.linalg.svd(bidiagonal, compute_uv=False).astype(np.float64, copy=False)
 
 
 RANDOM_MATRIX = NullModel("a random unembedding of that shape", _random_matrix, repeats=20)

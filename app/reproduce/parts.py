@@ -34,7 +34,7 @@ def _scatter(preset: str) -> Callable[[Sequence[Evidence]], Drawn | str]:
 
 
 def _neuron_table(data: NeuronColumns, names: list[str]) -> Table:
-    return {"neuron": data.neuron, "class": data.neuron_class} | {name: data.columns[name] for name in names}
+    return {"neuron": data.neuron, "class": data.neuron_class, **{name: data.columns[name] for name in names}}
 
 
 def _boxes(

@@ -296,7 +296,7 @@ class AnalysisModel:
         return Readout(self._W_out(self.last_layer), W_U.contiguous(), b_U, self.norm, self.eps)
 
     def _W_out(self, layer: int) -> Tensor:
-        W_out = self.bridge.blocks[layer].mlp.W_out.detach().float()
+        W_out: Tensor = self.bridge.blocks[layer].mlp.W_out.detach().float()
         if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
             W_out = W_out - W_out.mean(dim=1, keepdim=True)
         return W_out.contiguous()
@@ -328,7 +328,7 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
     require_sizes(files.folder, files.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
-        model, told = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             files.folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -336,6 +336,7 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
             output_loading_info=True,
             **options,
         )
+        model, loading = loaded
     except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
         if is_memory_error(error):
             raise
@@ -344,7 +345,7 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
             "config.json, *.safetensors and the tokenizer's files, of an architecture that transformers knows without "
             "remote code."
         ) from error
-    require_every_weight(files.name, told["missing_keys"])
+    require_every_weight(files.name, loading["missing_keys"])
     if not tokenizer("a word", add_special_tokens=False).input_ids:  # transformers makes an empty one without its files
         raise SourceError(f"{files.name} has no tokenizer: put its tokenizer.json into {files.folder}.")
     return model, tokenizer

@@ -92,9 +92,10 @@ def _read(gguf: Path) -> tuple[Any, Any]:
     try:
         with refusing_memory_errors(f"Dequantising {gguf.name}"):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model, told = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
             )
+            model, loading = loaded
     except ModelTooLarge:
         raise
     except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
@@ -102,7 +103,7 @@ def _read(gguf: Path) -> tuple[Any, Any]:
             f"{gguf.name} could not be read: {first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
             "families can be read; for others use the Hugging Face weights."
         ) from error
-    require_every_weight(gguf.name, told["missing_keys"])
+    require_every_weight(gguf.name, loading["missing_keys"])
     # Saving refuses a model that still believes itself quantised; its tensors no longer are.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -220,8 +220,8 @@ def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     def fetched() -> Path:
-        options = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["*/*"], "cache_dir": cache / "hub"}
-        return Path(snapshot_download(name, **options))
+        snapshot = snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], cache_dir=cache / "hub")
+        return Path(snapshot)
 
     say(f"Fetching {name} from the Hugging Face hub …")
     try:
