@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from backend import schemas
-from backend.answers.induction import Told
+from backend.answers.induction import InductionAnswers
 from backend.answers.induction_request import plan, wanted
 from backend.atlas.records import JobRecord, RunRecord
 from backend.atlas.store import Atlas
@@ -63,21 +63,21 @@ def carry_out(
     run = None if job.run is None else atlas.run(job.run)
     asked = _with_corpus(wanted(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
-    repeats, told = find_repeats(model, asked)
+    repeats, summary = find_repeats(model, asked)
     made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
     job = atlas.take_up_job(job.id, made_from)
     bos = asked.bos(model)
-    telling = Told(model, repeats, measured.neurons)
+    answers = InductionAnswers(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
         if "clip" in measured.parts:
-            told += f" Clipping brings a neuron down to {measured.reference}."
-        _keep(atlas, job.id, "start", [telling.start(asked.source, told).model_dump_json()], made_from)
+            summary += f" Clipping brings a neuron down to {measured.reference}."
+        _keep(atlas, job.id, "start", [answers.start(asked.source, summary).model_dump_json()], made_from)
     groups = [group for group in GROUPS if set(group) & measured.parts]
     reporter.stage(f"Induction (job {job.id})", len(groups), 0, "parts")
     for place, group in enumerate(groups):
         if group[0] not in job.parts_done:
             share = _Share(atlas, job.id, place, len(groups))
-            _measure(atlas, job, model, repeats, measured, bos, group, telling, share, made_from)
+            _measure(atlas, job, model, repeats, measured, bos, group, answers, share, made_from)
         reporter.advance(1)
 
 
@@ -89,7 +89,7 @@ def _measure(
     measured: Plan,
     bos: int | None,
     group: tuple[Part, ...],
-    telling: Told,
+    answers: InductionAnswers,
     say: Say,
     made_from: str,
 ) -> None:
@@ -100,7 +100,7 @@ def _measure(
             if isinstance(found, Progress):
                 say(found.done / found.of, found.doing)
                 continue
-            event = telling.event(found)
+            event = answers.event(found)
             if event.kind == "heads" and group[0] != "heads":
                 continue  # scored again for the heads that are knocked out: they are the same
             payloads.append(event.model_dump_json())

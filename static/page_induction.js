@@ -186,7 +186,7 @@
     const outdate = (root, now) => {
         const other = root.measured && root.measured !== decisive(now);
         const panels = [...root.querySelectorAll(".panel[id]")].map((one) => one.id);
-        window.calibroscopeOutdated.settings([ID + "told", ...panels], other ? "Of the settings before: press Run." : "");
+        window.calibroscopeOutdated.settings([ID + "summary", ...panels], other ? "Of the settings before: press Run." : "");
     };
 
     const copied = async (link) => {

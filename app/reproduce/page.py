@@ -50,7 +50,7 @@ def summary(report: Report) -> list[str]:
         f"such as as many random neurons in the class's place, ordered as the class is (of single tokens and of "
         f"repeated text, {RANDOM_NEURONS} random neurons are known to draw from).",
     ]
-    said += [f"Induction, {_JOBS[kind]}: {found.start.told}" for kind, found in first.induction.items()]
+    said += [f"Induction, {_JOBS[kind]}: {found.start.summary}" for kind, found in first.induction.items()]
     if len(report.models) > 1:
         others = ", ".join(f"{e.model.name} (run {e.run.id})" for e in report.models[1:])
         said.append(f"Beside it, in figure 6: {others}.")

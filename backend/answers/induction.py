@@ -25,14 +25,14 @@ Result = (
 )
 
 
-class Told:
+class InductionAnswers:
     """Says one experiment's results; used where the model is, since a tokenizer serves one thread."""
 
     def __init__(self, model: AnalysisModel, repeats: Repeats, neurons: Sequence[NeuronId]) -> None:
         self._model, self._repeats = model, repeats
         self._neurons = [str(neuron) for neuron in neurons]
 
-    def start(self, source: Source, told: str) -> schemas.InductionStart:
+    def start(self, source: Source, summary: str) -> schemas.InductionStart:
         return schemas.InductionStart(
             source=source,
             layer=self._model.last_layer,
@@ -40,7 +40,7 @@ class Told:
             span=self._repeats.span,
             repeats=len(self._repeats.first),
             neurons=self._neurons,
-            told=told,
+            summary=summary,
             error_groups=len(set(self._repeats.groups.tolist())),
         )
 

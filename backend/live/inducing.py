@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from backend import schemas
-from backend.answers.induction import Told
+from backend.answers.induction import InductionAnswers
 from backend.core.induction.experiment import Experiment, Plan, Progress
 from backend.core.induction.readings import Wanted, find_repeats
 from backend.core.models.analysis_model import AnalysisModel
@@ -41,13 +41,13 @@ class LiveInduction:
         """
         self._model, self._in_turn, self._still_loaded = model, in_turn, still_loaded
         self._began = time.monotonic()
-        repeats, told = find_repeats(model, wanted)
+        repeats, summary = find_repeats(model, wanted)
         if "clip" in plan.parts:
-            told += f" Clipping brings a neuron down to {plan.reference}."
+            summary += f" Clipping brings a neuron down to {plan.reference}."
         experiment = Experiment(model, repeats, plan, wanted.bos(model))
         self._steps: Iterator[object] = experiment.steps()
-        self._told = Told(model, repeats, plan.neurons)
-        self.start = self._told.start(wanted.source, told)
+        self._answers = InductionAnswers(model, repeats, plan.neurons)
+        self.start = self._answers.start(wanted.source, summary)
         # Also when the answer is never read and this object is only forgotten.
         self._release = weakref.finalize(self, release)
 
@@ -72,7 +72,7 @@ class LiveInduction:
             return None
         if isinstance(found, Progress):
             return schemas.InductionProgress(done=found.done, of=found.of, doing=found.doing)
-        return self._told.event(found)
+        return self._answers.event(found)
 
     def close(self) -> None:
         """Make room for another experiment. Closing twice is harmless."""

@@ -91,7 +91,7 @@ class InductionStart(Wire):
     repeats: int
     """Pairs of a first and a second occurrence; one a sequence, except in one's own text."""
     neurons: list[NeuronName]
-    told: str
+    summary: str
     """What was found and from where, in a sentence or two."""
     error_groups: int | None = None
     """Groups of texts over which the standard errors are taken; with one there are none. Null in results from before,

@@ -52,8 +52,8 @@ def test_every_part_of_a_doubled_stretch_comes(client: Client, tiny_atlas: TinyA
     start, *parts, end = events(client, tiny_atlas, neurons=neurons, parts=EVERY, top_heads=2)
     assert isinstance(start, InductionStart)
     assert (start.sequences, start.repeats, start.span, start.neurons) == (4, 4, 9, neurons)
-    assert "text.txt" in start.told
-    assert "mean over the first occurrences" in start.told
+    assert "text.txt" in start.summary
+    assert "mean over the first occurrences" in start.summary
     assert isinstance(end, InductionEnd)
     kinds = [type(part) for part in parts]
     curves = parts[kinds.index(InductionCurves)]
@@ -118,7 +118,7 @@ def test_natural_and_own_text_are_clipped_to_the_runs_means(client: Client, tiny
     assert means is not None
     for asked in ({"source": "natural", "span": 2}, {"source": "text", "span": 5, "text": "one lamp and one lamp."}):
         start, *parts, _ = events(client, tiny_atlas, neurons=[neuron], **asked)
-        assert f"run {tiny_atlas.run}" in start.told
+        assert f"run {tiny_atlas.run}" in start.summary
         (clip,) = [part for part in parts if isinstance(part, InductionClip)]
         assert clip.reference == pytest.approx(means[7], rel=1e-5)
         sample = next(part for part in parts if isinstance(part, InductionCurves)).samples[0]
@@ -276,7 +276,7 @@ def test_without_a_run_random_tokens_and_own_text_work(
             assert answer.status_code == 200
             lines = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
             assert lines[-1]["kind"] == "end"
-            assert "mean over the first occurrences" in lines[0]["told"]
+            assert "mean over the first occurrences" in lines[0]["summary"]
         assert http.post(f"{V1}/models/nobody/induction", json=named).status_code == 404
 
 

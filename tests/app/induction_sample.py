@@ -21,7 +21,7 @@ def start(**changes: object) -> schemas.InductionStart:
     """Two sequences of the corpus, doubled, or with the given changes."""
     fields: dict[str, object] = {
         "source": "synthetic", "layer": 29, "sequences": 2, "span": SPAN, "repeats": 2, "neurons": NEURONS,
-        "told": "Two stretches of the corpus “words”, each written twice.",
+        "summary": "Two stretches of the corpus “words”, each written twice.",
     }  # fmt: skip
     return schemas.InductionStart(**(fields | changes))
 

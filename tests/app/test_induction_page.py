@@ -96,7 +96,7 @@ def test_a_panel_without_its_event_says_why(phase: Any, part: str, hidden: bool,
 
 
 def test_what_was_found_and_what_was_left_out_is_told() -> None:
-    said = text_of(induction_views.told(events.start(repeats=1, sequences=1)))
+    said = text_of(induction_views.summary(events.start(repeats=1, sequences=1)))
     assert "corpus “words”" in said
     assert "1 repeat of 10 tokens in 1 sequence; 29.7, 29.3" in said
     left = induction_views.not_asked(["curves", "clip", "change", "heads", "bos", "mean_output"])
@@ -152,7 +152,7 @@ def test_tables_have_errors_where_they_were_measured() -> None:
     [(12, "one standard error, taken over 12 groups of whole texts"), (1, "There is no ±"), (None, "were independent")],
 )
 def test_what_errors_are_is_said_where_they_first_stand(groups: int | None, words: str) -> None:
-    said = induction_views.told(events.start(error_groups=groups))
+    said = induction_views.summary(events.start(error_groups=groups))
     assert words in text_of(said)
     assert "/glossary#standard-error" in str(said)
 

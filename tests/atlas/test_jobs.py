@@ -1,5 +1,6 @@
 """Jobs in the atlas: queued once, taken once, kept part by part."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -62,6 +63,16 @@ def test_a_part_is_kept_once_and_in_order(atlas: Atlas) -> None:
     assert atlas.job_events(job) == ['{"a": 1}', '{"b": 2}', '{"c": 3}']
     assert atlas.job_events(job, start=2) == ['{"c": 3}']
     assert atlas.job(job).parts_done == ["start", "heads"]
+
+
+def test_a_start_kept_before_its_summary_was_called_so_is_read_in_present_words(atlas: Atlas) -> None:
+    job = add(atlas)
+    start = {"kind": "start", "source": "random", "told": "20 sequences of “tokens”.", "repeats": 20}
+    other = {"kind": "heads", "told": "no start"}
+    atlas.add_job_part(job, "start", [json.dumps(start), json.dumps(other)])
+    read, left = (json.loads(payload) for payload in atlas.job_events(job))
+    assert read == {"kind": "start", "source": "random", "summary": "20 sequences of “tokens”.", "repeats": 20}
+    assert left == other
 
 
 def test_a_cancelled_job_stops_its_worker_and_stays_cancelled(atlas: Atlas) -> None:

@@ -32,7 +32,7 @@ def test_a_run_fills_its_panels_with_what_the_service_measures(visit: Visit, sit
     pairs = list(zip(loss["y"], told["curves"]["loss"]["mean"], strict=True))
     assert [was is None for was, _ in pairs] == [now is None for _, now in pairs]
     assert [was for was, _ in pairs if was is not None] == pytest.approx([now for _, now in pairs if now is not None])
-    expect(page.locator("#induction-told")).to_contain_text(told["start"]["told"])
+    expect(page.locator("#induction-summary")).to_contain_text(told["start"]["summary"])
     changes = [value for one in drawn(page, "change") for value in one["y"]]
     assert len(changes) == site.atlas.neurons
     assert max(changes) == pytest.approx(max(told["change"]["change"]), rel=1e-4)
@@ -98,7 +98,7 @@ def test_ones_own_text_stays_behind_the_hash(visit: Visit, site: Site) -> None:
     expect(page.locator("#induction-run")).not_to_have_value("")
     run(page)
     expect(page.locator(".tok.second-time").first).to_be_visible()
-    expect(page.locator("#induction-told")).not_to_be_empty()
+    expect(page.locator("#induction-summary")).not_to_be_empty()
     assert page.url == link
     assert not [url for url in urls if "Lamp" in url.split("#")[0]], "no server was told"
     assert page.locator("script", has_text="Lamp").count() == 0

@@ -167,7 +167,7 @@ def test_more_text_than_the_sample_comes_from_the_corpus(own: Path, tiny_atlas: 
         record = atlas.job(job)
         assert record.status == "finished", record.message
         start = json.loads(atlas.job_events(job)[0])
-        searched = int(start["told"].split("(")[1].split(" were")[0])
+        searched = int(start["summary"].split("(")[1].split(" were")[0])
         assert searched > len(atlas.sequences(tiny_atlas.run, 1)), "the whole corpus was searched"
 
 

@@ -8,8 +8,8 @@ TOP_HEADS, HEADS, SEED = "induction-top-heads", "induction-heads", "induction-se
 KNOCKED_OUT_AT = "induction-knocked-out-at"
 GO, CANCEL, COPY, SAID = "induction-go", "induction-cancel", "induction-copy", "induction-said"
 PROGRESS, DOING, FAILED = "induction-progress", "induction-doing", "induction-failed"
-DEFAULTS, MESSAGE, INTRODUCTION, TOLD, REST = (
-    "induction-defaults", "induction-message", "induction-introduction", "induction-told", "induction-rest",
+DEFAULTS, MESSAGE, INTRODUCTION, SUMMARY, REST = (
+    "induction-defaults", "induction-message", "induction-introduction", "induction-summary", "induction-rest",
 )  # fmt: skip
 PHASE, START, CURVES, CLIPS = "induction-phase", "induction-start", "induction-curves", "induction-clips"
 CHANGE, FOUND_HEADS = "induction-change", "induction-found-heads"

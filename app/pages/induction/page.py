@@ -80,7 +80,7 @@ def layout_of(found: Opened) -> Component:
             *for_writing(),
             html.Div(id=ids.FAILED),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
-            html.Div(id=ids.TOLD, **{"aria-live": "polite"}),
+            html.Div(id=ids.SUMMARY, **{"aria-live": "polite"}),
             *views.panels(),
             html.P(id=ids.REST, className="quiet"),
         ],
@@ -147,9 +147,9 @@ def _register_frame(app: Dash) -> None:
         rest = views.not_asked(phase["parts"]) if phase else None
         return [hidden for hidden, _ in states], [words for _, words in states], phase is not None, rest
 
-    @app.callback(Output(ids.TOLD, "children"), Input(ids.START, "data"), prevent_initial_call=True)
+    @app.callback(Output(ids.SUMMARY, "children"), Input(ids.START, "data"), prevent_initial_call=True)
     async def tell(start: Event | None) -> Any:
-        return None if start is None else views.told(InductionStart.model_validate(start))
+        return None if start is None else views.summary(InductionStart.model_validate(start))
 
 
 def _body(panel: str) -> Output:

@@ -129,18 +129,18 @@ def _panel(one: Panel) -> html.Section:
     return html.Section(parts, id={"type": ids.PANEL, "panel": one.key}, className="panel", hidden=True)
 
 
-def told(start: InductionStart) -> Component:
+def summary(start: InductionStart) -> Component:
     """What was found and is measured."""
     pairs = f"{start.repeats:,} repeat{'s' * (start.repeats != 1)} of {start.span} tokens"
     where = f"{start.sequences:,} sequence{'s' * (start.sequences != 1)}"
     neurons = ", ".join(start.neurons) or "no neuron"
     return html.Div(
         [
-            html.P(start.told),
+            html.P(start.summary),
             html.P(f"{pairs} in {where}; {neurons}.", className="quiet"),
             plus_minus.note(plus_minus.of_induction(start)),
         ],
-        className="told",
+        className="summary",
     )
 
 

@@ -132,7 +132,7 @@ def notice(job: Job, jobs: Sequence[Job], *, by_itself: bool) -> Component:
             *([html.P(job.message)] if job.message else []),
             *canceller(job),
         ],
-        className="told",
+        className="summary",
     )
 
 
