@@ -7,7 +7,8 @@ import httpx
 from dash import Dash, dcc, html, page_container
 from fastapi import FastAPI
 
-from app import errors, pins, tour
+from app import errors, tour
+from app.components import pins
 from app.pages import missing
 from app.pages.atlas import page as atlas
 from app.pages.frequency import page as frequency

@@ -16,7 +16,7 @@ window.calibroscopeAtlas = (() => {
         if (document.getElementById("atlas-table")) window.dash_ag_grid.getApiAsync("atlas-table").then(then);
     };
 
-    // Numbers as app/format.py writes them.
+    // Numbers as app/notation/numbers.py writes them.
     const plain = (value) => {
         const size = Math.abs(value);
         let text;

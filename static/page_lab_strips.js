@@ -1,6 +1,6 @@
 // Small things that happen in the browser: the address follows the controls, tokens answer to mouse and keyboard.
 window.calibroscope = {
-    // Draw the lab's strips from `strip_data` (app/components.py), or only move the mark when a token was chosen.
+    // Draw the lab's strips from `strip_data` (app/components/token_strip.py), or only move the mark when a token was chosen.
     drawStrips(data, chosen) {
         const canvas = document.getElementById("lab-canvas");
         if (canvas && data && canvas.drawnFrom !== data) {

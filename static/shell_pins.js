@@ -1,6 +1,6 @@
 // Pinned neurons, {model: [neuron, ...]}: the bar that shows them, the buttons that change them.
 window.calibroscopePins = (() => {
-    const MOST = 40;  // as in app/pins.py
+    const MOST = 40;  // as in app/components/pins.py
     const NAME = /^[0-9]{1,4}\.[0-9]{1,7}$/;
     const unchanged = () => window.dash_clientside.no_update;
     const part = (namespace, type, props) => ({ namespace, type, props });

@@ -137,9 +137,11 @@ def test_every_figure_is_drawn_in_the_house_configuration() -> None:
         (place, call, config)
         for place, calls in drawn.items()
         for call, config in calls
-        if not (config == "GRAPH_CONFIG" or (place, call, config) == ("app/components.py", "dcc.Graph", "config"))
+        if not (
+            config == "GRAPH_CONFIG" or (place, call, config) == ("app/components/layout.py", "dcc.Graph", "config")
+        )
     ]
-    assert not wrong, "draw it with app.components.graph, or give it app.figures.theme.GRAPH_CONFIG"
+    assert not wrong, "draw it with app.components.layout.graph, or give it app.figures.theme.GRAPH_CONFIG"
     assert sum(map(len, drawn.values())) >= 3
 
 

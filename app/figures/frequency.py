@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 from app.figures.theme import MAGNITUDE_SCALE, blank
-from app.text import label
+from app.notation.tokens import label
 from backend.schemas import RunPositions
 
 

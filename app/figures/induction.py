@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from app.figures.neuron import token_scatter
 from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, add_told, average, compact, joined, over_both
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
-from app.format import number
-from app.text import label
+from app.notation.numbers import number
+from app.notation.tokens import label
 from backend.glossary import CLASS_LABELS, NeuronClass
 from backend.schemas import ClipTotals, Curve, Estimate, InductionChange, InductionClip, InductionCurves, NeuronColumns
 

@@ -3,8 +3,8 @@
 import plotly.graph_objects as go
 
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, blank
-from app.format import percent
-from app.text import label
+from app.notation.numbers import percent
+from app.notation.tokens import label
 from backend.schemas import Prediction
 
 _BEFORE_COLOUR = "#9aa0a6"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from app.figures.spectrum import cosines
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
-from app.text import label
+from app.notation.tokens import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
 
 _SMALL = {"l": 56, "r": 12, "t": 12, "b": 44}

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.figures.scales import Scale, not_drawn
 from app.figures.theme import CLASS_COLOURS, LIMIT_COLOUR, MAGNITUDE_SCALE, MARK_COLOUR, axis_title, blank
-from app.format import number
+from app.notation.numbers import number
 from backend.glossary import (
     CLASS_LABELS,
     CUTS,

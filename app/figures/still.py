@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from app.figures.scatter import UNSCALED, View, drawable, kit
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
-from app.text import label
+from app.notation.tokens import label
 from backend.schemas import ContextAblation, NeuronColumns
 
 _BEHIND = "#9aa0a6"

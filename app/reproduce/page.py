@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from app import run_card
+from app.components import run_card
 from app.figures.theme import GRAPH_CONFIG
-from app.format import number
+from app.notation.numbers import number
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import RANDOM_NEURONS, JobKind
 from app.reproduce.null import MOST_PASSING, REPEATS

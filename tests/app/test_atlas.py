@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app import pins
+from app.components import pins
 from app.figures import scatter
 from app.figures.presets import PRESETS
 from app.figures.scatter import View
@@ -15,7 +15,7 @@ from app.pages.atlas import search as atlas_search
 from app.pages.atlas import state as atlas_state
 from app.pages.atlas import table as atlas_table
 from app.pages.atlas import views as atlas_views
-from app.recipe import Scene, recipe
+from app.pages.atlas.recipe import Scene, recipe
 from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS, TERMS
 from backend.schemas import ChanceLines
 from tests.app import sample

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.components import Strip, metric_card, strip_data, token_strip
-from app.format import number, percent, signed
-from app.text import label, visible
+from app.components.metric_card import metric_card
+from app.components.token_strip import Strip, strip_data, token_strip
+from app.notation.numbers import number, percent, signed
+from app.notation.tokens import label, visible
 from tests.app.sample import TOKENS
 
 

@@ -2,8 +2,8 @@
 
 import json
 
-from app import plus_minus
-from app.components import class_chip
+from app.components import plus_minus
+from app.components.neuron_class import class_chip
 from app.pages.glossary import page as glossary
 from backend.core.metrics.classes import ChanceLines, rules
 from backend.glossary import CLASS_LABELS, CUTS, METRICS, TERMS

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from dash import no_update
 
-from app import pins
+from app.components import pins
 from app.dashboard import create_dashboard
-from app.examples import EXAMPLES
 from app.pages.lab import generate as lab_generate
 from app.pages.lab import ids
 from app.pages.lab import interventions as lab_interventions
 from app.pages.lab import page as lab
 from app.pages.lab import views as lab_views
+from app.pages.lab.examples import EXAMPLES
 from backend import schemas
 from backend.client import ApiError, AsyncClient, Call
 from backend.schemas import MAX_TEXT_CHARS

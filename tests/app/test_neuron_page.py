@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from dash import no_update
 
+from app.components.run_card import run_card
 from app.figures import neuron as figures
 from app.pages.neuron import page as neuron
 from app.pages.neuron import views as neuron_views
-from app.run_card import run_card
 from backend import schemas
 from backend.client import ApiError, Call
 from tests.app import sample

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app import run_card
+from app.components import run_card
 from tests.app import sample
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.figures.scales import not_drawn, placed, threshold, tick_label, ticks, zero_values
 from app.figures.scatter import View, drawable
+from app.pages.atlas.recipe import Scene, recipe
 from app.pages.atlas.state import read
-from app.recipe import Scene, recipe
 from backend.glossary import CLASS_LABELS
 from tests.app import sample
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.components.shares import mean_size, through_norm
 from app.pages.lab.views import totals
 from app.pages.neuron.views import ablated_context
-from app.shares import mean_size, through_norm
 from tests.app import sample
 from tests.app.pages import text_of
 

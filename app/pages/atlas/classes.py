@@ -7,8 +7,8 @@ from typing import Any
 from dash import Dash, Input, Output, dcc, html, no_update
 from dash.development.base_component import Component
 
-from app import plus_minus
-from app.format import number
+from app.components import plus_minus
+from app.notation.numbers import number
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import CLASS_LABELS, CUTS, METRIC, NeuronClass, anchor
 from backend.schemas import ClassCondition, ClassRule, RunClasses, RunSummary

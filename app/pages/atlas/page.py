@@ -10,8 +10,8 @@ from urllib.parse import urlencode, urlsplit
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins, run_card
-from app.components import failure
+from app.components import pins, run_card
+from app.components.states import failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
 from app.figures.scales import Scale
@@ -19,6 +19,7 @@ from app.figures.scatter import View, kit, limits
 from app.pages.atlas import classes as atlas_classes
 from app.pages.atlas import search as atlas_search
 from app.pages.atlas import views
+from app.pages.atlas.recipe import Scene, recipe
 from app.pages.atlas.state import read
 from app.pages.atlas.table import (
     ABOUT,
@@ -59,7 +60,6 @@ from app.pages.atlas.views import (
     run_banner,
 )
 from app.pages.run_choice import choose_run
-from app.recipe import Scene, recipe
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import NeuronColumns, RunSummary

@@ -6,9 +6,9 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html
 from dash.development.base_component import Component
 
-from app.format import signed
+from app.notation.numbers import signed
+from app.notation.tokens import visible
 from app.pages.atlas.views import MODEL, RUN
-from app.text import visible
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import MAX_TOKEN_QUERY, NeuronPush, Promoters
 

@@ -7,13 +7,14 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from app.components import empty, graph
+from app.components.layout import graph
+from app.components.states import empty
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS, Preset, preset_of
 from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
-from app.format import number
+from app.notation.numbers import number
 from app.pages.atlas.classes import CLASSES
 from app.pages.atlas.state import Asked
 from app.pages.atlas.table import CLEAR, PICKED_BAR

@@ -7,13 +7,14 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import run_card
-from app.components import empty, failure, fetched_page, graph, panel
+from app.components import run_card
+from app.components.layout import fetched_page, graph, panel
+from app.components.states import empty, failure
 from app.figures.frequency import divergence_scatter
-from app.format import number
+from app.notation.numbers import number
+from app.notation.tokens import visible
 from app.pages.atlas.views import another, nothing_yet
 from app.pages.run_choice import choose_run
-from app.text import visible
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import RunPositions, RunSummary, TokenFrequencies, TokenShare
 

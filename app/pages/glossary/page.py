@@ -3,7 +3,7 @@
 from dash import Dash, html, register_page
 from dash.development.base_component import Component
 
-from app.components import panel
+from app.components.layout import panel
 from backend.client import AsyncClient
 from backend.glossary import FORMULAS, METRICS, PAPER, TERMS, Metric, Stage, anchor
 

@@ -7,7 +7,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, html
 from dash.development.base_component import Component
 
-from app.components import failure
+from app.components.states import failure
 from app.pages.induction import ids
 from app.pages.induction.state import Asked, read, read_job
 from app.pages.jobs.views import CHANGED, OPEN, notice, request_of, result_list

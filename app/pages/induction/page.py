@@ -10,8 +10,9 @@ from uuid import uuid4
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins, run_card
-from app.components import empty, failure, graph
+from app.components import pins, run_card
+from app.components.layout import graph
+from app.components.states import empty, failure
 from app.figures import induction as figures
 from app.pages.atlas.views import options, run_label
 from app.pages.induction import ids, views

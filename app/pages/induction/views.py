@@ -8,13 +8,15 @@ import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
-from app import plus_minus
-from app.components import Strip, empty, graph, scrolled, token_strip
+from app.components import plus_minus
+from app.components.layout import graph, scrolled
+from app.components.states import empty
+from app.components.token_strip import Strip, token_strip
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures.repeats import BEHIND
 from app.figures.theme import ENTROPY_COLOUR, LOSS_COLOUR
-from app.format import estimate, number, signed
+from app.notation.numbers import estimate, number, signed
 from app.pages.induction import ids
 from app.pages.induction.state import PARTS
 from backend.schemas import (

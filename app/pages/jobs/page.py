@@ -7,9 +7,10 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app.components import failure, panel
+from app.components.layout import panel
+from app.components.run_card import run_card
+from app.components.states import failure
 from app.pages.jobs.views import CHANGED, OPEN, for_writing, table
-from app.run_card import run_card
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import MAX_JOBS_LISTED, Job, RunSummary
 

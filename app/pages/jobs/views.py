@@ -8,7 +8,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from pydantic import ValidationError
 
-from app.components import empty
+from app.components.states import empty
 from app.pages.induction.controls import SOURCE_LABELS
 from app.pages.induction.state import PARTS
 from backend.schemas import InductionJobRequest, Job

@@ -3,7 +3,7 @@
 import dash_mantine_components as dmc
 from dash import Input, Output, State, clientside_callback, html
 
-from app.components import panel
+from app.components.layout import panel
 from app.pages.lab import ids
 from backend.schemas import MAX_GENERATED_TOKENS
 

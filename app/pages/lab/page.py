@@ -7,12 +7,13 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import pins, run_card
-from app.components import failure, graph, panel
-from app.examples import EXAMPLES
+from app.components import pins, run_card
+from app.components.layout import graph, panel
+from app.components.states import failure
 from app.figures.lab import prediction_bars
 from app.pages.lab import generate as lab_generate
 from app.pages.lab import ids, interventions, views
+from app.pages.lab.examples import EXAMPLES
 from backend.client import Answer, ApiError, AsyncClient, Call, calls
 from backend.schemas import (
     AblateRequest,

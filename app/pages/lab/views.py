@@ -5,11 +5,13 @@ from typing import Any
 
 from dash import dcc, html
 
-from app.components import Strip, empty, panel, strip_data
-from app.format import number, percent, signed
+from app.components.layout import panel
+from app.components.shares import through_norm
+from app.components.states import empty
+from app.components.token_strip import Strip, strip_data
+from app.notation.numbers import number, percent, signed
+from app.notation.tokens import visible
 from app.pages.lab.interventions import is_neuron
-from app.shares import through_norm
-from app.text import visible
 from backend.schemas import (
     MAX_TEXT_CHARS,
     Ablation,

@@ -6,7 +6,7 @@ from typing import Any
 from dash import MATCH, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page, set_props
 from dash.development.base_component import Component
 
-from app.components import empty, failure
+from app.components.states import empty, failure
 from app.pages.neuron import views
 from backend.client import ApiError, AsyncClient, Call, calls
 from backend.schemas import ContextAblateRequest, NeuronDetail, Problem, TokenEffects

@@ -8,14 +8,18 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from app import pins, plus_minus
-from app.components import Strip, class_chip, failure, graph, metric_card, panel, token_strip
+from app.components import pins, plus_minus
+from app.components.layout import graph, panel
+from app.components.metric_card import metric_card
+from app.components.neuron_class import class_chip
+from app.components.run_card import run_card
+from app.components.shares import mean, mean_size, through_norm
+from app.components.states import failure
+from app.components.token_strip import Strip, token_strip
 from app.figures import neuron as figures
 from app.figures.scales import zero_values
-from app.format import number, signed
+from app.notation.numbers import number, signed
 from app.pages.atlas.page import neuron_address, run_banner
-from app.run_card import run_card
-from app.shares import mean, mean_size, through_norm
 from backend.client import ApiError
 from backend.glossary import METRICS
 from backend.schemas import (

@@ -10,11 +10,13 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
-from app import run_card
-from app.components import class_chip, empty, failure, fetched_page, graph, panel, scrolled
+from app.components import run_card
+from app.components.layout import fetched_page, graph, panel, scrolled
+from app.components.neuron_class import class_chip
+from app.components.states import empty, failure
 from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
-from app.format import number
+from app.notation.numbers import number
 from app.pages.atlas.page import neuron_address
 from app.pages.atlas.views import another, nothing_yet, run_label
 from app.pages.run_choice import RunChoice, choose_run

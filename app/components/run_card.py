@@ -9,7 +9,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
-from app.plus_minus import nothing_yet
+from app.components.plus_minus import nothing_yet
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import CardCheckpoint, CardPrecision, CardSection, RunCard, RunSummary
 

@@ -1,19 +1,16 @@
-"""What all pages are made of: the token strip, chips, metric cards, and what to show when there is nothing to show."""
+"""The token strip: the view of tokens that all pages share, coloured by one value a token."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import dash_mantine_components as dmc
-from dash import dcc, html
-from dash.development.base_component import Component
+from dash import html
 from plotly.colors import sample_colorscale
 
-from app.figures.theme import CHANGE_SCALE, CLASS_COLOURS, GRAPH_CONFIG, MAGNITUDE_SCALE
-from app.format import number, signed
-from app.text import visible
-from backend.glossary import CLASS_LABELS, FORMULAS, METRIC, TERMS, NeuronClass
+from app.figures.theme import CHANGE_SCALE, MAGNITUDE_SCALE
+from app.notation.numbers import number, signed
+from app.notation.tokens import visible
 
 _SHADES = 33
 
@@ -169,92 +166,3 @@ def _legend_words(strip: Strip, low: float, high: float) -> tuple[str, str]:
         return f"{below}{scaled[0]:,.0f}", f"{above}{scaled[1]:,.0f} (log scale)"
     ends = (signed(low), signed(high)) if strip.kind == "change" else (number(low), number(high))
     return below + ends[0], f"{above}{ends[1]} {strip.unit}".strip()
-
-
-def class_chip(neuron_class: NeuronClass) -> html.Span:
-    """A neuron's class, in its colour."""
-    dot = html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[neuron_class]})
-    label = CLASS_LABELS[neuron_class]
-    return html.Span([dot, label], className="chip", title=TERMS[label.lower()])
-
-
-def metric_card(name: str, value: float | None, error: float | None, percentile: float | None) -> html.Div:
-    """One metric with its error, its place among the run's neurons, and its definition a hover away."""
-    metric = METRIC[name]
-    definition = explained(name)
-    place = [] if percentile is None else [_percentile_bar(percentile)]
-    label = dmc.Tooltip(
-        html.Span(metric.label, className="card-label", tabIndex=0),
-        label=definition,
-        multiline=True,
-        w=300,
-        withArrow=True,
-        events={"hover": True, "focus": True, "touch": True},
-    )
-    return html.Div(
-        [label, html.Div(number(value, metric.unit, error), className="card-value"), *place], className="card"
-    )
-
-
-def explained(name: str) -> str:
-    """A metric in a sentence, with its formula and its place in the paper."""
-    metric, formula = METRIC[name], FORMULAS.get(name)
-    parts = [
-        metric.sentence,
-        *([f"{formula}."] if formula else []),
-        *([f"({metric.equation})"] if metric.equation else []),
-    ]
-    return " ".join(parts)
-
-
-def _percentile_bar(percentile: float) -> html.Div:
-    bar = html.Div(className="percentile-fill", style={"width": f"{percentile:.1f}%"})
-    return html.Div(
-        [html.Div(bar, className="percentile"), html.Span(f"percentile {percentile:.1f}", className="quiet")],
-        className="percentile-row",
-    )
-
-
-def panel(title: str, *children: Component | str, note: str | None = None) -> html.Section:
-    """A titled part of a page."""
-    quiet = [] if note is None else [html.P(note, className="quiet")]
-    return html.Section([html.H2(title), *quiet, *children], className="panel")
-
-
-def fetched_page(title: str, controls: Component, body: str, *above: Component) -> html.Div:
-    """A page of controls, and of one part with the id `body` that a callback fills.
-
-    Args:
-        above: its stores and intervals, and the cards of the runs that it shows.
-    """
-    main = dcc.Loading(html.Div(id=body, className="page-main"), delay_show=400)
-    columns = html.Div([controls, main], className="columns")
-    return html.Div([html.H1(title, className="visually-hidden"), *above, columns])
-
-
-def scrolled(table: html.Table, label: str) -> html.Div:
-    """A table that may be wider than the page; keys scroll it, so it has a name."""
-    return html.Div(table, className="scrolled", tabIndex=0, role="region", **{"aria-label": label})
-
-
-def graph(figure: Any, *, buttons: Sequence[Sequence[str]] | None = None, **options: Any) -> dcc.Graph:
-    """A figure in the house configuration; as tall as its layout says, else as its class does.
-
-    Args:
-        buttons: of its toolbar, by group, in place of the usual ones.
-    """
-    if figure.layout.height is not None:
-        options.setdefault("style", {"height": figure.layout.height})
-    config = GRAPH_CONFIG if buttons is None else {**GRAPH_CONFIG, "modeBarButtons": buttons}
-    return dcc.Graph(figure=figure, config=config, **options)
-
-
-def empty(title: str, sentence: str, command: str | None = None) -> html.Div:
-    """Nothing to show, why, and what to do about it."""
-    code = [] if command is None else [html.Pre(command)]
-    return html.Div([html.H2(title), html.P(sentence), *code], className="state")
-
-
-def failure(sentence: str) -> html.Div:
-    """An error of the service, in its own words."""
-    return html.Div([html.Strong("This did not work. "), sentence], className="state error", role="alert")

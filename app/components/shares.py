@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.format import number, percent
+from app.notation.numbers import number, percent
 
 
 def mean(values: Sequence[float]) -> float | None:
