@@ -28,7 +28,9 @@ def in_process(service: Any) -> httpx.AsyncBaseTransport:
     """Asks an ASGI application in this process, past what guards it against strangers."""
 
     async def ask(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        await service({**scope, IN_PROCESS: True}, receive, send)
+        # Compressed, an answer would be unpacked again a moment later by the same processor.
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
+        await service({**scope, "headers": headers, IN_PROCESS: True}, receive, send)
 
     return httpx.ASGITransport(app=ask)
 
@@ -174,9 +176,10 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("POST", f"/models/{model}/texts", schemas.TextTrace, body=schemas.TextRequest(text=text))
 
     @staticmethod
-    def text(text_id: str) -> Call[schemas.TextTrace]:
-        """A traced text again; 404 once the service has forgotten it."""
-        return Call("GET", f"/texts/{text_id}", schemas.TextTrace)
+    def text(text_id: str, *, predictions_at: list[int] | None = None) -> Call[schemas.TextTrace]:
+        """A traced text again, with the predictions at some tokens; None for all."""
+        params = _given({"predictions_at": predictions_at})
+        return Call("GET", f"/texts/{text_id}", schemas.TextTrace, params)
 
     @staticmethod
     def activations(text_id: str, neurons: list[str]) -> Call[schemas.ActivationList]:

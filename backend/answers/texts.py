@@ -20,9 +20,21 @@ from backend.live.generating import LiveStep
 from backend.live.texts import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
 
 
-def text_trace(text: LiveText, kl: Tensor | None = None, frequencies: str | None = None) -> schemas.TextTrace:
-    """The answer to tracing a text; `kl` [tokens] is its distance from the token frequencies, `frequencies` where these
-    come from."""
+def text_trace(
+    text: LiveText,
+    kl: Tensor | None = None,
+    frequencies: str | None = None,
+    predictions_at: Sequence[int] | None = None,
+) -> schemas.TextTrace:
+    """The answer to tracing a text.
+
+    Args:
+        kl: its distance from the token frequencies, [tokens], and frequencies: where these come from.
+        predictions_at: the tokens whose predictions are wanted; None for all.
+
+    Raises:
+        BadText: the text has no such token.
+    """
     traced = text.traced
     before = replace(traced.before, kl=kl)
     return schemas.TextTrace(
@@ -31,7 +43,7 @@ def text_trace(text: LiveText, kl: Tensor | None = None, frequencies: str | None
         tokens=[text.strings[token] for token in traced.tokens],
         token_ids=traced.tokens,
         values=_values(before, text.residual_norm(before.scale)),
-        predictions=_predictions(before, text.strings),
+        predictions=_predictions(before, text.strings, _positions(traced, predictions_at)),
         totals=_totals(before, traced.counted),
         truncated=traced.truncated,
         frequencies=frequencies,
@@ -53,9 +65,18 @@ def ablation(
     ablated: LiveAblation,
     reference: str,
     frequencies: str | None = None,
+    predictions_at: Sequence[int] | None = None,
 ) -> schemas.Ablation:
-    """The answer to intervening on a text; `reference` tells where the mean came from, `frequencies` the token
-    frequencies."""
+    """The answer to intervening on a text.
+
+    Args:
+        reference: where the mean came from, and frequencies: where the token frequencies did.
+        predictions_at: the tokens whose predictions are wanted; None for all.
+
+    Raises:
+        BadText: the text has no such token.
+    """
+    at = _positions(text.traced, predictions_at)
     traced, result = text.traced, ablated.result
     before = replace(traced.before, kl=result.kl_before)
     after = text.residual_norm(result.total.scale)  # frozen or not, the residual stream is the same
@@ -67,8 +88,8 @@ def ablation(
         activations_after=_by_name(names, result.activations_after),
         before=_values(before, text.residual_norm(before.scale)),
         before_totals=_totals(before, traced.counted),
-        total=_ablated(traced, result.total, after, ablated.strings),
-        frozen=_ablated(traced, result.frozen, after, ablated.strings),
+        total=_ablated(traced, result.total, after, ablated.strings, at),
+        frozen=_ablated(traced, result.frozen, after, ablated.strings, at),
         ln_mediated=_ln_mediated(traced, result.total, result.frozen),
         tokens=len(traced.counted),
         frequencies=frequencies,
@@ -76,12 +97,12 @@ def ablation(
 
 
 def _ablated(
-    traced: TracedText, after: State, residual_norm: Tensor, strings: Mapping[int, str]
+    traced: TracedText, after: State, residual_norm: Tensor, strings: Mapping[int, str], at: Sequence[int]
 ) -> schemas.AblatedState:
     changed = (traced.before.top_tokens[:, 0] != after.top_tokens[:, 0])[traced.counted]
     return schemas.AblatedState(
         values=_values(after, residual_norm),
-        predictions=_predictions(after, strings),
+        predictions=_predictions(after, strings, at),
         totals=_totals(after, traced.counted),
         mean_abs_delta_loss=_finite(_size(traced, after)),
         changed_predictions=float(changed.double().mean()) if len(changed) else 0.0,
@@ -104,8 +125,13 @@ def _values(state: State, residual_norm: Tensor) -> schemas.TokenValues:
     )
 
 
-def _predictions(state: State, strings: Mapping[int, str]) -> list[list[schemas.Prediction]]:
-    rows = zip(state.top_tokens.tolist(), state.top_probabilities.clamp(0, 1).tolist(), strict=True)
+def _positions(traced: TracedText, asked: Sequence[int] | None) -> Sequence[int]:
+    return range(len(traced.tokens)) if asked is None else [traced.within(position) for position in asked]
+
+
+def _predictions(state: State, strings: Mapping[int, str], at: Sequence[int]) -> list[list[schemas.Prediction]]:
+    top, probabilities = state.top_tokens[list(at)], state.top_probabilities[list(at)]
+    rows = zip(top.tolist(), probabilities.clamp(0, 1).tolist(), strict=True)
     return [
         [
             schemas.Prediction(token_id=token, token=strings[token], probability=probability)

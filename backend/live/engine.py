@@ -192,15 +192,30 @@ class LiveEngine:
         interventions: Sequence[Intervention],
         means: NDArray[np.float64] | None,
         frequencies: LiveFrequencies | None = None,
+        predictions_at: Sequence[int] | None = None,
     ) -> LiveAblation:
-        """A text under interventions; `means` [d_mlp] or None as in `core.ablation.ablate_text`."""
+        """A text under interventions, from memory where the last that was asked of the text is asked again.
+
+        Args:
+            means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over the text.
+            predictions_at: the tokens whose predictions are needed as strings; None for all.
+
+        Raises:
+            BadNeuron, BadIntervention: the model does not have a unit, or it cannot be set so.
+            BadText: the text has no such token.
+        """
+        key = (tuple(interventions), None if means is None else means.tobytes(), frequencies and frequencies.key)
 
         def work() -> LiveAblation:
-            loaded = self._of(text)
-            known = None if frequencies is None else self._known(text.model, frequencies)
-            result = ablate_text(loaded, text.traced, interventions, means, known)
-            self._make_room()
-            return LiveAblation(result, _strings(loaded, [], result.total, result.frozen))
+            loaded, at = self._of(text), predictions_at and [text.traced.within(place) for place in predictions_at]
+            if key not in text.ablations:
+                known = None if frequencies is None else self._known(text.model, frequencies)
+                result = ablate_text(loaded, text.traced, interventions, means, known)
+                text.ablations.clear()
+                text.ablations[key] = result
+                self._make_room()
+            result = text.ablations[key]
+            return LiveAblation(result, _strings(loaded, [], result.total, result.frozen, at=at))
 
         return self._in_turn(work)
 
@@ -393,15 +408,20 @@ def _without_gradients(work: Callable[[], Result]) -> Result:
         return work()
 
 
-def _strings(model: AnalysisModel, tokens: list[int], *states: State) -> dict[int, str]:
+def _strings(
+    model: AnalysisModel, tokens: list[int], *states: State, at: Sequence[int] | None = None
+) -> dict[int, str]:
     # A tokenizer is not safe to use from several threads, so strings are made where the model is used.
-    ids = sorted(set(tokens).union(*(state.top_tokens.unique().tolist() for state in states)))
+    top = [state.top_tokens if at is None else state.top_tokens[list(at)] for state in states]
+    ids = sorted(set(tokens).union(*(tokens.unique().tolist() for tokens in top)))
     return dict(zip(ids, model.token_strings(ids), strict=True))
 
 
 def _bytes(text: LiveText) -> int:
     """Of all tensors that a traced text holds, those included that were kept while it was worked on."""
-    parts = [*vars(text.traced).values(), *vars(text.traced.predictions).values()]
+    states = [state for ablation in text.ablations.values() for state in (ablation.total, ablation.frozen)]
+    holders = (text.traced, text.traced.predictions, *text.ablations.values(), *states)
+    parts = [part for holder in holders for part in vars(holder).values()]
     kept = [tensor for part in parts if isinstance(part, dict) for tensor in part.values()]
     return sum(tensor.nbytes for tensor in [*parts, *kept] if isinstance(tensor, Tensor))
 

@@ -1,7 +1,8 @@
 """What the live engine holds and answers with: models by name, traced texts, and what is done to them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -62,6 +63,8 @@ class LiveText:
     """Fingerprint of the files of the model that it was traced by."""
     eps: float
     """Of the model's final norm."""
+    ablations: dict[Hashable, TextAblation] = field(default_factory=dict, repr=False)
+    """The newest ablation of it, by what was asked: a token chosen in it asks for the same again."""
 
     def distances(self, frequencies: LiveFrequencies) -> Distances | None:
         """How far its predictions are from a run's token frequencies, where that has been computed."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
@@ -44,11 +44,15 @@ def trace_text(
 
 
 @router.get("/texts/{text_id}", dependencies=[Reading])
-def read_text(text: TextDep, atlas: AtlasDep) -> schemas.TextTrace:
-    """A traced text again, with what has been found of it already: the model is not asked."""
+def read_text(
+    text: TextDep, atlas: AtlasDep, predictions_at: Annotated[schemas.TokenPositions | None, Query()] = None
+) -> schemas.TextTrace:
+    """A traced text again, with what has been found of it already: the model is not asked. `predictions_at` names the
+    tokens whose predictions are wanted, which are most of the answer; without it they are of all."""
     known = frequencies.live(atlas, text.model.slug, None)
     distances = known and text.distances(known)
-    return answers.text_trace(text, distances, None if distances is None else known and known.described)
+    described = None if distances is None else known and known.described
+    return answers.text_trace(text, distances, described, predictions_at)
 
 
 @router.post("/texts/{text_id}/activations")
@@ -76,8 +80,9 @@ def ablate(
     if means is not None:
         reference += _elsewhere(text, interventions)
     known = frequencies.live(atlas, text.model.slug, body.run)
-    ablated = turn.turn(lambda: engine.ablate(text, interventions, means, known))
-    return answers.ablation(text, interventions, ablated, reference, known and known.described)
+    at = body.predictions_at
+    ablated = turn.turn(lambda: engine.ablate(text, interventions, means, known, at))
+    return answers.ablation(text, interventions, ablated, reference, known and known.described, at)
 
 
 def _interventions(asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:

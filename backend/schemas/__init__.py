@@ -121,6 +121,7 @@ from backend.schemas.texts import (
     TextBeginning,
     TextRequest,
     TextTrace,
+    TokenPositions,
     TokenValues,
     Totals,
 )
@@ -257,6 +258,7 @@ __all__ = [
     "TokenEffects",
     "TokenFrequencies",
     "TokenMatches",
+    "TokenPositions",
     "TokenShare",
     "TokenValues",
     "TokenWeight",

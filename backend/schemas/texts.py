@@ -10,6 +10,8 @@ MAX_TEXT_CHARS = 20_000
 MAX_TEXT_TOKENS = 1_024
 MAX_INTERVENTIONS = 64
 MAX_GENERATED_TOKENS = 200
+TokenPosition = Annotated[int, Field(ge=0, lt=MAX_TEXT_TOKENS)]
+TokenPositions = Annotated[list[TokenPosition], Field(max_length=MAX_TEXT_TOKENS)]
 SweepSort = Literal["total_effect", "direct_effect_ln", "delta_loss", "delta_entropy", "abs_delta_entropy"]
 InterventionKind = Literal["mean", "zero", "clip", "value", "scale"]
 
@@ -70,7 +72,7 @@ class TextTrace(Wire):
     token_ids: list[int]
     values: TokenValues
     predictions: list[list[Prediction]]
-    """The ten most probable next tokens at every token."""
+    """The ten most probable next tokens at every token; where some were asked for, at those, in the order asked."""
     totals: Totals
     truncated: bool
     """True when the text was cut to the model's or the service's length limit."""
@@ -110,11 +112,14 @@ class AblateRequest(Wire):
     run: Id | None = None
     """The run whose sample gives the mean for `mean` and `clip`; null for the model's latest run, or where there
     is none the mean over this text (see `reference` in the answer)."""
+    predictions_at: TokenPositions | None = None
+    """The tokens at which the answer tells the most probable next tokens; null for all. They are most of an answer."""
 
 
 class AblatedState(Wire):
     values: TokenValues
     predictions: list[list[Prediction]]
+    """The ten most probable next tokens, at every token or at those that were asked for, in the order asked."""
     totals: Totals
     mean_abs_delta_loss: Number = None
     """Mean over the same positions of |loss after − loss before|; null where nothing was predicted."""
@@ -147,7 +152,7 @@ class Ablation(Wire):
 
 
 class SweepRequest(Wire):
-    position: Annotated[int | None, Field(ge=0, lt=MAX_TEXT_TOKENS)] = None
+    position: TokenPosition | None = None
     """The token after which the prediction is asked about: its loss is that of the token that follows. Null for means
     over the text."""
     target: Literal["mean", "zero"] = "mean"

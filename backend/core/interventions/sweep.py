@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.core.errors import BadText
 from backend.core.metrics.effects import Effects, EffectsEngine, TokenBatch
 from backend.core.models.traced_text import TracedText
 
@@ -41,6 +40,4 @@ def sweep_text(
 def _positions(text: TracedText, position: int | None) -> Sequence[int]:
     if position is None:
         return text.counted or range(len(text.tokens))
-    if not 0 <= position < len(text.tokens):
-        raise BadText(f"The text has no position {position}: its tokens are 0 to {len(text.tokens) - 1}.")
-    return [position]
+    return [text.within(position)]

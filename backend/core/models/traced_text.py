@@ -65,6 +65,16 @@ class TracedText:
     distances: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """D_KL(P_freq‖P) at every token, [tokens], by the frequencies' name."""
 
+    def within(self, position: int) -> int:
+        """A position that the text has.
+
+        Raises:
+            BadText: it has no such position.
+        """
+        if not 0 <= position < len(self.tokens):
+            raise BadText(f"The text has no position {position}: its tokens are 0 to {len(self.tokens) - 1}.")
+        return position
+
     @property
     def following(self) -> Tensor:
         """The next token of every position; the last, which has none, is given its own."""
