@@ -15,7 +15,7 @@ TOOLS := $(VENV)/.tools
 help:
 	@echo "make demo    analyse the packaged model and open the dashboard (HOST=$(HOST) PORT=$(PORT))"
 	@echo "make test    lint, types and all tests"
-	@echo "make lint    ruff and mypy        make format  ruff format"
+	@echo "make lint    ruff, oxlint and mypy  make format  ruff format"
 	@echo "make setup   the virtual environment in $(VENV)"
 
 demo: setup
@@ -27,6 +27,7 @@ test: tools browser lint
 lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint static
 	$(BIN)/mypy
 
 format: tools

@@ -2,21 +2,23 @@
 window.calibroscopeScales = (() => {
     const FEW_TICKS = 5, SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
+    const { count } = window.calibroscopeFormat;
+
     // Signed logarithm: sign(v) · log10(1 + |v| / t), close to linear within ±t. t is a power of ten taken from the data.
     const threshold = (values) => {
-        const sizes = values.filter((value) => value).map(Math.abs).sort((a, b) => a - b);
+        const sizes = values.filter((value) => value).map(Math.abs).toSorted((a, b) => a - b);
         return sizes.length ? 10 ** Math.max(-300, Math.floor(Math.log10(sizes[Math.floor(0.1 * (sizes.length - 1))]))) : 1;
     };
     const placed = (value, within) => Math.sign(value) * Math.log10(1 + Math.abs(value) / within);
     const powers = (within, far) => {
         const first = Math.round(Math.log10(within)), last = far >= within ? Math.floor(Math.log10(far)) : first - 1;
-        const step = Math.max(1, Math.ceil((last - first + 1) / FEW_TICKS)), found = [];
-        for (let power = last; power >= first; power -= step) found.unshift(10 ** power);
-        return found;
+        const step = Math.max(1, Math.ceil((last - first + 1) / FEW_TICKS)), chosen = [];
+        for (let power = last; power >= first; power -= step) chosen.unshift(10 ** power);
+        return chosen;
     };
     const ticks = (values, within) => {
         const above = powers(within, Math.max(0, ...values)), below = powers(within, Math.max(0, ...values.map((one) => -one)));
-        return [...below.map((power) => -power).reverse(), 0, ...above];
+        return [...below.map((power) => -power).toReversed(), 0, ...above];
     };
     const exponent = (value) => String(Math.round(Math.log10(Math.abs(value)))).replace("-", "−");
     const tickLabel = (value) => (value === 0 ? "0" : (value < 0 ? "−" : "") + "10<sup>" + exponent(value) + "</sup>");
@@ -34,25 +36,25 @@ window.calibroscopeScales = (() => {
     // The rows that have all that a view needs, and the others counted by their first reason.
     const drawable = (data, needed, scales, label) => {
         const missing = new Map(), low = new Map(), rows = [];
-        const count = (counts, name) => counts.set(name, (counts.get(name) || 0) + 1);
+        const add = (counts, name) => counts.set(name, (counts.get(name) || 0) + 1);
         data.neuron.forEach((_, row) => {
             const lacks = needed.find((name) => data.columns[name][row] === null);
             const below = lacks === undefined && Object.keys(scales).find((name) => scales[name] === "log" && data.columns[name][row] <= 0);
-            if (lacks !== undefined) count(missing, lacks);
-            else if (below) count(low, below);
+            if (lacks !== undefined) add(missing, lacks);
+            else if (below) add(low, below);
             else rows.push(row);
         });
         return { rows, words: notDrawn(data.neuron.length, missing, low, label) };
     };
 
     const notDrawn = (of, missing, low, label) => {
-        const many = (number) => number.toLocaleString("en") + (number === 1 ? " has" : " have");
+        const many = (number) => count(number) + (number === 1 ? " has" : " have");
         const reasons = [...missing].map(([name, number]) => many(number) + " no value of " + label(name)).concat(
             [...low].map(([name, number]) => many(number) + " a value of 0 or below in " + label(name) +
                 ", which a logarithmic axis cannot show"));
         const left = [...missing.values(), ...low.values()].reduce((sum, one) => sum + one, 0);
         if (!left) return "";
-        return left.toLocaleString("en") + " of " + of.toLocaleString("en") + (left === 1 ? " is" : " are") + " not drawn: " +
+        return count(left) + " of " + count(of) + (left === 1 ? " is" : " are") + " not drawn: " +
             reasons.join("; ") + "." + (low.size ? " Choose the scale ± log or linear to see them." : "");
     };
 

@@ -1,12 +1,13 @@
 // The induction page in the browser: asks the service for a run, puts its events into the page's stores as they arrive,
 // cancels it, and keeps the whole request in the address; a person's own text after `#`, which no server is sent.
 (() => {
-    const LONGEST_LINK = 8000, ID = "induction-";
-    const { post, refused, events, failed } = window.calibroscopeStream;
-    const set = (name, props) => window.dash_clientside.set_props(ID + name, props);
-    const nothing = () => window.dash_clientside.no_update;
-    const byId = (name) => document.getElementById(ID + name);
-    const say = (name, words) => { const place = byId(name); if (place) place.textContent = words; };
+    const ID = "induction-";
+    const dom = window.calibroscopeDom, { LONGEST_LINK, join, show, hashParameters } = window.calibroscopeAddress;
+    const { UNREACHABLE, post, refusal, events } = window.calibroscopeStream;
+    const { unchanged, addFailure, copyText } = dom;
+    const set = (name, props) => dom.set(ID + name, props);
+    const byId = (name) => dom.byId(ID + name);
+    const say = (name, words) => dom.write(ID + name, words);
     const STORES = ["start", "curves", "clips", "change", "found-heads", "knockouts", "attribution"];
     // Of single events; those that come in numbers are gathered.
     const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads" };
@@ -24,7 +25,7 @@
         neurons: now.neurons, parts: now.parts, top_heads: now.top, heads: now.heads, seed: now.seed,
         knocked_out_at: now.at, run: Number(now.run),
     });
-    const refusal = (now, most = Infinity) => {
+    const objection = (now, most = Infinity) => {
         if (!now.model || !now.run) return "There is no run to measure with yet.";
         if (!now.parts.length) return "Tick at least one part.";
         if (now.source === "text" && !now.text.trim()) return "Write or paste a text in which something repeats first.";
@@ -44,16 +45,14 @@
         });
         if (now.at !== "every") query.set("at", now.at);
         if (now.heads.length) query.set("heads", now.heads.join(","));
-        const path = "/induction?" + query.toString().replaceAll("%2C", ",");
+        const path = join("/induction", query);
         const hash = now.source === "text" && now.text ? "#" + new URLSearchParams({ text: now.text }) : "";
         return hash.length <= LONGEST_LINK ? { address: path + hash, cut: false } : { address: path, cut: true };
     };
     let current = null, writing = 0;
     const write = (now) => {
         if (!byId("root") || window.location.pathname !== "/induction") return;
-        const { address } = addressOf(now);
-        if (address === window.location.pathname + window.location.search + window.location.hash) return;
-        window.history.replaceState(window.history.state, "", address);
+        show(addressOf(now).address);
     };
 
     // ---- a run
@@ -66,9 +65,9 @@
         const lists = Object.fromEntries(Object.values(LISTS).map((name) => [name, []]));
         const arrived = new Set();
         let phase = "running", waiting = 0;
-        const own = (root.sink = {});  // another run may have taken the panels over
-        const here = () => root.isConnected && root.sink === own;
-        const tell = () => {
+        const mine = (root.sink = {});  // another run may have taken the panels over
+        const here = () => root.isConnected && root.sink === mine;
+        const showPhase = () => {
             if (here()) set("phase", { data: { phase, parts: request.parts, arrived: [...arrived], run: request.run } });
         };
         const flush = () => {
@@ -80,7 +79,7 @@
         return {
             begin() {
                 for (const name of STORES) set(name, { data: null });
-                tell();
+                showPhase();
             },
             take(event) {
                 if (event.kind in LISTS) {
@@ -91,23 +90,23 @@
                 } else if (event.kind in STORE) set(STORE[event.kind], { data: event });
                 const before = arrived.size;
                 if (event.kind !== "start") arrived.add(partOf(event));
-                if (arrived.size !== before) tell();
+                if (arrived.size !== before) showPhase();
             },
             end(how) {
                 flush();
                 phase = how;
-                tell();
+                showPhase();
             },
         };
     };
 
     const counted = (event) => event.doing + " (" + event.done + " of " + event.of + ")";
-    const take = async (found, root, into, told) => {
-        for await (const event of found) {
+    const take = async (stream, root, into, inWords) => {
+        for await (const event of stream) {
             if (!root.isConnected) return null;
             if (event.kind === "progress") {
                 set("progress", { value: event.of ? (100 * event.done) / event.of : 0 });
-                say("doing", told(event));
+                say("doing", inWords(event));
             } else if (event.kind === "end" || event.kind === "problem") return event;
             else into.take(event);
         }
@@ -125,12 +124,12 @@
         const fail = (sentence) => {
             into.end("failed");
             say("doing", "Stopped by an error.");
-            if (root.isConnected) failed(errors, sentence);
+            if (root.isConnected) addFailure(errors, sentence);
         };
         try {
             const path = "/models/" + encodeURIComponent(now.model) + "/induction";
             const answer = await post(path, request, control.signal);
-            if (!answer.ok) { fail(await refused(answer)); return; }
+            if (!answer.ok) { fail(await refusal(answer)); return; }
             const last = await take(events(answer), root, into, counted);
             if (last === undefined) fail("The connection was lost before the run had ended. Run it again.");
             else if (last && last.kind === "problem") fail(last.problem.detail);
@@ -140,8 +139,8 @@
                 say("doing", "");
                 say("said", "Measured in " + last.seconds.toFixed(1) + " s.");
             }
-        } catch (error) {
-            if (!control.signal.aborted) fail("The service could not be reached. Is it running?");
+        } catch {
+            if (!control.signal.aborted) fail(UNREACHABLE);
             else if (root.isConnected && running === control) {
                 into.end("stopped");
                 say("doing", "");
@@ -169,10 +168,10 @@
     const begin = (now) => {
         const root = byId("root"), errors = byId("failed");
         if (!root) return;
-        const no = refusal(now, Number(root.dataset.most));
+        const no = objection(now, Number(root.dataset.most));
         if (no) {
             errors.replaceChildren();
-            failed(errors, no);
+            addFailure(errors, no);
             return;
         }
         root.shown = null;
@@ -189,19 +188,16 @@
         window.calibroscopeOutdated.settings([ID + "summary", ...panels], other ? "Of the settings before: press Run." : "");
     };
 
-    const copied = async (link) => {
-        try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
-    };
-    const linkedText = () => new URLSearchParams(window.location.hash.slice(1)).get("text");
+    const linkedText = () => hashParameters().get("text");
 
     window.calibroscopeInduction = {
         // for page_induction_jobs.js
         parts: {
-            set, byId, say, asked, bodyOf, refusal, sink, take, occupy, write: () => { if (current) write(current); },
+            set, byId, say, asked, bodyOf, objection, sink, take, occupy, write: () => { if (current) write(current); },
         },
         follow(...given) {
             const root = byId("root"), job = given.pop(), auto = given.pop();
-            if (!root) return nothing();
+            if (!root) return unchanged();
             if (root.visit !== root.dataset.visit)  // drawn anew, perhaps in the same element
                 Object.assign(root, { visit: root.dataset.visit, begun: false, linked: undefined, shown: null, measured: null });
             if (job && !root.begun) {
@@ -221,7 +217,7 @@
                 else now = { ...now, text: root.linked };
             }
             current = now;
-            if (!now.model || !now.run) return nothing();
+            if (!now.model || !now.run) return unchanged();
             outdate(root, now);
             if (auto && !root.begun) {
                 root.begun = true;
@@ -229,30 +225,30 @@
             }
             window.clearTimeout(writing);
             writing = window.setTimeout(() => write(now), 200);
-            return nothing();
+            return unchanged();
         },
         run(_, ...given) {
             const root = byId("root");
             if (root) root.begun = true;
             begin(asked(given));
-            return nothing();
+            return unchanged();
         },
         cancel() {
             cancel();
-            return nothing();
+            return unchanged();
         },
         async copyLink() {
-            if (!current || !current.run) { say("said", "There is no run yet to link to."); return nothing(); }
+            if (!current || !current.run) { say("said", "There is no run yet to link to."); return unchanged(); }
             const { address, cut } = addressOf(current);
-            const done = await copied(window.location.origin + address);
+            const done = await copyText(window.location.origin + address);
             say("said", (done ? "Copied." : "Copying is not allowed here: copy the address of this page.") +
                 (cut ? " The text is too long for a link: it is not in it." : ""));
-            return nothing();
+            return unchanged();
         },
         // Another source: the usual length of its repeats, unless a person has chosen one.
         sourced(source, span, usual) {
             const chosen = Number.isInteger(span) && !Object.values(usual).includes(span);
-            return [source === "text" ? {} : { display: "none" }, chosen ? nothing() : usual[source]];
+            return [source === "text" ? {} : { display: "none" }, chosen ? unchanged() : usual[source]];
         },
     };
 })();

@@ -1,11 +1,12 @@
 // Jobs on the induction page: queued from its controls, followed into its panels; leaving the page cancels none.
 window.calibroscopeInductionJobs = (() => {
-    const { get, refused, events, failed } = window.calibroscopeStream;
+    const { set: setProps, unchanged, addFailure } = window.calibroscopeDom;
+    const { UNREACHABLE, get, write, refusal, events } = window.calibroscopeStream;
     const page = () => window.calibroscopeInduction.parts;
-    const changed = () => window.dash_clientside.set_props("jobs-changed", { data: Date.now() });
+    const changed = () => setProps("jobs-changed", { data: Date.now() });
     const LOST = "The connection was lost. The job goes on without it: load this page again to see how far it is.";
 
-    const told = (event) => event.doing + (event.done ? " (" + Math.round((100 * event.done) / event.of) + " %)" : "");
+    const inWords = (event) => event.doing + (event.done ? " (" + Math.round((100 * event.done) / event.of) + " %)" : "");
     const follow = async (root, number, control) => {
         const { set, byId, say, sink, take } = page(), errors = byId("failed"), path = "/jobs/" + number;
         const ours = () => root.isConnected && !control.signal.aborted;
@@ -18,18 +19,18 @@ window.calibroscopeInductionJobs = (() => {
             if (!ours()) return;
             if (into) into.end("failed");
             say("doing", "");
-            failed(errors, sentence);
+            addFailure(errors, sentence);
         };
         try {
-            const found = await get(path, control.signal);
-            if (!found.ok) { fail(await refused(found)); return; }
-            const job = await found.json();
+            const record = await get(path, control.signal);
+            if (!record.ok) { fail(await refusal(record)); return; }
+            const job = await record.json();
             root.shown = { job: number, request: job.request };
             into = sink(root, { parts: job.request.parts || ["curves", "clip", "change"], run: job.run });
             into.begin();
             const answer = await get(path + "/events", control.signal);
-            if (!answer.ok) { fail(await refused(answer)); return; }
-            const last = await take(events(answer), root, into, told);
+            if (!answer.ok) { fail(await refusal(answer)); return; }
+            const last = await take(events(answer), root, into, inWords);
             if (last === undefined) fail(LOST);
             if (!last || !ours()) return;
             const ended = last.kind === "end" ? "finished" : (await (await get(path, control.signal)).json()).status;
@@ -57,22 +58,22 @@ window.calibroscopeInductionJobs = (() => {
         set("queue", { loading: true });
         try {
             const body = { kind: "induction", model: now.model, induction: bodyOf(now) };
-            const answer = await window.calibroscopeWrite("/jobs", body);
+            const answer = await write("/jobs", body);
             if (!root.isConnected) return;
-            if (!answer.ok) { failed(errors, await refused(answer)); return; }
+            if (!answer.ok) { addFailure(errors, await refusal(answer)); return; }
             const job = await answer.json();
             set("shown", { data: { job: job.id, by_itself: false } });
             show(root, job.id);
             page().write();
         } catch {
-            if (root.isConnected) failed(errors, "The service could not be reached. Is it running?");
+            if (root.isConnected) addFailure(errors, UNREACHABLE);
         } finally {
             if (root.isConnected) set("queue", { loading: false });
         }
     };
 
     // Whether the controls still ask for what the job does. Lists in any order; no neurons: those that are offered.
-    const alike = (a, b) => JSON.stringify([...a].sort()) === JSON.stringify([...b].sort());
+    const alike = (a, b) => JSON.stringify(a.toSorted()) === JSON.stringify(b.toSorted());
     const sameRequest = (shown, now) => {
         if (!shown.request) return true;
         const request = { knocked_out_at: "every", ...shown.request };  // jobs from before it could be chosen
@@ -90,15 +91,15 @@ window.calibroscopeInductionJobs = (() => {
         show,
         sameRequest,
         queue(_, ...given) {
-            const { byId, asked, refusal } = page(), root = byId("root");
-            if (!root) return window.dash_clientside.no_update;
+            const { byId, asked, objection } = page(), root = byId("root");
+            if (!root) return unchanged();
             root.begun = true;
-            const now = asked(given), no = refusal(now), errors = byId("failed");
+            const now = asked(given), no = objection(now), errors = byId("failed");
             if (no) {
                 errors.replaceChildren();
-                failed(errors, no);
+                addFailure(errors, no);
             } else add(root, now);
-            return window.dash_clientside.no_update;
+            return unchanged();
         },
     };
 })();

@@ -1,19 +1,19 @@
 // Cancelling a job, wherever its button stands.
 (() => {
-    const { refused, failed } = window.calibroscopeStream;
-    const changed = () => window.dash_clientside.set_props("jobs-changed", { data: Date.now() });
+    const { byId, set, addFailure } = window.calibroscopeDom;
+    const { UNREACHABLE, refusal, write } = window.calibroscopeStream;
     const cancel = async (button) => {
-        const errors = document.getElementById("jobs-failed");
+        const errors = byId("jobs-failed");
         errors.replaceChildren();
         button.disabled = true;
         try {
-            const answer = await window.calibroscopeWrite("/jobs/" + button.dataset.cancelJob + "/cancel");
-            if (!answer.ok) failed(errors, await refused(answer));
+            const answer = await write("/jobs/" + button.dataset.cancelJob + "/cancel");
+            if (!answer.ok) addFailure(errors, await refusal(answer));
         } catch {
-            failed(errors, "The service could not be reached. Is it running?");
+            addFailure(errors, UNREACHABLE);
         }
         button.disabled = false;
-        changed();
+        set("jobs-changed", { data: Date.now() });
     };
     document.addEventListener("click", (event) => {
         const button = event.target.closest("[data-cancel-job]");

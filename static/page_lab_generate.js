@@ -1,20 +1,11 @@
 // Generate on: reads the service's stream of tokens and lets the two continuations grow side by side.
 (() => {
-    const set = (id, props) => window.dash_clientside.set_props(id, props);
-    const nothing = () => window.dash_clientside.no_update;
-    const box = () => document.getElementById("lab-generated");
+    const { byId, set, unchanged, element, addFailure } = window.calibroscopeDom;
+    const { number, percent, visible } = window.calibroscopeFormat;
+    const { UNREACHABLE, post, refusal, events } = window.calibroscopeStream;
+    const box = () => byId("lab-generated");
     let running = null;
 
-    const made = (tag, className, text) => {
-        const element = document.createElement(tag);
-        if (className) element.className = className;
-        if (text !== undefined) element.textContent = text;
-        return element;
-    };
-    const MARKS = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
-    const visible = (token) => token.replace(/[ \n\t\r]/g, (letter) => MARKS[letter]) || "∅";
-
-    const { post, refused, events, failed } = window.calibroscopeStream;
     // The service may have restarted or made room: the text is still here, so it is sent again.
     const begin = async (held, body, signal) => {
         const answer = await post("/texts/" + held.trace.id + "/generate", body, signal);
@@ -26,12 +17,12 @@
 
     // The two columns; `add` appends a step, marking tokens that are not the same in both.
     const columns = (held, both) => {
-        const frame = made("div", "generated" + (both ? " both" : ""));
+        const frame = element("div", "generated" + (both ? " both" : ""));
         const column = (title) => {
-            const section = made("section", ""), tokens = made("div", "strip");
-            section.append(made("h3", "", title), tokens);
+            const section = element("section", ""), tokens = element("div", "strip");
+            section.append(element("h3", "", title), tokens);
             const tail = held.trace.tokens.slice(-8).map(visible).join("");
-            tokens.append(made("span", "generated-tail", (held.trace.tokens.length > 8 ? "…" : "") + tail));
+            tokens.append(element("span", "generated-tail", (held.trace.tokens.length > 8 ? "…" : "") + tail));
             frame.append(section);
             return tokens;
         };
@@ -39,11 +30,11 @@
         let steps = 0, parted = null;
         const append = (place, token, differs) => {
             if (!place || !token) return;
-            const piece = made("span", "tok" + (differs ? " differs" : ""), visible(token.token));
-            piece.title = visible(token.token) + "\nprobability " + (100 * token.probability).toFixed(1) + " %, drawn from a prediction of entropy " +
-                token.entropy.toFixed(3) + " nats" + (differs ? "\nnot the same in both" : "");
+            const piece = element("span", "tok" + (differs ? " differs" : ""), visible(token.token));
+            piece.title = visible(token.token) + "\nprobability " + percent(token.probability) + ", drawn from a prediction of entropy " +
+                number(token.entropy, "nats") + (differs ? "\nnot the same in both" : "");
             place.append(piece);
-            if (token.token.endsWith("\n")) place.append(made("br"));
+            if (token.token.endsWith("\n")) place.append(element("br"));
         };
         return {
             frame,
@@ -54,7 +45,7 @@
                 append(plain, step.plain, differs);
                 append(changed, step.changed, differs);
             },
-            told() {
+            inWords() {
                 if (!both) return "Add an intervention to see a second continuation beside this one.";
                 return parted === null ? "Both are the same." : "They part at generated token " + parted + ".";
             },
@@ -68,15 +59,15 @@
     const stop = () => { if (running) running.abort(); };
 
     const go = async (place, held, body, control) => {
-        const said = made("p", "quiet", "Beginning…");
-        said.setAttribute("role", "status");
+        const status = element("p", "quiet", "Beginning…");
+        status.setAttribute("role", "status");
         const view = columns(held, body.interventions.length > 0);
-        place.replaceChildren(said, view.frame);
+        place.replaceChildren(status, view.frame);
         try {
             const answer = await begin(held, body, control.signal);
             if (!answer.ok) {
                 place.replaceChildren();
-                failed(place, await refused(answer));
+                addFailure(place, await refusal(answer));
                 return;
             }
             let reference = "", ended = false;
@@ -84,27 +75,27 @@
                 if (!place.isConnected) control.abort();
                 if (event.kind === "start") {
                     reference = body.interventions.length ? " Reference: " + event.reference + "." : "";
-                    said.textContent = "Generating…";
+                    status.textContent = "Generating…";
                 } else if (event.kind === "step") view.add(event);
                 else {
                     ended = true;
-                    if (event.kind === "problem") { said.textContent = view.told(); failed(place, event.problem.detail); }
-                    else said.textContent = event.steps + " tokens in " + event.seconds.toFixed(1) + " s (" +
+                    if (event.kind === "problem") { status.textContent = view.inWords(); addFailure(place, event.problem.detail); }
+                    else status.textContent = event.steps + " tokens in " + event.seconds.toFixed(1) + " s (" +
                         (event.steps / Math.max(event.seconds, 1e-3)).toFixed(1) + " a second)." + REASONS[event.reason] +
-                        " " + view.told() + reference;
+                        " " + view.inWords() + reference;
                 }
             }
-            if (!ended) failed(place, "The connection was lost after " + view.steps() + " tokens. Generate again.");
-        } catch (error) {
-            if (control.signal.aborted) said.textContent = "Stopped after " + view.steps() + " tokens. " + view.told();
-            else failed(place, "The service could not be reached. Is it running?");
+            if (!ended) addFailure(place, "The connection was lost after " + view.steps() + " tokens. Generate again.");
+        } catch {
+            if (control.signal.aborted) status.textContent = "Stopped after " + view.steps() + " tokens. " + view.inWords();
+            else addFailure(place, UNREACHABLE);
         }
     };
 
     Object.assign(window.calibroscope, {
         generate(_, held, chosen, temperature, seed, length) {
             const place = box();
-            if (!place || !held) return nothing();
+            if (!place || !held) return unchanged();
             stop();
             const given = (value, otherwise) => (typeof value === "number" ? value : otherwise);
             const body = {
@@ -118,18 +109,18 @@
                 running = null;
                 if (place.isConnected) set("lab-stop", { disabled: true });
             });
-            return nothing();
+            return unchanged();
         },
         stopGenerating() {
             stop();
-            return nothing();
+            return unchanged();
         },
         // Another text: what was generated from the one before does not go on from it.
         forgetGenerated() {
             stop();
             const place = box();
             if (place) place.replaceChildren();
-            return nothing();
+            return unchanged();
         },
     });
 })();

@@ -1,7 +1,7 @@
 // What a changed setting has outdated is dimmed until its successor is there, with a sign that something goes on: numbers
 // of the setting before must not pass for those of the one that is shown. A service that fails ends it as well.
 window.calibroscopeOutdated = (() => {
-    const OURS = "_dash-update-component";
+    const { byId } = window.calibroscopeDom;
     const AFTER_MS = 60;  // what is answered sooner would only flicker
     const LINGER_MS = 150;  // one callback's answer asks the next, and is drawn meanwhile
     const lab = ["lab-result", "lab-strips", "lab-pinned-canvas", "lab-detail", "lab-who"];
@@ -22,16 +22,15 @@ window.calibroscopeOutdated = (() => {
     const region = new Map();  // by element id: { waiting, since, sentence, timer, leaving }
 
     const idOf = (id) => (typeof id === "string" ? id
-        : JSON.stringify(Object.fromEntries(Object.entries(id).sort(([a], [b]) => (a < b ? -1 : 1)))));
-    const shown = (id) => document.getElementById(id);
+        : JSON.stringify(Object.fromEntries(Object.entries(id).toSorted(([a], [b]) => (a < b ? -1 : 1)))));
     const draw = (id) => {
-        const place = shown(id), state = region.get(id);
+        const place = byId(id), state = region.get(id);
         if (!place) return;
-        const own = state && (state.waiting ? performance.now() - state.since >= AFTER_MS || state.dimmed : state.dimmed);
-        if (own || (state && state.sentence)) {
+        const isWaiting = state && (state.waiting ? performance.now() - state.since >= AFTER_MS || state.dimmed : state.dimmed);
+        if (isWaiting || (state && state.sentence)) {
             const seconds = Math.floor((performance.now() - state.since) / 1000);
-            place.dataset.outdated = own ? "Computing… " + (seconds ? seconds + " s" : "") : state.sentence;
-            if (own) { state.dimmed = true; place.setAttribute("aria-busy", "true"); } else place.setAttribute("aria-busy", "false");
+            place.dataset.outdated = isWaiting ? "Computing… " + (seconds ? seconds + " s" : "") : state.sentence;
+            if (isWaiting) { state.dimmed = true; place.setAttribute("aria-busy", "true"); } else place.setAttribute("aria-busy", "false");
         } else if ("outdated" in place.dataset) {
             delete place.dataset.outdated;
             place.setAttribute("aria-busy", "false");
@@ -42,7 +41,7 @@ window.calibroscopeOutdated = (() => {
         return region.get(id);
     };
     const begin = (id) => {
-        const state = stateOf(id), place = shown(id);
+        const state = stateOf(id), place = byId(id);
         if (!place || !place.hasChildNodes()) return false;  // nothing there that could be out of date
         clearTimeout(state.leaving);
         if (!state.waiting && !state.dimmed) state.since = performance.now();
@@ -66,34 +65,31 @@ window.calibroscopeOutdated = (() => {
     const regionsOf = (asked) => {
         const outputs = [asked.outputs].flat(3).filter(Boolean), changed = (asked.changedPropIds || []).map((one) =>
             one.slice(0, one.lastIndexOf(".")));
-        const found = new Set();
+        const outdated = new Set();
         for (const { id } of outputs)
             for (const rule of RULES) {
                 if (rule.type ? typeof id !== "object" || id.type !== rule.type : id !== rule.output) continue;
                 if (rule.by && !changed.some((one) => rule.by.includes(one))) continue;
                 if (rule.notBy && changed.every((one) => rule.notBy.includes(one))) continue;
-                for (const own of rule.regions || [idOf(id)])
-                    if (!rule.goesOn || stateOf(own).dimmed || stateOf(own).waiting) found.add(own);
+                for (const place of rule.regions || [idOf(id)])
+                    if (!rule.goesOn || stateOf(place).dimmed || stateOf(place).waiting) outdated.add(place);
             }
-        return changed.length ? [...found] : [];
+        return changed.length ? [...outdated] : [];
     };
     const read = (body) => { try { return regionsOf(JSON.parse(body)); } catch { return []; } };
 
-    const ask = window.fetch;
-    window.fetch = async (...asked) => {
-        const address = String((asked[0] && asked[0].url) || asked[0]), body = asked[1] && asked[1].body;
-        if (!address.includes(OURS) || typeof body !== "string") return ask(...asked);
-        const begun = read(body).filter(begin);
-        if (!begun.length) return ask(...asked);
+    window.calibroscopeStream.aroundCallbacks(async (ask, _, body) => {
+        const begun = typeof body === "string" ? read(body).filter(begin) : [];
+        if (!begun.length) return ask();
         try {
-            const answer = await ask(...asked);
+            const answer = await ask();
             answer.clone().text().catch(() => null).finally(() => begun.forEach(end));
             return answer;
         } catch (error) {
             begun.forEach(end);
             throw error;
         }
-    };
+    });
 
     return {
         // Regions that stay as they are until a person asks anew: a sentence says for what; none where they are right.

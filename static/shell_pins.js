@@ -2,7 +2,8 @@
 window.calibroscopePins = (() => {
     const MOST = 40;  // as in app/components/pins.py
     const NAME = /^[0-9]{1,4}\.[0-9]{1,7}$/;
-    const unchanged = () => window.dash_clientside.no_update;
+    const { unchanged } = window.calibroscopeDom;
+    const { neuron: addressOf } = window.calibroscopeAddress;
     const part = (namespace, type, props) => ({ namespace, type, props });
     const html = (type, props) => part("dash_html_components", type, props);
 
@@ -12,24 +13,22 @@ window.calibroscopePins = (() => {
         .filter(([, names]) => names.length).slice(0, MOST));
 
     const toggled = (pins, model, neuron) => {
-        const all = read(pins), own = all[model] || [];
-        all[model] = own.includes(neuron) ? own.filter((name) => name !== neuron) : [...own, neuron].slice(-MOST);
+        const all = read(pins), before = all[model] || [];
+        all[model] = before.includes(neuron) ? before.filter((name) => name !== neuron) : [...before, neuron].slice(-MOST);
         return read(all);
     };
 
     const added = (pins, model, neurons) => {
-        const all = read(pins), own = all[model] || [];
-        all[model] = [...own, ...neurons.filter((name) => !own.includes(name))].slice(-MOST);
+        const all = read(pins), before = all[model] || [];
+        all[model] = [...before, ...neurons.filter((name) => !before.includes(name))].slice(-MOST);
         return read(all);
     };
-
-    const address = (model, neuron) => "/m/" + encodeURIComponent(model) + "/n/" + neuron.replace(".", "/");
 
     const chip = (model, neuron) => html("Span", {
         className: "pin chip",
         key: model + neuron,
         children: [
-            part("dash_core_components", "Link", { href: address(model, neuron), children: neuron }),
+            part("dash_core_components", "Link", { href: addressOf(model, neuron), children: neuron }),
             html("Button", {
                 id: { type: "pins-unpin", model, neuron }, className: "pin-remove", children: "×", title: "Unpin",
                 "aria-label": "Unpin " + neuron, type: "button",

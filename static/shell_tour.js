@@ -1,12 +1,7 @@
 // The tour of app/tour.py: a small dialog that points at one element after another and never blocks the page.
 (() => {
     const SEEN = "calibroscope-tour";
-    const make = (tag, className, text) => {
-        const made = document.createElement(tag);
-        made.className = className;
-        if (text !== undefined) made.textContent = text;
-        return made;
-    };
+    const { byId, element } = window.calibroscopeDom;
     let box = null, walking = 0;
 
     const seen = () => {
@@ -27,17 +22,17 @@
     };
     const show = (title, text, buttons) => {
         if (box) box.remove();
-        box = make("section", "tour");
+        box = element("section", "tour");
         box.setAttribute("role", "dialog");
         box.setAttribute("aria-label", title);
-        const row = make("div", "tour-buttons");
+        const row = element("div", "tour-buttons");
         for (const [words, act] of buttons) {
-            const one = make("button", "plain", words);
+            const one = element("button", "plain", words);
             one.type = "button";
             one.addEventListener("click", act);
             row.append(one);
         }
-        box.append(make("strong", "", title), make("p", "", text), row);
+        box.append(element("strong", "", title), element("p", "", text), row);
         document.body.append(box);
         return row;
     };
@@ -47,7 +42,8 @@
         if (link) link.click();
     };
     const stop = async (steps, place) => {
-        const walk = (walking += 1), step = steps[place], last = place === steps.length - 1;
+        const walk = (walking += 1), isCurrent = () => walk === walking;
+        const step = steps[place], last = place === steps.length - 1;
         leave();
         goTo(step.path);
         const buttons = [["Close", close]];
@@ -56,15 +52,15 @@
         const row = show(`${place + 1} of ${steps.length}: ${step.title}`, step.text, buttons);
         row.lastElementChild.focus({ preventScroll: true });
         // An element may be drawn anew, by another page or by new data: it is looked for as long as the step lasts.
-        for (let shown = null; walk === walking; await new Promise((done) => setTimeout(done, 200))) {
-            const found = document.querySelector(step.target);
-            if (!found || !found.getClientRects().length) continue;
-            found.setAttribute("data-tour", "here");
-            if (found !== shown) found.scrollIntoView({ block: "nearest" });
-            shown = found;
+        for (let shown = null; isCurrent(); await new Promise((done) => setTimeout(done, 200))) {
+            const target = document.querySelector(step.target);
+            if (!target || !target.getClientRects().length) continue;
+            target.setAttribute("data-tour", "here");
+            if (target !== shown) target.scrollIntoView({ block: "nearest" });
+            shown = target;
         }
     };
-    const steps = () => JSON.parse(document.getElementById("tour-start").dataset.steps);
+    const steps = () => JSON.parse(byId("tour-start").dataset.steps);
 
     document.addEventListener("click", (event) => {
         if (event.target.closest("#tour-start")) stop(steps(), 0);
@@ -74,7 +70,7 @@
     });
     const offer = () => {
         if (seen() || box) return;
-        if (!document.getElementById("tour-start")) { setTimeout(offer, 300); return; }
+        if (!byId("tour-start")) { setTimeout(offer, 300); return; }
         show("First time here?", "Five steps show what this instrument does.",
             [["No, thanks", close], ["Take the tour", () => stop(steps(), 0)]]);
     };

@@ -41,7 +41,8 @@ def register(app: Dash, client: AsyncClient) -> None:
 
     run_card.register(app, client, "frequency", RUN, POLL)
     clientside_callback(
-        "window.calibroscopeFrequency.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
+        '(...values) => window.calibroscopeAddress.follow("/frequency", ["model", "run"], values)',
+        Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
         prevent_initial_call=True,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from app.pages.induction.state import PARTS
 from backend.schemas import InductionJobRequest, Job
 
 CHANGED, KEY_BOX, KEY, FAILED = "jobs-changed", "service-key-box", "service-key", "jobs-failed"
-"""The same on every page that writes: static/base_write.js and page_jobs.js know them."""
+"""The same on every page that writes: static/base_stream.js and page_jobs.js know them."""
 OPEN = ("queued", "running")
 _WORKER = "calibroscope worker"
 

@@ -84,8 +84,10 @@ def register(app: Dash, client: AsyncClient) -> None:
     run_card.register(app, client, "spectrum", RUN, POLL)
     run_card.register(app, client, "spectrum-beside", BESIDE, POLL, what="Beside it")
     clientside_callback(
-        "window.calibroscopeSpectrum.remember", Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"),
-        Input(BESIDE, "value"), Input(NEURONS, "value"), Input(CLOSE, "checked"), prevent_initial_call=True,
+        '(...values) => window.calibroscopeAddress.follow("/spectrum", ["model", "run", "beside", "neurons", "close"], '
+        f'values, {{beside: "{_ALONE}"}})',
+        Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"), Input(BESIDE, "value"), Input(NEURONS, "value"),
+        Input(CLOSE, "checked"), prevent_initial_call=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,162 @@
+"""The page's scripts without a page: each function with data of its own, in the Chromium that the other tests use."""
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from app.dashboard import STATIC
+from app.format import number, percent
+from app.text import visible
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+_DASH = """window.dash_clientside = { no_update: "unchanged", callback_context: { triggered: [] },
+    set_props: (id, props) => window.properties.push([id, props]) }; window.properties = [];"""
+
+
+@pytest.fixture(scope="module")
+def loaded(chromium: Browser) -> Iterator[Page]:
+    """An empty page with every script, loaded in Dash's order: that of their names."""
+    page = chromium.new_page()
+    page.evaluate(_DASH)
+    for script in sorted(STATIC.glob("*.js")):
+        page.add_script_tag(path=script)
+    yield page
+    page.close()
+
+
+def _each(page: Page, function: str, arguments: list[Any]) -> list[Any]:
+    return list(page.evaluate(f"(all) => all.map((given) => {function}(...given))", arguments))
+
+
+def _numbers() -> list[list[Any]]:
+    """Every size, round numbers and halves, which Python and JavaScript round differently by themselves."""
+    chance = random.Random(0)
+    sizes = [sign * chance.random() * 10.0**power for power in range(-12, 15) for sign in (1, -1) for _ in range(8)]
+    powers = [sign * 10.0**power for power in range(-12, 15) for sign in (1, -1)]
+    halves = [0.5, 1.5, 2.5, 0.125, 0.375, 0.0625, 12.125, 1234.5, 1235.5, -1234.5, 1.0625, 1.45, 1.005, 1125000.0]
+    exact = [0.0, 12345.0, 999.96, 9.9996, 0.09999, 1e6, 999_999.5, 123.25, 123.35]
+    errors = [None, 0.0, 0.5, 0.002, 0.25, 120.0, 1e-9, 3.0]
+    values: list[float | None] = [*sizes, *powers, *halves, *exact, None]
+    return [[value, chance.choice(("", "nats")), error] for value in values for error in errors]
+
+
+def test_numbers_are_written_as_python_writes_them(loaded: Page) -> None:
+    numbers = _numbers()
+    expected = [number(value, unit, error) for value, unit, error in numbers]
+    written = _each(loaded, "calibroscopeFormat.number", numbers)
+    assert [found for found in zip(numbers, written, expected, strict=True) if found[1] != found[2]] == []
+    shares = [[value] for value in (0.0, 1.0, 0.5, 0.024, 0.00125, -0.31, 0.12345, None)]
+    assert _each(loaded, "calibroscopeFormat.percent", shares) == [percent(share) for [share] in shares]
+    counts = [[0], [999], [1000], [12345], [1234567]]
+    assert _each(loaded, "calibroscopeFormat.count", counts) == [f"{whole:,}" for [whole] in counts]
+    assert loaded.evaluate("[NaN, Infinity, undefined].map((value) => calibroscopeFormat.number(value))") == ["—"] * 3
+    assert number(math.nan) == "—"
+
+
+def test_tokens_are_made_visible_as_python_makes_them(loaded: Page) -> None:
+    tokens = [
+        "",
+        " the",
+        "a\n\tb\r",
+        "\u00a0",
+        "\u202edesrever",
+        "\u200b",
+        "\ufeff",
+        "\x00\x1b\x7f\x85",
+        "\ue000",
+        "é€😀",
+        "\u2066",
+    ]
+    assert _each(loaded, "calibroscopeFormat.visible", [[token] for token in tokens]) == [
+        visible(one) for one in tokens
+    ]
+
+
+def test_an_address_is_written_once_and_reads_well(loaded: Page) -> None:
+    join = "calibroscopeAddress.join"
+    assert _each(loaded, join, [["/spectrum", {"run": 3, "neurons": "1.2,1.3"}], ["/lab", {}]]) == [
+        "/spectrum?run=3&neurons=1.2,1.3", "/lab",
+    ]  # fmt: skip
+    assert _each(loaded, "calibroscopeAddress.neuron", [["a b", "11.2378"]]) == ["/m/a%20b/n/11/2378"]
+
+
+def test_an_address_follows_its_controls(chromium: Browser) -> None:
+    page = chromium.new_page()
+    page.route("**/*", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+    page.goto("http://calibroscope.test/spectrum")
+    page.evaluate(_DASH)
+    for name in ("base_dom", "base_address"):
+        page.add_script_tag(content=(STATIC / f"{name}.js").read_text())
+    follow = """(values) => calibroscopeAddress.follow("/spectrum", ["model", "run", "beside", "close"], values,
+        { beside: "none" })"""
+    assert page.evaluate(follow, ["tiny", "1", "none", False]) == "unchanged"
+    assert page.url == "http://calibroscope.test/spectrum?model=tiny&run=1"
+    page.evaluate(follow, ["tiny", "1", "2", True])
+    assert page.url == "http://calibroscope.test/spectrum?model=tiny&run=1&beside=2&close=1"
+    page.evaluate(follow, ["tiny", None, "2", True])
+    assert page.url.endswith("run=1&beside=2&close=1"), "without a run there is no view to link to"
+    page.evaluate("calibroscopeAddress.show('/spectrum?model=other', true)")
+    page.go_back()
+    assert page.url.endswith("run=1&beside=2&close=1")
+    page.close()
+
+
+def test_text_is_set_as_text(loaded: Page) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    made = loaded.evaluate("(text) => calibroscopeDom.element('p', 'quiet', text).outerHTML", markup)
+    assert made == '<p class="quiet">&lt;img src=x onerror=alert(1)&gt;</p>'
+    failure = """(text) => { const place = document.createElement("div"); calibroscopeDom.addFailure(place, text);
+        return [place.textContent, place.querySelectorAll("img").length, place.firstChild.getAttribute("role")]; }"""
+    assert loaded.evaluate(failure, markup) == [f"This did not work. {markup}", 0, "alert"]
+
+
+def test_events_arrive_whole_however_they_are_cut(loaded: Page) -> None:
+    read = """async (pieces) => {
+        const encoder = new TextEncoder(), seen = [];
+        const fill = (to) => { pieces.forEach((one) => to.enqueue(encoder.encode(one))); to.close(); };
+        const body = new ReadableStream({ start: fill });
+        for await (const event of calibroscopeStream.events({ body })) seen.push(event);
+        return seen;
+    }"""
+    pieces = ['data: {"kind"', ': "step"}\n', '\n: quiet\n\ndata: {"kind": "end"}\n\n', 'data: {"kind": "cut off']
+    assert loaded.evaluate(read, pieces) == [{"kind": "step"}, {"kind": "end"}]
+
+
+def test_an_error_without_a_reason_is_still_said(loaded: Page) -> None:
+    refusal = """([body, status]) => calibroscopeStream.refusal(new Response(body, { status }))"""
+    assert loaded.evaluate(refusal, ['{"detail": "Too long."}', 422]) == "Too long."
+    assert loaded.evaluate(refusal, ["<h1>Bad gateway</h1>", 502]) == "The service answered 502."
+
+
+def test_scales_place_and_name_values(loaded: Page) -> None:
+    signed = loaded.evaluate("""(() => { const axis = calibroscopeScales.axis([-1, -0.1, 0, 0.1, 1, 10], "signed");
+        return [axis.within, axis.place(0), axis.place(-1) === -axis.place(1), axis.layout.ticktext]; })()""")
+    assert signed == [
+        "10⁻¹",
+        0,
+        True,
+        ["−10<sup>0</sup>", "−10<sup>−1</sup>", "0", "10<sup>−1</sup>", "10<sup>0</sup>", "10<sup>1</sup>"],
+    ]
+    data = {"neuron": ["1.0", "1.1", "1.2"], "columns": {"x": [1, None, -2], "y": [1, 2, 3]}}
+    drawable = """(data) => calibroscopeScales.drawable(data, ["x", "y"], { x: "log", y: "linear" }, (name) => name)"""
+    assert loaded.evaluate(drawable, data) == {
+        "rows": [0],
+        "words": "2 of 3 are not drawn: 1 has no value of x; 1 has a value of 0 or below in x, which a logarithmic "
+        "axis cannot show. Choose the scale ± log or linear to see them.",
+    }
+
+
+def test_pins_survive_what_was_stored_by_hand(loaded: Page) -> None:
+    read = "calibroscopePins.read"
+    stored = {"tiny": ["1.3", "1.3", "<b>", 5], "other": "1.2", "many": [f"1.{index}" for index in range(60)]}
+    assert _each(loaded, read, [[stored], [None]]) == [
+        {"tiny": ["1.3"], "many": [f"1.{index}" for index in range(20, 60)]}, {},
+    ]  # fmt: skip
+    assert _each(loaded, "calibroscopePins.toggled", [[{}, "tiny", "1.3"], [{"tiny": ["1.3"]}, "tiny", "1.3"]]) == [
+        {"tiny": ["1.3"]}, {},
+    ]  # fmt: skip
