@@ -86,8 +86,8 @@ def register(app: Dash, client: AsyncClient) -> None:
     clientside_callback(
         '(...values) => window.calibroscopeAddress.follow("/spectrum", ["model", "run", "beside", "neurons", "close"], '
         f'values, {{beside: "{_ALONE}"}})',
-        Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"), Input(BESIDE, "value"), Input(NEURONS, "value"),
-        Input(CLOSE, "checked"), prevent_initial_call=True,
+        Output(BODY, "title"), Input(MODEL, "value"), Input(RUN, "value"), Input(BESIDE, "value"),
+        Input(NEURONS, "value"), Input(CLOSE, "checked"), prevent_initial_call=True,
     )  # fmt: skip
 
 
