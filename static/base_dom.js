@@ -21,7 +21,7 @@ window.calibroscopeDom = (() => {
         if (place) place.textContent = sentence;
     };
 
-    // The browser's twin of `failure` in app/components.py.
+    // The browser's twin of `failure` in app/components/states.py.
     const addFailure = (place, sentence) => {
         const box = element("div", "state error");
         box.setAttribute("role", "alert");

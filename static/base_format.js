@@ -1,4 +1,4 @@
-// Numbers and tokens in words: the rules of app/format.py and app/text.py. tests/fixtures holds both to the same answers.
+// Numbers and tokens in words: the rules of app/notation. tests/fixtures holds both to the same answers.
 window.calibroscopeFormat = (() => {
     const MINUS = "−", NOT_MEASURED = "—";
 

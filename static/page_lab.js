@@ -135,7 +135,7 @@
         try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
     };
 
-    Object.assign(window.calibroscope, {
+    window.calibroscope = Object.assign(window.calibroscope || {}, {
         followLab(model, chosen, held) {
             const canvas = onLab();
             if (!canvas || !model) return nothing();

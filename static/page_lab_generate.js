@@ -92,7 +92,7 @@
         }
     };
 
-    Object.assign(window.calibroscope, {
+    window.calibroscope = Object.assign(window.calibroscope || {}, {
         generate(_, held, chosen, temperature, seed, length) {
             const place = box();
             if (!place || !held) return unchanged();

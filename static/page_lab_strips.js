@@ -1,5 +1,5 @@
 // Small things that happen in the browser: the address follows the controls, tokens answer to mouse and keyboard.
-window.calibroscope = {
+window.calibroscope = Object.assign(window.calibroscope || {}, {
     // Draw the lab's strips from `strip_data` (app/components/token_strip.py), or only move the mark when a token was chosen.
     drawStrips(data, chosen) {
         const canvas = document.getElementById("lab-canvas");
@@ -12,7 +12,7 @@ window.calibroscope = {
         if (canvas) mark(canvas, chosen);
         return window.dash_clientside.no_update;
     },
-};
+});
 
 // Tokens are data: they are set as text, never read as markup.
 const element = (tag, className, text) => {

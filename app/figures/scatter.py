@@ -1,7 +1,7 @@
 """All neurons of a run, one point each (Figures 1, 2a, 2e and any other pair of metrics).
 
-The points are placed in the browser (`draw` in static/page_atlas.js), which holds the run's columns: another axis must
-not wait for the service. What they look like is decided here, in the `kit` that the browser draws with.
+The points are placed in the browser (static/page_atlas_figure.js), which holds the run's columns: another axis must not
+wait for the service. What they look like is decided here, in the `kit` that the browser draws with.
 """
 
 from dataclasses import dataclass

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.dashboard import STATIC
-from app.format import number, percent
-from app.text import visible
+from app.notation.numbers import number, percent
+from app.notation.tokens import visible
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -22,9 +22,12 @@ _DASH = """window.dash_clientside = { no_update: "unchanged", callback_context: 
 def loaded(chromium: Browser) -> Iterator[Page]:
     """An empty page with every script, loaded in Dash's order: that of their names."""
     page = chromium.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.evaluate(_DASH)
     for script in sorted(STATIC.glob("*.js")):
         page.add_script_tag(path=script)
+    assert errors == [], "a script needs one that is loaded after it"
     yield page
     page.close()
 
