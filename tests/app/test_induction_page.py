@@ -312,7 +312,7 @@ def test_only_natural_and_own_text_have_text_between() -> None:
 def test_the_browsers_script_knows_the_pages_ids() -> None:
     from app.dashboard import STATIC
 
-    script = (STATIC / "page_induction.js").read_text()
+    script = "".join(path.read_text() for path in STATIC.glob("page_induction*.js"))
     used = [ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION]
     used += [ids.PROGRESS, ids.DOING, ids.SAID, ids.FAILED, ids.GO, ids.CANCEL, ids.ROOT, ids.TEXT]
     missing = [name for name in used if f'"{name.removeprefix("induction-")}"' not in script

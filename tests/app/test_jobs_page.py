@@ -205,12 +205,12 @@ async def test_a_shown_job_that_the_list_does_not_reach_is_asked_for() -> None:
 
 
 def test_the_browsers_scripts_know_the_ids() -> None:
-    names = ("base_stream.js", "page_jobs.js", "page_induction_jobs.js")
+    names = ("base_stream.js", "page_jobs.js", "page_induction_streams.js")
     scripts = {name: (STATIC / name).read_text() for name in names}
     assert f'"{jobs_views.KEY}"' in scripts["base_stream.js"]
     assert f'"{jobs_views.KEY_BOX}"' in scripts["base_stream.js"]
     assert f'"{jobs_views.FAILED}"' in scripts["page_jobs.js"]
-    for name in ("page_jobs.js", "page_induction_jobs.js"):
+    for name in ("page_jobs.js", "page_induction_streams.js"):
         assert f'"{jobs_views.CHANGED}"' in scripts[name]
     for name in (ids.QUEUE, ids.SHOWN):
-        assert f'"{name.removeprefix("induction-")}"' in scripts["page_induction_jobs.js"]
+        assert f'"{name.removeprefix("induction-")}"' in scripts["page_induction_streams.js"]

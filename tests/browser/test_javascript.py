@@ -1,5 +1,6 @@
 """The page's scripts without a page: each function with data of its own, in the Chromium that the other tests use."""
 
+import json
 import math
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser, Page
 from app.dashboard import STATIC
 from app.notation.numbers import number, percent
 from app.notation.tokens import visible
+from backend.schemas import InductionRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -163,3 +165,47 @@ def test_pins_survive_what_was_stored_by_hand(loaded: Page) -> None:
     assert _each(loaded, "calibroscopePins.toggled", [[{}, "tiny", "1.3"], [{"tiny": ["1.3"]}, "tiny", "1.3"]]) == [
         {"tiny": ["1.3"]}, {},
     ]  # fmt: skip
+
+
+_CONTROLS = ["tiny", "1", "text", "a lamp, a lamp", 3, 8, ["1.3", "1.5"], ["curves", "clip"], [], 2, 7, "every"]
+
+
+def _request(page: Page, controls: list[Any]) -> dict[str, Any]:
+    return dict(page.evaluate("calibroscopeInductionRequest.fromControls(" + json.dumps(controls) + ")"))
+
+
+def test_an_induction_request_is_one_that_the_service_reads(loaded: Page) -> None:
+    body = loaded.evaluate("(request) => calibroscopeInductionRequest.body(request)", _request(loaded, _CONTROLS))
+    read = InductionRequest.model_validate(body)
+    assert (read.text, read.sequences, read.span, read.seed, read.top_heads) == ("a lamp, a lamp", 3, 8, 7, 2)
+    empty = _request(loaded, ["tiny", "1", *[None] * 10])
+    body = loaded.evaluate("(request) => calibroscopeInductionRequest.body(request)", empty | {"parts": ["curves"]})
+    assert InductionRequest.model_validate(body) == InductionRequest(run=1, parts=["curves"], span=100)
+    objection = "(request) => calibroscopeInductionRequest.objection(request, 20)"
+    assert loaded.evaluate(objection, empty) == "Tick at least one part."
+    assert "At most 20 sequences" in loaded.evaluate(objection, empty | {"parts": ["curves"], "sequences": 21})
+
+
+def test_an_induction_address_keeps_a_text_from_every_server(loaded: Page) -> None:
+    address = "([request, job]) => calibroscopeInductionRequest.address(request, job)"
+    request = _request(loaded, _CONTROLS)
+    own = loaded.evaluate(address, [request, None])
+    assert own == {
+        "link": "/induction?model=tiny&run=1&source=text&sequences=3&span=8&seed=7&neurons=1.3,1.5&parts=curves,clip"
+        "&top=2#text=a+lamp%2C+a+lamp",
+        "isCut": False,
+    }  # fmt: skip
+    long = loaded.evaluate(address, [request | {"text": "lamp " * 2000}, None])
+    assert long == {"link": own["link"].split("#")[0], "isCut": True}
+
+
+def test_a_jobs_address_holds_while_the_controls_ask_for_what_it_does(loaded: Page) -> None:
+    address = "([request, job]) => calibroscopeInductionRequest.address(request, job).link"
+    request = _request(loaded, _CONTROLS) | {"source": "synthetic"}
+    body = loaded.evaluate("(request) => calibroscopeInductionRequest.body(request)", request)
+    job = {"number": 4, "request": body | {"run": None, "neurons": body["neurons"][::-1]}}
+    assert loaded.evaluate(address, [request, job]) == "/induction?job=4"
+    assert loaded.evaluate(address, [request | {"seed": 8}, job]).startswith("/induction?model=tiny")
+    assert loaded.evaluate(address, [request | {"neurons": ["1.4"]}, job]).startswith("/induction?model=tiny")
+    unnamed = {"number": 4, "request": body | {"neurons": []}}
+    assert loaded.evaluate(address, [request | {"neurons": ["1.4"]}, unnamed]) == "/induction?job=4"

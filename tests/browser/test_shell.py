@@ -1,8 +1,11 @@
 """The frame: the tour, the glossary, skipping to the content."""
 
+import re
+
 import pytest
 from playwright.sync_api import Browser, expect
 
+from app.pages.atlas import table
 from app.tour import STEPS
 from tests.browser.conftest import Site, Visit, open_context, watch
 
@@ -53,3 +56,19 @@ def test_the_skip_link_skips(visit: Visit, site: Site) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**#content")
     expect(page.locator("#content")).to_be_focused()
+
+
+def test_every_clientside_callback_names_a_function(visit: Visit, site: Site) -> None:
+    visit.page.goto(f"{site.address}/glossary")
+    visit.page.wait_for_selector("h1")
+    kinds = visit.page.evaluate("Object.values(dash_clientside._dashprivate_clientside_funcs).map((one) => typeof one)")
+    assert len(kinds) > 30
+    assert set(kinds) == {"function"}
+
+
+def test_the_tables_functions_are_there(visit: Visit, site: Site) -> None:
+    visit.page.goto(f"{site.address}/glossary")
+    visit.page.wait_for_selector("h1")
+    named = set(re.findall(r"\b(calibroscope\w+)\(", str(table.section(""))))
+    assert len(named) > 5
+    assert named <= set(visit.page.evaluate("Object.keys(dashAgGridFunctions)"))

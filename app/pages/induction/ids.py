@@ -1,4 +1,4 @@
-"""The induction page's component ids: several files have its callbacks, and static/page_induction.js knows them too."""
+"""The induction page's component ids: several files have its callbacks, and static/page_induction*.js know them too."""
 
 ROOT, OFFER, AUTO = "induction-root", "induction-offer", "induction-auto"
 MODEL, RUN, SOURCE = "induction-model", "induction-run", "induction-source"

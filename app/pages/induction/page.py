@@ -1,7 +1,7 @@
 """`/induction`: what a model does when text repeats, which neurons notice, and which heads tell them.
 
-The browser asks the service itself (static/page_induction.js) and puts each event of the answer into a store as it
-arrives; the callbacks here draw what is in the stores.
+The browser asks the service itself (static/page_induction_streams.js) and puts each event of the answer into a store as
+it arrives; the callbacks here draw what is in the stores.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ _REQUEST = (
     (ids.SPAN, "value"), (ids.NEURONS, "value"), (ids.PARTS, "value"), (ids.HEADS, "value"),
     (ids.TOP_HEADS, "value"), (ids.SEED, "value"), (ids.KNOCKED_OUT_AT, "value"),
 )  # fmt: skip
-"""All that makes a request, in the order in which static/page_induction.js takes it."""
+"""All that makes a request, in the order in which static/page_induction_request.js takes it."""
 
 
 def register(app: Dash, client: AsyncClient) -> None:
@@ -235,7 +235,7 @@ def _register_browser() -> None:
         *(State(name, part) for name, part in _REQUEST), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscopeInductionJobs.queue", Output(ids.QUEUE, "title"), Input(ids.QUEUE, "n_clicks"),
+        here + "queue", Output(ids.QUEUE, "title"), Input(ids.QUEUE, "n_clicks"),
         *(State(name, part) for name, part in _REQUEST), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
