@@ -13,7 +13,7 @@ window.calibroscopeFormat = (() => {
     };
     const fixed = (value, digits) => toEven(value, digits, "toFixed");
     const exponential = (value, digits) => toEven(value, digits, "toExponential");
-    const grouped = (text) => text.replace(/\B(?=(\d{3})+$)/g, ",");
+    const grouped = (text) => text.replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ","));
     const withMinus = (text) => text.replaceAll("-", MINUS);
     const isMeasured = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -33,7 +33,7 @@ window.calibroscopeFormat = (() => {
         if (!isMeasured(error) || error <= 0) return plain(value) + behind;
         const digits = Math.max(0, 1 - Math.floor(Math.log10(error)));
         const both = digits > 6 ? exponential(value, 2) + " ± " + exponential(error, 0)
-            : fixed(value, digits) + " ± " + fixed(error, digits);
+            : grouped(fixed(value, digits)) + " ± " + grouped(fixed(error, digits));
         return withMinus(both) + behind;
     };
 
@@ -45,7 +45,7 @@ window.calibroscopeFormat = (() => {
 
     // A token as people can see it. What would be drawn as nothing, or would turn the letters around it, is shown by a mark.
     const MARKS = new Map([[" ", "·"], ["\n", "↵"], ["\t", "⇥"], ["\r", "\\r"], ["\u00a0", "⍽"]]);
-    const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}]/u;
+    const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Z}]/u;
     const mark = (character) => {
         if (MARKS.has(character)) return MARKS.get(character);
         const code = character.codePointAt(0);

@@ -23,6 +23,9 @@ from tests.reference.tiny_models import build
 if not torch.cuda.is_available():  # before Triton is imported anywhere: it decides then
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+FIXTURES = Path(__file__).parent / "fixtures"
+"""Cases that several languages or layers are held to."""
+
 
 @pytest.fixture
 def anyio_backend() -> str:

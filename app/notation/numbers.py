@@ -15,7 +15,7 @@ def number(value: float | None, unit: str = "", error: float | None = None) -> s
     digits = max(0, 1 - math.floor(math.log10(error)))
     if digits > 6:
         return f"{value:.2e} ± {error:.0e}{behind}".replace("-", "−")
-    return f"{value:.{digits}f} ± {error:.{digits}f}{behind}".replace("-", "−")
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}{behind}".replace("-", "−")
 
 
 def estimate(found: Estimate) -> str:
@@ -40,6 +40,7 @@ def percent(share: float | None) -> str:
 
 def _plain(value: float) -> str:
     size = abs(value)
+    value += 0.0  # no sign before a zero
     if size != 0 and (size < 1e-4 or size >= 1e6):
         text = f"{value:.2e}"
     elif 0 < size < 0.1:  # three digits that count, as above

@@ -22,5 +22,5 @@ def _mark(character: str) -> str:
         return _MARKS[character]
     if ord(character) < 32:  # not as a picture of it (U+2400 and on), which few fonts have
         return f"\\x{ord(character):02x}"
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Cs")
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp", "Zs")
     return f"\\u{ord(character):04x}" if hidden else character

@@ -1,7 +1,6 @@
 """The page's scripts without a page: each function with data of its own, in the Chromium that the other tests use."""
 
 import json
-import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.dashboard import STATIC
-from app.notation.numbers import number, percent
-from app.notation.tokens import visible
+from app.notation.numbers import number
 from backend.schemas import InductionRequest
+from tests.conftest import FIXTURES
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -50,36 +49,27 @@ def _numbers() -> list[list[Any]]:
     return [[value, chance.choice(("", "nats")), error] for value in values for error in errors]
 
 
-def test_numbers_are_written_as_python_writes_them(loaded: Page) -> None:
-    numbers = _numbers()
-    expected = [number(value, unit, error) for value, unit, error in numbers]
-    written = _each(loaded, "calibroscopeFormat.number", numbers)
-    assert [found for found in zip(numbers, written, expected, strict=True) if found[1] != found[2]] == []
-    shares = [[value] for value in (0.0, 1.0, 0.5, 0.024, 0.00125, -0.31, 0.12345, None)]
-    assert _each(loaded, "calibroscopeFormat.percent", shares) == [percent(share) for [share] in shares]
+@pytest.mark.parametrize("call", ["number", "percent"])
+def test_numbers_are_written_by_the_rule(call: str, loaded: Page) -> None:
+    cases = [case for case in json.loads((FIXTURES / "numbers.json").read_text()) if case["call"] == call]
+    written = _each(loaded, f"calibroscopeFormat.{call}", [case["args"] for case in cases])
+    assert written == [case["text"] for case in cases]
+
+
+def test_any_number_is_written_as_python_writes_it(loaded: Page) -> None:
+    given = _numbers()
+    expected = [number(value, unit, error) for value, unit, error in given]
+    written = _each(loaded, "calibroscopeFormat.number", given)
+    assert [one for one in zip(given, written, expected, strict=True) if one[1] != one[2]] == []
     counts = [[0], [999], [1000], [12345], [1234567]]
     assert _each(loaded, "calibroscopeFormat.count", counts) == [f"{whole:,}" for [whole] in counts]
     assert loaded.evaluate("[NaN, Infinity, undefined].map((value) => calibroscopeFormat.number(value))") == ["—"] * 3
-    assert number(math.nan) == "—"
 
 
-def test_tokens_are_made_visible_as_python_makes_them(loaded: Page) -> None:
-    tokens = [
-        "",
-        " the",
-        "a\n\tb\r",
-        "\u00a0",
-        "\u202edesrever",
-        "\u200b",
-        "\ufeff",
-        "\x00\x1b\x7f\x85",
-        "\ue000",
-        "é€😀",
-        "\u2066",
-    ]
-    assert _each(loaded, "calibroscopeFormat.visible", [[token] for token in tokens]) == [
-        visible(one) for one in tokens
-    ]
+def test_a_token_shows_what_would_be_drawn_as_nothing(loaded: Page) -> None:
+    cases = json.loads((FIXTURES / "visible_tokens.json").read_text())
+    written = _each(loaded, "calibroscopeFormat.visible", [[case["token"]] for case in cases])
+    assert written == [case["text"] for case in cases]
 
 
 def test_an_address_is_written_once_and_reads_well(loaded: Page) -> None:
