@@ -5,12 +5,18 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
 from app.dashboard import STATIC
+from app.figures import scales
+from app.figures.scatter import View, drawable, kit
 from app.notation.numbers import number
+from app.pages.atlas.table import columns_data
+from backend.glossary import METRIC
 from backend.schemas import InductionRequest
+from tests.app import sample
 from tests.conftest import FIXTURES
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -128,22 +134,56 @@ def test_an_error_without_a_reason_is_still_said(loaded: Page) -> None:
     assert loaded.evaluate(refusal, ["<h1>Bad gateway</h1>", 502]) == "The service answered 502."
 
 
-def test_scales_place_and_name_values(loaded: Page) -> None:
-    signed = loaded.evaluate("""(() => { const axis = calibroscopeScales.axis([-1, -0.1, 0, 0.1, 1, 10], "signed");
-        return [axis.within, axis.place(0), axis.place(-1) === -axis.place(1), axis.layout.ticktext]; })()""")
-    assert signed == [
-        "10⁻¹",
-        0,
-        True,
-        ["−10<sup>0</sup>", "−10<sup>−1</sup>", "0", "10<sup>−1</sup>", "10<sup>0</sup>", "10<sup>1</sup>"],
-    ]
-    data = {"neuron": ["1.0", "1.1", "1.2"], "columns": {"x": [1, None, -2], "y": [1, 2, 3]}}
-    drawable = """(data) => calibroscopeScales.drawable(data, ["x", "y"], { x: "log", y: "linear" }, (name) => name)"""
-    assert loaded.evaluate(drawable, data) == {
-        "rows": [0],
-        "words": "2 of 3 are not drawn: 1 has no value of x; 1 has a value of 0 or below in x, which a logarithmic "
-        "axis cannot show. Choose the scale ± log or linear to see them.",
-    }
+@pytest.mark.parametrize(
+    "values", [[-0.3, 0.0, 2e-5, 1.5, -4e-4, 800.0, 7.0], [-1.0, -0.1, 0.1, 1.0, 10.0], [0.0], [3.0]]
+)
+def test_a_signed_scale_places_and_names_values_as_python_does(values: list[float], loaded: Page) -> None:
+    read = """(values) => { const { place, layout } = calibroscopeScales.axis(values, "signed");
+        return [values.map(place), layout.tickvals, layout.ticktext]; }"""
+    within = scales.threshold(values)
+    named = scales.ticks(values, within)
+    places, ticks, labels = loaded.evaluate(read, values)
+    assert places == pytest.approx([scales.placed(value, within) for value in values])
+    assert ticks == pytest.approx([scales.placed(value, within) for value in named])
+    assert labels == [scales.tick_label(value) for value in named]
+
+
+_VIEW = View("ln_mediated", "delta_loss", "class", "linear", "log")
+
+
+def _figure(page: Page, colour: str = "class", picked: list[str] | None = None) -> dict[str, Any]:
+    """The atlas's figure of the sample run, as the page composes it."""
+    data = columns_data(sample.columns(["ln_mediated", "delta_loss"]), {})
+    data["columns"] = {name: [None if np.isnan(one) else one for one in values.tolist()]
+                       for name, values in data["columns"].items()}  # fmt: skip
+    draw = """([data, colour, kit, picked]) => {
+        const { draw, compose } = calibroscopeAtlasFigure;
+        const base = draw(data, "ln_mediated", "delta_loss", colour, null, "linear", "log", kit);
+        const chosen = [picked, [], null, { tiny: ["29.3"] }, "pan", "tiny"];
+        return { note: base.note, ...compose(base, ["plain", "entropy"], ...chosen) };
+    }"""
+    return dict(page.evaluate(draw, [data, colour, kit(), picked or []]))
+
+
+def test_the_atlas_leaves_out_what_python_leaves_out_and_says_so(loaded: Page) -> None:
+    rows, sentence = drawable(sample.columns(["ln_mediated", "delta_loss"]), _VIEW)
+    figure = _figure(loaded)
+    drawn = [name for trace in figure["data"] if trace.get("meta") for name in trace["customdata"]]
+    assert sorted(drawn) == sorted(f"29.{row}" for row in rows)
+    assert figure["note"] == sentence
+
+
+def test_the_atlas_hides_marks_and_selects(loaded: Page) -> None:
+    traces = {trace.get("meta") or trace["name"]: trace for trace in _figure(loaded, picked=["29.7"])["data"]}
+    assert traces["entropy"]["customdata"] == ["29.7"]
+    assert (traces["entropy"]["visible"], traces["prediction"]["visible"]) == (True, False)
+    assert (traces["entropy"]["selectedpoints"], traces["plain"]["selectedpoints"]) == ([0], [])
+    assert traces["Pinned"]["text"] == ["29.3"]
+    value = sample.columns(["ln_mediated", "delta_loss"]).columns["delta_loss"][7]
+    written = number(value, METRIC["delta_loss"].unit)
+    assert f"{METRIC['delta_loss'].label}: {written}" in traces["entropy"]["text"][0]
+    coloured = _figure(loaded, colour="ln_mediated")
+    assert coloured["layout"]["coloraxis"]["colorbar"]["title"]["text"] == kit()["metrics"]["ln_mediated"]["title"]
 
 
 def test_pins_survive_what_was_stored_by_hand(loaded: Page) -> None:

@@ -3,14 +3,12 @@
 import pytest
 from playwright.sync_api import expect
 
-from app.figures.scales import placed, threshold, ticks
 from tests.browser.atlas_page import PLOT, open_atlas
 from tests.browser.conftest import Site, Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SHOWN = f"[...new Set({PLOT}.data.filter((one) => one.meta).flatMap((one) => one.customdata))].length"
-VALUES = [-0.3, 0.0, 2e-5, 1.5, -4e-4, 800.0, 7.0]
 
 
 def test_a_log_axis_says_what_it_leaves_out_and_another_scale_shows_it(visit: Visit, site: Site) -> None:
@@ -31,16 +29,3 @@ def test_a_log_axis_says_what_it_leaves_out_and_another_scale_shows_it(visit: Vi
     page.wait_for_function(f"{PLOT}?.data?.length && {SHOWN} === {site.atlas.neurons}")
     bar = page.locator("#atlas-graph .infolayer .colorbar text, #atlas-graph .colorbar text").all_text_contents()
     assert any(text.startswith(("≤", "≥")) for text in bar), "the colour bar is cut at the 99th percentile"
-
-
-def test_the_browser_places_values_as_python_does(visit: Visit, site: Site) -> None:
-    page = visit.page
-    page.goto(f"{site.address}/glossary")
-    found = page.evaluate(
-        "values => { const own = calibroscopeScales.axis(values, 'signed');"
-        "return [values.map(own.place), own.layout.tickvals]; }",
-        VALUES,
-    )
-    within = threshold(VALUES)
-    assert found[0] == pytest.approx([placed(value, within) for value in VALUES])
-    assert found[1] == pytest.approx([placed(value, within) for value in ticks(VALUES, within)])
