@@ -1,7 +1,8 @@
 // The atlas in the browser: hides, selects and marks points; keeps table, figure and address in step.
 window.calibroscopeAtlas = (() => {
     const MOST_PICKED = 50;  // as in app/pages/atlas/state.py
-    const CLASSES = 4;
+    const CLASSES = ["entropy", "token_frequency", "prediction", "plain"];
+    const USUAL_SORT = "-total_effect";
     const WIDTH = 1100, HEIGHT = 750;
     const SETTLED_MS = 3000;  // controls agree with the address long before
     const { byId, set, unchanged, triggered, write } = window.calibroscopeDom;
@@ -175,11 +176,11 @@ window.calibroscopeAtlas = (() => {
         const view = query.toString();
         if (bounced(viewOf(query))) return unchanged();
         state.axes = viewOf(query);
-        const hidden = ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !(shown || []).includes(name));
+        const hidden = CLASSES.filter((name) => !(shown || []).includes(name));
         if (hidden.length) query.set("hide", hidden.join(","));
         if (picked && picked.length && picked.length <= MOST_PICKED) query.set("pick", picked.join(","));
         const sort = columns ? sortOf(columns) : parameters().get("sort");
-        if (sort && sort !== "-total_effect") query.set("sort", sort);
+        if (sort && sort !== USUAL_SORT) query.set("sort", sort);
         if (chosen && !sameSet(chosen, kit.columns)) query.set("columns", chosen.join(","));
         if (errors) query.set("errors", "on");
         if (token !== null && token !== undefined) query.set("token", token);
@@ -215,11 +216,11 @@ window.calibroscopeAtlas = (() => {
         event.stopImmediatePropagation();
         const asked = parameters();
         const list = (name) => (asked.get(name) || "").split(",").filter(Boolean);
-        const hidden = list("hide"), sort = asked.get("sort") || "-total_effect";
+        const hidden = list("hide"), sort = asked.get("sort") || USUAL_SORT;
         state.written = null;
         state.wanted = { view: viewOf(asked), preset: asked.get("preset"), left: state.axes, tries: 3,
             until: performance.now() + SETTLED_MS };
-        set("atlas-shown", { value: ["entropy", "token_frequency", "prediction", "plain"].filter((name) => !hidden.includes(name)) });
+        set("atlas-shown", { value: CLASSES.filter((name) => !hidden.includes(name)) });
         set("atlas-picked", { data: list("pick") });
         set("atlas-token", { data: asked.get("token") === null ? null : Number(asked.get("token")) });
         set("atlas-columns", { value: asked.get("columns") ? list("columns") : state.columns });
@@ -246,7 +247,7 @@ window.calibroscopeAtlas = (() => {
     const markToken = (token, ids) => ids.map((id) => String(id.token === token));
 
     const functions = window.dashAgGridFunctions = window.dashAgGridFunctions || {};
-    functions.calibroscopeAtlasFilters = () => state.picked.size > 0 || (state.shown !== null && state.shown.size < CLASSES);
+    functions.calibroscopeAtlasFilters = () => state.picked.size > 0 || (state.shown !== null && state.shown.size < CLASSES.length);
     functions.calibroscopeAtlasPasses = (node) => {
         const name = node.data.neuron;
         return (!state.picked.size || state.picked.has(name)) && (!state.shown || state.shown.has(state.classOf.get(name)));
