@@ -11,7 +11,9 @@ window.calibroscopeFormat = (() => {
         const rounded = isHalf ? mantissa.slice(0, -1) + (last - 1) : mantissa;
         return exponent === undefined ? rounded : rounded + "e" + exponent.replace(/^([+-])(\d)$/, "$10$2");
     };
-    const fixed = (value, digits) => toEven(value, digits, "toFixed");
+    // A hundred digits are slow to write, and few numbers are near a half.
+    const mayBeHalf = (value, digits) => (Math.abs(value) * 10 ** digits) % 1 === 0.5;
+    const fixed = (value, digits) => (mayBeHalf(value, digits) ? toEven(value, digits, "toFixed") : value.toFixed(digits));
     const exponential = (value, digits) => toEven(value, digits, "toExponential");
     const grouped = (text) => text.replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ","));
     const withMinus = (text) => text.replaceAll("-", MINUS);
