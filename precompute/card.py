@@ -13,7 +13,7 @@ from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
 from backend.core.kernels.choose import choose_kernel
-from backend.core.metrics.effects import Effects, Readout, TokenBatch
+from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision
 from backend.core.models.analysis_model import AnalysisModel
@@ -21,6 +21,7 @@ from backend.core.models.beginning import BY_FREQUENCY, NOT_ITSELF, Beginning, n
 from backend.core.models.checkpoints import Checkpoint
 from backend.core.models.devices import device_words
 from backend.core.models.downloads import Say, sha256_of
+from backend.core.models.readout import Readout
 from backend.core.models.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
 from backend.core.models.sources import ModelFiles
 from precompute.beginnings import separator_section

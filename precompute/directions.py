@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.metrics.effects import Readout
+from backend.core.models.readout import Readout
 from precompute.config import LOGIT_BINS, LOGIT_TOKENS
 
 _NEURONS_AT_ONCE = 128

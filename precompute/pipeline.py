@@ -19,9 +19,10 @@ from backend.atlas.store import Atlas
 from backend.atlas.writer import RunIsFinished, RunTakenOver
 from backend.core.interventions.forward import ablate_each
 from backend.core.kernels.choose import DEFAULT_MEMORY
+from backend.core.kernels.engine import EffectsEngine, Frequency
 from backend.core.metrics import chance, weights
 from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
-from backend.core.metrics.effects import Effects, EffectsEngine, EffectSums, Frequency, TokenBatch
+from backend.core.metrics.effects import Effects, EffectSums, TokenBatch
 from backend.core.metrics.frequency import ReadDirection, Unigram
 from backend.core.metrics.statistics import Moments
 from backend.core.models import trust

@@ -23,7 +23,7 @@ from backend.core.interventions.generation import Generation, Sampling
 from backend.core.interventions.kinds import Intervention
 from backend.core.interventions.sweep import Target, sweep_text
 from backend.core.kernels.choose import DEFAULT_MEMORY
-from backend.core.metrics.effects import EffectsEngine
+from backend.core.kernels.engine import EffectsEngine
 from backend.core.metrics.token_weights import token_weights
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.beginning import Beginning, habit

@@ -17,7 +17,7 @@ from backend.core.interventions.kinds import Intervention
 from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import survey
-from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import find_model
 from backend.core.models.traced_text import trace_text

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.effects import Readout, TokenBatch
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.metrics.effects import TokenBatch
 from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.readout import Readout
 from precompute.corpus import counted_positions
 from tests.benchmarks.published import CHUNK, published_effects
 from tests.core.prose import PROSE

@@ -7,7 +7,8 @@ the norm and once with the norm's scale frozen; loss and entropy are taken from 
 import torch
 from torch import Tensor
 
-from backend.core.metrics.effects import Readout, TokenBatch
+from backend.core.metrics.effects import TokenBatch
+from backend.core.models.readout import Readout
 
 CHUNK = 20
 

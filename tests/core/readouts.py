@@ -2,7 +2,8 @@
 
 import torch
 
-from backend.core.metrics.effects import NormKind, Readout, TokenBatch
+from backend.core.metrics.effects import TokenBatch
+from backend.core.models.readout import NormKind, Readout
 
 
 def random_readout(

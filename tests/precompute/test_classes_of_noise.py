@@ -10,8 +10,8 @@ import torch
 from backend.atlas.store import Atlas
 from backend.core.metrics import chance, weights
 from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
-from backend.core.metrics.effects import NormKind
 from backend.core.metrics.frequency import ReadDirection, Unigram
+from backend.core.models.readout import NormKind
 from backend.core.models.sources import ModelFiles
 from precompute import pipeline
 from precompute.config import RunConfig

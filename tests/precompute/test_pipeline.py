@@ -14,7 +14,8 @@ from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, BadLayer
 from backend.core.kernels import survey as surveys
 from backend.core.kernels.choose import Tiles
-from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.kernels.engine import ablation_effects
+from backend.core.metrics.effects import EffectSums, TokenBatch
 from backend.core.metrics.statistics import Moments
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles, find_model

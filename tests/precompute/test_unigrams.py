@@ -11,7 +11,8 @@ import torch
 from backend.atlas.records import windows_of
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, SourceError
-from backend.core.metrics.effects import EffectSums, TokenBatch, ablation_effects
+from backend.core.kernels.engine import ablation_effects
+from backend.core.metrics.effects import EffectSums, TokenBatch
 from backend.core.metrics.frequency import Unigram, alignment
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles

@@ -21,8 +21,9 @@ from backend.core.induction.knockouts import Knockout
 from backend.core.induction.readings import OverOccurrence, Readings, predicted, read_repeats
 from backend.core.induction.repeats import Repeats, random_repeats
 from backend.core.interventions.heads import HeadScores, head_scores
+from backend.core.kernels.engine import EffectsEngine
 from backend.core.metrics.attribution import Reads
-from backend.core.metrics.effects import EffectsEngine, TokenBatch
+from backend.core.metrics.effects import TokenBatch
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,

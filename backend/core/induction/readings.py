@@ -17,11 +17,11 @@ from backend.core.induction.repeats import (
     synthetic_repeats,
 )
 from backend.core.metrics.distributions import distribution
-from backend.core.metrics.effects import Readout
 from backend.core.metrics.induction import Mean, built_of, mean_over, of_repeats
 from backend.core.metrics.jackknife import Array, Ids
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.beginning import Beginning, habit
+from backend.core.models.readout import Readout
 
 Source = Literal["random", "synthetic", "natural", "text"]
 _ROWS_AT_ONCE = 128

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from backend.core.interventions.frequency_distance import Moved, TextFrequencies, state_at
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.effects import Readout
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.models.readout import Readout
 from backend.core.models.traced_text import PREDICTIONS, State, TracedText
 
 _TOKENS_AT_ONCE = 64

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from backend.core.interventions.kinds import Intervention
+from backend.core.kernels.engine import Frequency, joined_effects
 from backend.core.kernels.residuals import Unmoved, moved_effects
-from backend.core.metrics.effects import Effects, Frequency, joined_effects
+from backend.core.metrics.effects import Effects
 from backend.core.models.analysis_model import AnalysisModel, Hooks
 from backend.core.models.traced_text import TracedText
 from backend.core.neurons import HeadId, NeuronId, Unit

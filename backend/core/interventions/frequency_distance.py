@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from backend.core.metrics.effects import Readout
 from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.models.readout import Readout
 from backend.core.models.traced_text import State, TracedText, state_of
 
 _ROWS_AT_ONCE = 16

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.core.metrics.effects import Effects, EffectsEngine, TokenBatch
+from backend.core.kernels.engine import EffectsEngine
+from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.models.traced_text import TracedText
 
 Target = Literal["mean", "zero"]

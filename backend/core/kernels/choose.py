@@ -10,7 +10,7 @@ import torch
 from backend.core.kernels import held, series, survey
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.plain import Before, PairStatistics, Problem
+from backend.core.kernels.problem import Before, PairStatistics, Problem
 
 Mode = Literal["exact", "survey"]
 

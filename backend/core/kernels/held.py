@@ -18,8 +18,9 @@ from torch import Tensor
 
 from backend.core.kernels import held_compiled as native_held
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.plain import TILE, Before, PairStatistics, Problem, chosen_pairs
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.plain import chosen_pairs
+from backend.core.kernels.problem import TILE, Before, PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
 
 _LOOPS: Any = native_held
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from backend.core.kernels.plain import TILE
+from backend.core.kernels.problem import TILE
 from backend.core.kernels.rows_compiled import FAST, NEAR, F, far, sixth, third, twelfth
 
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from backend.core.kernels import held
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels.engine import Frequency, effects_of
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics.distributions import distribution
-from backend.core.metrics.effects import Effects, Frequency, Readout, effects_of
+from backend.core.metrics.effects import Effects
+from backend.core.models.readout import Readout
 
 
 @dataclass(frozen=True)

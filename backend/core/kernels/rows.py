@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from backend.core.kernels import rows_compiled as native
-from backend.core.kernels.plain import TILE, Before, PairStatistics, Problem, chosen_pairs
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.plain import chosen_pairs
+from backend.core.kernels.problem import TILE, Before, PairStatistics, Problem
 from backend.core.kernels.sums import close_sums
+from backend.core.metrics.predictions import Predictions
 
 _TOKENS_AT_ONCE = 64
 """Tokens whose tiles of p and l stay in L2 while the rows of A pass by."""

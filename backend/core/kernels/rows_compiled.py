@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from backend.core.kernels.plain import TILE
+from backend.core.kernels.problem import TILE
 
 F = np.float32
 

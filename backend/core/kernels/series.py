@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from backend.core.kernels.held import Held
-from backend.core.kernels.plain import PairStatistics, Problem
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.problem import PairStatistics, Problem
 from backend.core.kernels.series_held import HeldMoments
+from backend.core.metrics.predictions import Predictions
 
 _NEURONS_AT_ONCE = 256
 _HALF_ERROR = 3 * 2.0**-9

@@ -18,8 +18,8 @@ from torch import Tensor
 from backend.core.kernels import held_compiled as native_held
 from backend.core.kernels import rows as compiled
 from backend.core.kernels.held import Held
-from backend.core.kernels.plain import Problem
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.problem import Problem
+from backend.core.metrics.predictions import Predictions
 
 _LOOPS: Any = native_held
 Powers = tuple[int, int]

@@ -11,8 +11,8 @@ least 1: Σ p·x = Σ p·z = 0. Without a bias the last sum takes y for y + z = 
 
 from torch import Tensor
 
-from backend.core.kernels.plain import PairStatistics, Problem
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.problem import PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
 
 
 def close_sums(

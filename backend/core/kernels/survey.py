@@ -22,9 +22,9 @@ from torch import Tensor
 from backend.core.kernels import held
 from backend.core.kernels import rows as compiled
 from backend.core.kernels import survey_compiled as native_survey
-from backend.core.kernels.plain import Before, PairStatistics, Problem
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.problem import Before, PairStatistics, Problem
 from backend.core.kernels.series import Accuracy, Series, half_precision
+from backend.core.metrics.predictions import Predictions
 
 TOLERANCE = 8e-4
 """Largest error of a pair's loss or entropy, in nats."""

@@ -7,7 +7,7 @@ themselves; from rows of Aᵀ they come for many neurons at once.
 import numpy as np
 from numba import njit
 
-from backend.core.kernels.plain import TILE
+from backend.core.kernels.problem import TILE
 from backend.core.kernels.rows_compiled import FAST, F, inner_pass
 
 _DEPTHS = 2048

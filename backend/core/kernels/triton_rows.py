@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from backend.core.kernels.held import Held
-from backend.core.kernels.plain import Before, PairStatistics, Problem
+from backend.core.kernels.problem import Before, PairStatistics, Problem
 from backend.core.kernels.sums import close_sums
 
 _TOKENS, _NEURONS, _VOCABULARY = 4, 8, 64

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.metrics.effects import NormKind
 from backend.core.metrics.frequency import ReadDirection
 from backend.core.metrics.weights import cosine_covariance
+from backend.core.models.readout import NormKind
 
 FAMILYWISE = 0.05
 """How often at least one of N random directions crosses a line."""

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.kernels.plain import TILE, Problem
-from backend.core.kernels.predictions import Predictions
+from backend.core.kernels.problem import TILE, Problem
+from backend.core.metrics.predictions import Predictions
 
 COUNT_SMOOTHING = 1.0
 """Added to every token's count (Laplace), so that no probability is 0."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.core.metrics.effects import Effects, Readout, TokenBatch
+from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.metrics.frequency import Unigram
+from backend.core.models.readout import Readout
 
 _COLUMNS = 8_192
 """Of W_U that are read in float64 at once."""

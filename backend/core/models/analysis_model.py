@@ -18,9 +18,9 @@ from torch import Tensor
 
 from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.attribution import InputDirection, Reads
-from backend.core.metrics.effects import NormKind, Readout
 from backend.core.models.conversions import require_every_weight
 from backend.core.models.devices import choose_device, refusing_memory_errors
+from backend.core.models.readout import NormKind, Readout
 from backend.core.models.self_check import SelfCheck
 from backend.core.models.sizes import require_sizes
 from backend.core.models.sources import ModelFiles

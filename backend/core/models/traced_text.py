@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from backend.core.errors import BadText
-from backend.core.kernels.predictions import Predictions
 from backend.core.metrics.distributions import Normaliser, count_above, normalise
+from backend.core.metrics.predictions import Predictions
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import Unit
 

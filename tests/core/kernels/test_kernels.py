@@ -12,9 +12,9 @@ from backend.core.kernels import plain as kernels
 from backend.core.kernels import rows as compiled
 from backend.core.kernels import rows_compiled as native
 from backend.core.kernels import series, survey
-from backend.core.kernels.plain import Before, DirectPath, PairStatistics, Problem
-from backend.core.kernels.predictions import Predictions
-from backend.core.metrics.effects import EffectsEngine
+from backend.core.kernels.engine import EffectsEngine
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.metrics.predictions import Predictions
 from tests.core.readouts import random_batch, random_readout
 
 D_VOCAB = 900

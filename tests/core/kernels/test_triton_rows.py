@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from backend.core.kernels import plain as kernels
-from backend.core.kernels.plain import Before
+from backend.core.kernels.problem import Before
 from tests.core.kernels.test_kernels import small_problem
 from tests.core.metrics.test_frequency import with_direction
 

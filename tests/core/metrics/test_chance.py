@@ -6,8 +6,8 @@ import torch
 
 from backend.core.metrics import chance, weights
 from backend.core.metrics.chance import RandomNeurons
-from backend.core.metrics.effects import NormKind
 from backend.core.metrics.frequency import ReadDirection, Unigram
+from backend.core.models.readout import NormKind
 
 
 @pytest.mark.parametrize(

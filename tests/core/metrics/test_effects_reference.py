@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from backend.core.metrics.effects import TokenBatch, ablation_effects
+from backend.core.kernels.engine import ablation_effects
+from backend.core.metrics.effects import TokenBatch
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
 from tests.reference.brute_force import Reference

@@ -14,20 +14,13 @@ from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import residuals as moved
 from backend.core.kernels import series, survey
-from backend.core.kernels.plain import Before, PairStatistics, Problem
+from backend.core.kernels.engine import EffectsEngine, Frequency, ablation_effects
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
 from backend.core.metrics import frequency
-from backend.core.metrics.effects import (
-    Effects,
-    EffectsEngine,
-    EffectSums,
-    Frequency,
-    NormKind,
-    Readout,
-    TokenBatch,
-    ablation_effects,
-)
+from backend.core.metrics.effects import Effects, EffectSums, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.readout import NormKind, Readout
 from backend.core.models.sources import ModelFiles
 from tests.core.kernels.test_kernels import small_problem
 from tests.core.readouts import random_batch, random_readout
@@ -216,7 +209,7 @@ def test_holding_the_direction_twice_is_holding_it_once(seed: int, bias: bool) -
     A = problem.path.A
     bare = A - (A @ v)[:, None] * v
     # A residual stream as wide as the vocabulary can write exactly that.
-    path = kernels.DirectPath.of_rows(bare, torch.eye(60), bare)
+    path = DirectPath.of_rows(bare, torch.eye(60), bare)
     once = kernels.every_pair(problem, _before(problem)).delta_loss_freq
     twice = kernels.every_pair(replace(problem, path=path), _before(problem))
     fast = engine.by_rows(replace(problem, path=path), _before(problem))

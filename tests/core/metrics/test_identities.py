@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from backend.core.errors import BadIntervention, BadNeuron
 from backend.core.interventions.kinds import Intervention
-from backend.core.metrics.effects import EffectSums, NormKind, TokenBatch, ablation_effects
+from backend.core.kernels.engine import ablation_effects
+from backend.core.metrics.effects import EffectSums, TokenBatch
+from backend.core.models.readout import NormKind
 from backend.core.neurons import NeuronId
 from tests.core.readouts import random_batch, random_readout
 

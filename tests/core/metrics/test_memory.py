@@ -9,7 +9,7 @@ import pytest
 _PEAK = """
 import sys, torch
 from pathlib import Path
-from backend.core.metrics.effects import EffectsEngine
+from backend.core.kernels.engine import EffectsEngine
 from backend.core.metrics.frequency import Unigram
 from tests.core.readouts import random_batch, random_readout
 

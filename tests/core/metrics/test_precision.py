@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from backend.core.kernels.choose import Mode
+from backend.core.kernels.engine import EffectsEngine
 from backend.core.kernels.survey import TOLERANCE
-from backend.core.metrics.effects import EffectsEngine, TokenBatch
+from backend.core.metrics.effects import TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision, recomputed
 from backend.core.models.analysis_model import AnalysisModel

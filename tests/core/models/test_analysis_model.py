@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
 
 from backend.core.errors import ModelTooLarge, SelfCheckFailed, SourceError, UnsupportedModel
-from backend.core.metrics.effects import Readout
 from backend.core.models import analysis_model as model_module
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.devices import choose_device
 from backend.core.models.devices import refusing_memory_errors as _refusing
+from backend.core.models.readout import Readout
 from backend.core.models.sources import ModelFiles
 from tests.reference.tiny_models import D_MLP, D_MODEL, FAMILIES, LAYERS, VOCAB, build
 

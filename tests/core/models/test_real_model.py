@@ -10,10 +10,11 @@ import torch
 from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import survey
-from backend.core.kernels.plain import Before, DirectPath, Problem
+from backend.core.kernels.engine import EffectsEngine, ablation_effects
+from backend.core.kernels.problem import Before, DirectPath, Problem
 from backend.core.metrics import chance, weights
 from backend.core.metrics.classes import ChanceLines, classify
-from backend.core.metrics.effects import EffectsEngine, EffectSums, TokenBatch, ablation_effects
+from backend.core.metrics.effects import EffectSums, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision
 from backend.core.models.analysis_model import AnalysisModel

@@ -1,0 +1,137 @@
+"""Effects of all neurons of a readout: tokens and neurons in tiles, by the kernel that was chosen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
+from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.metrics.effects import Effects, TokenBatch
+from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.models.readout import Readout
+
+
+class EffectsEngine:
+    """Effects of all neurons of a readout, by the fastest kernel for its device, within a bound on memory."""
+
+    def __init__(
+        self, readout: Readout, mode: Mode = "exact", memory: int = DEFAULT_MEMORY, unigram: Unigram | None = None
+    ) -> None:
+        """
+        Args:
+            memory: bytes that the engine's own tensors may take; smaller tiles change no result beyond rounding.
+            unigram: token frequencies, which the effects on and through them need; None leaves those out.
+        """
+        self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
+        self._frequency = None if unigram is None else Frequency.of(readout, unigram)
+        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
+        self._kept: DirectPath | None = None
+
+    def effects(self, batch: TokenBatch, targets: Tensor) -> Effects:
+        """What setting each neuron to its target does at each token.
+
+        Args:
+            targets: the activation that replaces each neuron's, [n_neurons] (mean ablation: the reference means).
+        """
+        size = self.tiles.tokens
+        columns = (torch.split(column, size) for column in (batch.residual, batch.activations, batch.targets))
+        parts = [self._tile(TokenBatch(*rows), targets) for rows in zip(*columns, strict=True)]
+        return parts[0] if len(parts) == 1 else Effects(**_joined(parts, dim=0))
+
+    def _tile(self, batch: TokenBatch, targets: Tensor) -> Effects:
+        readout = self.readout
+        centred = readout.centred(batch.residual)
+        scale = readout.scale(centred)
+        logits = readout.logits(centred, scale)
+        deltas = targets - batch.activations
+        c = deltas / scale[:, None]
+        r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
+        before = Before.of(logits, batch.targets, readout.b_U)
+        frequency = self._frequency
+        direction = None if frequency is None else frequency.direction
+        parts = []
+        for part, path in self._paths():
+            own = (c[:, part].contiguous(), r[:, part].contiguous())
+            problem = Problem(logits, batch.targets, *own, path, readout.b_U, direction)
+            pairs = self.kernel.every_pair(problem, before)
+            told = {} if frequency is None else frequency.told(problem, before, pairs)
+            parts.append(effects_of(before, pairs, told))
+        return parts[0] if len(parts) == 1 else joined_effects(parts)
+
+    def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
+        """A by slabs of neurons: kept if it is one slab, else formed anew each time."""
+        readout, size = self.readout, self.tiles.neurons
+        n_neurons = len(readout.W_out)
+        if size >= n_neurons:
+            self._kept = self._kept or DirectPath.of(readout.W_out, readout.W_U, keep_powers=self.tiles.keep_powers)
+            yield slice(0, n_neurons), self._kept
+            return
+        for start in range(0, n_neurons, size):
+            part = slice(start, min(start + size, n_neurons))
+            yield part, DirectPath.of(readout.W_out[part], readout.W_U)
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """Token frequencies as the effects of one readout need them."""
+
+    unigram: Unigram
+    direction: Tensor
+    """v̂, [d_vocab], in the readout's precision and on its device."""
+    read: Tensor
+    """W_U·P_freq, [d_model], float64."""
+
+    @classmethod
+    def of(cls, readout: Readout, unigram: Unigram) -> Self:
+        placed = Unigram(unigram.p.to(readout.W_U.device))
+        return cls(placed, placed.direction.to(readout.W_U), read_by(readout.W_U, placed.p))
+
+    def told(self, problem: Problem, before: Before, pairs: PairStatistics) -> dict[str, Tensor | None]:
+        """The fields of `Effects` that are about token frequency."""
+        mean_a = problem.path.W_out.double() @ self.read
+        predictions = before.predictions
+        return {
+            "before_kl": self.unigram.divergence(predictions),
+            "delta_kl": self.unigram.delta_divergence(problem, predictions, mean_a, pairs.delta_loss),
+            "delta_loss_freq": pairs.delta_loss_freq,
+        }
+
+
+def ablation_effects(
+    readout: Readout, batch: TokenBatch, targets: Tensor, unigram: Unigram | None = None
+) -> Effects:  # fmt: skip
+    """What setting each neuron to its target does at each token; for many batches keep an `EffectsEngine`."""
+    return EffectsEngine(readout, unigram=unigram).effects(batch, targets)
+
+
+def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
+    """The tensors of all parts together; what is None is left out."""
+    names = [f.name for f in fields(parts[0]) if getattr(parts[0], f.name) is not None]
+    return {name: torch.cat([getattr(part, name) for part in parts], dim=dim) for name in names}
+
+
+def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor | None]) -> Effects:
+    """What the kernels found, beside the predictions before; told: what `Frequency.told` adds."""
+    return Effects(
+        before_loss=before.loss,
+        before_entropy=before.entropy,
+        before_rank=before.rank,
+        delta_loss=pairs.delta_loss,
+        delta_loss_frozen=pairs.delta_loss_frozen,
+        delta_entropy=pairs.delta_entropy,
+        delta_entropy_frozen=pairs.delta_entropy_frozen,
+        delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
+        changed=pairs.changed,
+        **told,
+    )
+
+
+def joined_effects(parts: Sequence[Effects]) -> Effects:
+    """Effects of different neurons on the same tokens, side by side."""
+    columns = _joined(parts, dim=-1)
+    return Effects(
+        **{name: getattr(parts[0], name) if name.startswith("before_") else columns[name] for name in columns}
+    )
