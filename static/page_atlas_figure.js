@@ -3,6 +3,7 @@ window.calibroscopeAtlasFigure = (() => {
     const MARK = "#CC79A7";  // a colour that means nothing else, seen on light and dark
     const NARROW = 560;
     const { number, count } = window.calibroscopeFormat;
+    const plot = () => document.querySelector("#atlas-graph .js-plotly-plot");
 
     // A column's numbers in words: written once, since most of them stay when an axis changes.
     const written = new WeakMap();
@@ -143,5 +144,5 @@ window.calibroscopeAtlasFigure = (() => {
             xaxis: { ...drawn.layout.xaxis, ...LIGHT }, yaxis: { ...drawn.layout.yaxis, ...LIGHT } },
     });
 
-    return { draw, compose, takenAway };
+    return { plot, draw, compose, takenAway };
 })();

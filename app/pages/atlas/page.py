@@ -1,7 +1,7 @@
 """`/`: all neurons of a run. Pick a figure of the paper or any two metrics, select points, and click one.
 
 The service is asked for a run's columns once. All views are drawn from them in the browser, and what then happens to a
-view (hiding classes, selecting, marking, the table) happens there too: static/page_atlas.js.
+view (hiding classes, selecting, marking, the table) happens there too: static/page_atlas*.js.
 """
 
 from typing import Any
@@ -165,8 +165,8 @@ def _register_python(app: Dash, client: AsyncClient) -> None:
 
 
 def _register_browser() -> None:
-    here = "window.calibroscopeAtlas."
-    clientside_callback(here + "aboutRun", Output(ABOUT, "href"), Output(ABOUT, "download"), Input(RUN, "value"))
+    here, table, address = (f"window.calibroscopeAtlas{part}." for part in ("", "Table", "Address"))
+    clientside_callback(table + "aboutRun", Output(ABOUT, "href"), Output(ABOUT, "download"), Input(RUN, "value"))
     clientside_callback(
         here + "figure",
         Output(GRAPH, "figure"),
@@ -177,10 +177,10 @@ def _register_browser() -> None:
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        here + "rows", Output(TABLE, "rowData"), Input(COLUMNS, "data"), prevent_initial_call=True
+        table + "rows", Output(TABLE, "rowData"), Input(COLUMNS, "data"), prevent_initial_call=True
     )  # fmt: skip
     clientside_callback(
-        here + "filter",
+        table + "filter",
         Output(PICKED_BAR, "hidden"), Output(f"{PICKED_BAR}-words", "children"),
         Input(COLUMNS, "data"), Input(SHOWN, "value"), Input(PICKED, "data"), Input(TABLE, "selectedRows"),
     )  # fmt: skip
@@ -207,23 +207,23 @@ def _register_browser() -> None:
         State(PRESET_TABLE, "data"), State({"type": PRESET, "name": ALL}, "id"),
     )  # fmt: skip
     clientside_callback(
-        here + "chooseColumns", Output(DONE, "data"), Input(CHOOSER, "value"), prevent_initial_call=True
+        table + "chooseColumns", Output(DONE, "data"), Input(CHOOSER, "value"), prevent_initial_call=True
     )
     clientside_callback(
-        here + "showErrors", Output(DONE, "data", allow_duplicate=True), Input(ERRORS, "checked"),
+        table + "showErrors", Output(DONE, "data", allow_duplicate=True), Input(ERRORS, "checked"),
         Input(TABLE, "rowData"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        here + "exportRows", Output(DONE, "data", allow_duplicate=True), Input(EXPORT, "n_clicks"),
+        table + "exportRows", Output(DONE, "data", allow_duplicate=True), Input(EXPORT, "n_clicks"),
         State(MODEL, "value"), State(RUN, "value"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        here + "pinRows", Output(pins.STORE, "data", allow_duplicate=True),
+        table + "pinRows", Output(pins.STORE, "data", allow_duplicate=True),
         Input(PIN_TICKED, "n_clicks"), Input(TABLE, "cellClicked"),
         State(TABLE, "selectedRows"), State(MODEL, "value"), State(pins.STORE, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        here + "showPins", Output(DONE, "data", allow_duplicate=True), Input(pins.STORE, "data"),
+        table + "showPins", Output(DONE, "data", allow_duplicate=True), Input(pins.STORE, "data"),
         Input(MODEL, "value"), Input(TABLE, "rowData"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
@@ -231,7 +231,7 @@ def _register_browser() -> None:
         State(MODEL, "value"), State(RUN, "value"), State(X, "value"), State(Y, "value"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        here + "remember", Output(DONE, "data", allow_duplicate=True),
+        address + "remember", Output(DONE, "data", allow_duplicate=True),
         Input(MODEL, "value"), Input(RUN, "value"), Input(CHOSEN, "data"), Input(X, "value"), Input(Y, "value"),
         Input(COLOUR, "value"), Input(SIZE, "value"), Input(X_SCALE, "value"), Input(Y_SCALE, "value"),
         Input(SHOWN, "value"),

@@ -11,7 +11,7 @@ from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION
 START = PRESETS[1]
 """Weight metrics are there within seconds of a run's start; the other presets wait for effects."""
 MOST_PICKED = 50
-"""More neurons are not written into the address; static/page_atlas.js knows the number too."""
+"""More neurons are not written into the address; static/page_atlas_address.js knows the number too."""
 _TOKEN = re.compile(r"[0-9]{1,7}")
 _NEURON = re.compile(r"[0-9]{1,4}\.[0-9]{1,7}")
 
