@@ -8,13 +8,13 @@ import torch
 
 from backend import schemas
 from backend.answers.induction import InductionAnswers
-from backend.answers.induction_request import plan, wanted
+from backend.answers.induction_request import plan, repeat_spec
 from backend.atlas.records import JobRecord, RunRecord
 from backend.atlas.store import Atlas
 from backend.core.errors import CalibroscopeError, SourceError
-from backend.core.induction.experiment import Change, Experiment, Part, Plan, Progress
-from backend.core.induction.readings import Corpus, Wanted, find_repeats
-from backend.core.induction.repeats import Repeats
+from backend.core.induction.experiment import Experiment, ExperimentPart, Plan, Progress
+from backend.core.induction.readings import ActivationChange
+from backend.core.induction.text import CorpusSequences, Repeats, RepeatSpec, find_repeats
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.devices import device_name, refusing_memory_errors
 from backend.core.models.sources import ReadFiles
@@ -24,7 +24,7 @@ from precompute.kept import fingerprint
 from precompute.planning import software
 from precompute.progress import Reporter
 
-GROUPS: tuple[tuple[Part, ...], ...] = (
+GROUPS: tuple[tuple[ExperimentPart, ...], ...] = (
     ("curves", "clip", "change"),
     ("heads",),
     ("bos",),
@@ -61,17 +61,16 @@ def carry_out(
     """
     request = schemas.InductionJobRequest.model_validate(job.request)
     run = None if job.run is None else atlas.run(job.run)
-    asked = _with_corpus(wanted(atlas, request, run), run, cache, model, reporter)
+    spec = _with_corpus(repeat_spec(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
-    repeats, summary = find_repeats(model, asked)
+    repeats, found = find_repeats(model, spec)
     made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
     job = atlas.take_up_job(job.id, made_from)
-    bos = asked.bos(model)
+    bos = spec.bos(model)
     answers = InductionAnswers(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
-        if "clip" in measured.parts:
-            summary += f" Clipping brings a neuron down to {measured.reference}."
-        _keep(atlas, job.id, "start", [answers.start(asked.source, summary).model_dump_json()], made_from)
+        start = answers.start(spec.source, measured.summary(found))
+        _keep(atlas, job.id, "start", [start.model_dump_json()], made_from)
     groups = [group for group in GROUPS if set(group) & measured.parts]
     reporter.stage(f"Induction (job {job.id})", len(groups), 0, "parts")
     for place, group in enumerate(groups):
@@ -88,15 +87,15 @@ def _measure(
     repeats: Repeats,
     measured: Plan,
     bos: int | None,
-    group: tuple[Part, ...],
+    group: tuple[ExperimentPart, ...],
     answers: InductionAnswers,
     say: Say,
     made_from: str,
 ) -> None:
-    own = replace(measured, parts=frozenset(group) & measured.parts)
+    part = replace(measured, parts=frozenset(group) & measured.parts)
     payloads: list[str] = []
     with refusing_memory_errors(f"Measuring induction on {len(repeats.tokens)} sequences"):
-        for found in Experiment(model, repeats, own, bos).steps():
+        for found in Experiment(model, repeats, part, bos).steps():
             if isinstance(found, Progress):
                 say(found.done / found.of, found.doing)
                 continue
@@ -104,7 +103,7 @@ def _measure(
             if event.kind == "heads" and group[0] != "heads":
                 continue  # scored again for the heads that are knocked out: they are the same
             payloads.append(event.model_dump_json())
-            if isinstance(found, Change) and job.run is not None:
+            if isinstance(found, ActivationChange) and job.run is not None:
                 _keep_change(atlas, job.run, model, found)
     _keep(atlas, job.id, group[0], payloads, made_from)
 
@@ -114,7 +113,7 @@ def _keep(atlas: Atlas, job: int, part: str, payloads: list[str], made_from: str
         raise JobCancelled(f"Job {job} has been taken up by another worker.")
 
 
-def _keep_change(atlas: Atlas, run: int, model: AnalysisModel, found: Change) -> None:
+def _keep_change(atlas: Atlas, run: int, model: AnalysisModel, found: ActivationChange) -> None:
     if atlas.run(run).layer == model.last_layer:
         atlas.add_induction_change(run, found.change.mean.numpy(), found.change.se.numpy())
 
@@ -130,18 +129,20 @@ class _Share:
             raise JobCancelled(f"Job {self._job} was cancelled.")
 
 
-def _with_corpus(asked: Wanted, run: RunRecord | None, cache: Path, model: AnalysisModel, reporter: Reporter) -> Wanted:
+def _with_corpus(
+    spec: RepeatSpec, run: RunRecord | None, cache: Path, model: AnalysisModel, reporter: Reporter
+) -> RepeatSpec:
     """The run's whole corpus in place of its sample, where it is at hand and more text is wanted than that holds."""
-    if asked.corpus is None or run is None:
-        return asked
-    needed = asked.sequences * (_SEARCHED if asked.source == "natural" else 1)
-    if needed <= len(asked.corpus.tokens):
-        return asked
+    if spec.corpus is None or run is None:
+        return spec
+    needed = spec.sequences * (_SEARCHED if spec.source == "natural" else 1)
+    if needed <= len(spec.corpus.tokens):
+        return spec
     name, split, field = (str(run.config.get(key) or "") for key in ("dataset", "split", "field"))
     try:
         corpus = open_corpus(name, cache, reporter.say, split=split or "train", field=field or "text")
-        tokens = pack(corpus, model, needed, run.seq_len, run.seed, asked.bos(model))
+        tokens = pack(corpus, model, needed, run.seq_len, run.seed, spec.bos(model))
     except SourceError as error:
         reporter.say(f"The corpus of run {run.id} is not at hand ({error}); its stored sample is used.")
-        return asked
-    return asked if len(tokens) <= len(asked.corpus.tokens) else replace(asked, corpus=Corpus(tokens, name))
+        return spec
+    return spec if len(tokens) <= len(spec.corpus.tokens) else replace(spec, corpus=CorpusSequences(tokens, name))

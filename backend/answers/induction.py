@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from backend import schemas
-from backend.core.induction.clipping import Clip, Clipped, Points
-from backend.core.induction.experiment import After, Attribution, Change, Curves, Heads
-from backend.core.induction.knockouts import Knockout
-from backend.core.induction.readings import OverOccurrence, Source
-from backend.core.induction.repeats import Repeats
+from backend.core.induction.attribution import Attribution
+from backend.core.induction.clipping import ClippedTokens, Clipping, ClippingAfter
+from backend.core.induction.heads import Knockout, ScoredHeads
+from backend.core.induction.readings import ActivationChange, AfterOccurrences, Curves, OccurrenceMeans
+from backend.core.induction.text import Repeats, Source
 from backend.core.metrics.induction import Mean
 from backend.core.metrics.loss_position import at_own_token
 from backend.core.models.analysis_model import AnalysisModel
@@ -52,20 +52,20 @@ class InductionAnswers:
         match result:
             case Curves():
                 return self._curves(result)
-            case Clip():
+            case Clipping():
                 return self._clip(result)
-            case Change(change):
+            case ActivationChange(change):
                 return schemas.InductionChange(
                     layer=self._model.last_layer, change=change.mean.tolist(), se=_numbers(change.se)
                 )
-            case Heads():
+            case ScoredHeads():
                 return _heads(result)
             case Knockout():
                 return schemas.InductionKnockout(
-                    how=result.job.how,
-                    knocked_out_at=result.where,
-                    heads=[str(head) for head in result.job.heads],
-                    role=result.job.role,
+                    how=result.group.kind,
+                    knocked_out_at=result.positions,
+                    heads=[str(head) for head in result.group.heads],
+                    role=result.group.role,
                     activations=self._by_neuron(result.activations),
                     loss=_curve(result.loss),
                     entropy=_curve(result.entropy),
@@ -83,14 +83,14 @@ class InductionAnswers:
             entropy=_curve(found.entropy),
             activations=self._by_neuron(found.activations),
             reference_means=dict(zip(self._neurons, _numbers(found.references), strict=True)),
-            samples=[self._sample(sample.sequence, sample.loss) for sample in found.samples],
+            samples=[self._sample(sample.sequence, sample.loss) for sample in found.examples],
             after=None if found.after is None else self._after(found.after),
             first=self._over(found.first),
             second=self._over(found.second),
             change=self._over(found.change),
         )
 
-    def _over(self, found: OverOccurrence) -> schemas.OverOccurrence:
+    def _over(self, found: OccurrenceMeans) -> schemas.OverOccurrence:
         return schemas.OverOccurrence(
             loss=_estimate(found.loss),
             entropy=_estimate(found.entropy),
@@ -102,7 +102,7 @@ class InductionAnswers:
         pairs = zip(found.mean, found.se, strict=True)
         return {name: _estimate(Mean(*pair)) for name, pair in zip(self._neurons, pairs, strict=True)}
 
-    def _after(self, found: After) -> schemas.AfterRepeat:
+    def _after(self, found: AfterOccurrences) -> schemas.AfterRepeat:
         return schemas.AfterRepeat(
             loss=_curve(found.loss),
             entropy=_curve(found.entropy),
@@ -125,7 +125,7 @@ class InductionAnswers:
             loss=at_own_token(_numbers(loss), len(loss)),
         )
 
-    def _clip(self, found: Clip) -> schemas.InductionClip:
+    def _clip(self, found: Clipping) -> schemas.InductionClip:
         return schemas.InductionClip(
             neuron=f"{self._model.last_layer}.{found.neuron}",
             reference=found.reference,
@@ -134,12 +134,12 @@ class InductionAnswers:
             delta_loss=_curve(found.delta_loss),
             delta_entropy=_curve(found.delta_entropy),
             percent=_curve(found.percent),
-            points=self._points(found.points),
+            points=self._points(found.tokens),
             after=None if found.after is None else _clipped(found.after),
             totals=schemas.ClipTotals(**{name: _estimate(mean) for name, mean in vars(found.totals).items()}),
         )
 
-    def _points(self, points: Points) -> list[schemas.ClipPoint]:
+    def _points(self, points: ClippedTokens) -> list[schemas.ClipPoint]:
         numbers = (points.loss, points.delta_loss, points.delta_entropy, points.reciprocal_rank)
         words = [self._model.token_strings(ids.tolist()) for ids in (points.token, points.target)]
         return [
@@ -178,7 +178,7 @@ class InductionAnswers:
         return {name: _curve(Mean(mean, se)) for name, mean, se in columns}
 
 
-def _heads(found: Heads) -> schemas.InductionHeads:
+def _heads(found: ScoredHeads) -> schemas.InductionHeads:
     return schemas.InductionHeads(
         prefix_matching=found.prefix_matching.mean.tolist(),
         bos_attention=found.bos_attention.mean.tolist(),
@@ -190,7 +190,7 @@ def _heads(found: Heads) -> schemas.InductionHeads:
     )
 
 
-def _clipped(found: Clipped) -> schemas.ClippedAfter:
+def _clipped(found: ClippingAfter) -> schemas.ClippedAfter:
     return schemas.ClippedAfter(
         loss=_curve(found.loss),
         entropy=_curve(found.entropy),

@@ -8,7 +8,7 @@ from backend.atlas.records import ModelRecord, RunRecord, windows_of
 from backend.atlas.store import Atlas, NotInAtlas
 from backend.core.errors import BadNeuron
 from backend.core.induction.experiment import Plan
-from backend.core.induction.readings import Corpus, Wanted
+from backend.core.induction.text import CorpusSequences, RepeatSpec
 from backend.core.neurons import HeadId, NeuronId
 
 _DEFAULT_NEURONS = 6
@@ -29,23 +29,23 @@ def run_of(atlas: Atlas, model: ModelRecord, asked: int | None) -> RunRecord | N
     return run
 
 
-def wanted(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) -> Wanted:
+def repeat_spec(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) -> RepeatSpec:
     """Which repeated text, from the run's stored one where the source is a corpus.
 
     Raises:
         NotInAtlas: no run has stored any.
     """
     corpus = _corpus(atlas, run) if body.source in ("synthetic", "natural") else None
-    return Wanted(body.source, body.sequences, body.span, body.seed, body.text, corpus, of_run(atlas, run))
+    return RepeatSpec(body.source, body.sequences, body.span, body.seed, body.text, corpus, of_run(atlas, run))
 
 
-def _corpus(atlas: Atlas, run: RunRecord | None) -> Corpus:
+def _corpus(atlas: Atlas, run: RunRecord | None) -> CorpusSequences:
     if run is None:
         raise NotInAtlas("No run of this model has stored any text: analyse it first, or take random or your own text.")
     tokens = atlas.sequences(run.id, windows_of(run))
     if not len(tokens):
         raise NotInAtlas(f"Run {run.id} has not stored its text yet: wait, or take random tokens or your own text.")
-    return Corpus(tokens, f"{run.corpus} (run {run.id})")
+    return CorpusSequences(tokens, f"{run.corpus} (run {run.id})")
 
 
 def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) -> Plan:
@@ -65,8 +65,8 @@ def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) ->
     )
     if run is None or body.source not in ("natural", "text"):
         return found
-    means, told = atlas.reference_means(run.model, body.run)
-    return found if means is None else found.clipped_to(means, f"the {told}")
+    means, described = atlas.reference_means(run.model, body.run)
+    return found if means is None else found.clipped_to(means, f"the {described}")
 
 
 def _default_neurons(atlas: Atlas, run: RunRecord | None) -> list[NeuronId]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backend.core.errors import BadText, CalibroscopeError
 from backend.core.induction.experiment import Plan
-from backend.core.induction.readings import Wanted
+from backend.core.induction.text import RepeatSpec
 from backend.core.interventions.ablation import ablate_text
 from backend.core.interventions.forward import activations_of
 from backend.core.interventions.frequency_distance import TextFrequencies
@@ -303,7 +303,7 @@ class LiveEngine:
         with self._lock:
             self._generations -= 1
 
-    def induce(self, model: LiveModel, wanted: Wanted, plan: Plan) -> LiveInduction:
+    def induce(self, model: LiveModel, spec: RepeatSpec, plan: Plan) -> LiveInduction:
         """An induction experiment; the text has been found, but nothing measured yet when this returns.
 
         Raises:
@@ -316,7 +316,7 @@ class LiveEngine:
 
         def work() -> LiveInduction:
             loaded = self._models.loaded(model)
-            return LiveInduction(loaded, wanted, plan, self._in_turn_admitted, self._holds, self._experiment_ended)
+            return LiveInduction(loaded, spec, plan, self._in_turn_admitted, self._holds, self._experiment_ended)
 
         try:
             return self._in_turn(work)

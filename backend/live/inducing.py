@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from backend import schemas
 from backend.answers.induction import InductionAnswers
 from backend.core.induction.experiment import Experiment, Plan, Progress
-from backend.core.induction.readings import Wanted, find_repeats
+from backend.core.induction.text import RepeatSpec, find_repeats
 from backend.core.models.analysis_model import AnalysisModel
 from backend.live.generating import ModelPutAway
 
@@ -28,7 +28,7 @@ class LiveInduction:
     def __init__(
         self,
         model: AnalysisModel,
-        wanted: Wanted,
+        spec: RepeatSpec,
         plan: Plan,
         in_turn: Callable[[Callable[[], Event | None]], Event | None],
         still_loaded: Callable[[AnalysisModel], bool],
@@ -41,13 +41,11 @@ class LiveInduction:
         """
         self._model, self._in_turn, self._still_loaded = model, in_turn, still_loaded
         self._began = time.monotonic()
-        repeats, summary = find_repeats(model, wanted)
-        if "clip" in plan.parts:
-            summary += f" Clipping brings a neuron down to {plan.reference}."
-        experiment = Experiment(model, repeats, plan, wanted.bos(model))
+        repeats, found = find_repeats(model, spec)
+        experiment = Experiment(model, repeats, plan, spec.bos(model))
         self._steps: Iterator[object] = experiment.steps()
         self._answers = InductionAnswers(model, repeats, plan.neurons)
-        self.start = self._answers.start(wanted.source, summary)
+        self.start = self._answers.start(spec.source, plan.summary(found))
         # Also when the answer is never read and this object is only forgotten.
         self._release = weakref.finalize(self, release)
 

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from backend import schemas
-from backend.answers.induction_request import plan, run_of, wanted
+from backend.answers.induction_request import plan, repeat_spec, run_of
 from backend.live.inducing import LiveInduction
 from backend.live.texts import LiveModel
 from backend.routes import problems
@@ -24,8 +24,8 @@ def _begun(
     record = atlas.model(model)
     run = run_of(atlas, record, body.run)
     chosen = LiveModel(model, record.source, weights=run and run.weights_hash)
-    text, parts = wanted(atlas, body, run), plan(atlas, body, run)
-    return turn.turn(lambda: engine.induce(chosen, text, parts))
+    spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, run)
+    return turn.turn(lambda: engine.induce(chosen, spec, measured))
 
 
 async def _closed_after(begun: Annotated[LiveInduction, Depends(_begun)]) -> AsyncIterator[LiveInduction]:

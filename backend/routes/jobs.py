@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import schemas
-from backend.answers.induction_request import plan, run_of, wanted
+from backend.answers.induction_request import plan, repeat_spec, run_of
 from backend.atlas import damage
 from backend.atlas.records import JobRecord
 from backend.atlas.store import Atlas
@@ -36,7 +36,7 @@ def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
     model = atlas.model(body.model)
     asked = body.induction
     run = run_of(atlas, model, asked.run)
-    wanted(atlas, asked, run)  # refuses now what the worker would refuse
+    repeat_spec(atlas, asked, run)  # refuses now what the worker would refuse
     plan(atlas, asked, run)
     request = asked.model_dump(mode="json") | {"run": None if run is None else run.id}
     return _answer(atlas.add_job(body.kind, model.slug, None if run is None else run.id, request))

@@ -1,13 +1,16 @@
-"""Direct feature attribution through a model: which components wrote what last-layer neurons read (I.3)."""
+"""Direct feature attribution through a model: which components wrote what last-layer neurons read (I.3, Figure 14)."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from backend.core.errors import UnsupportedModel
-from backend.core.metrics.attribution import InputDirection, of_heads, of_vectors
+from backend.core.induction.text import Repeats
+from backend.core.metrics.attribution import InputDirection, Reads, of_heads, of_vectors
+from backend.core.metrics.jackknife import GroupSums, groups_of
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import HeadId
 
@@ -26,6 +29,62 @@ class Contributions:
     """The pre-activations that the model itself computed, [batch, position, neurons]."""
 
 
+@dataclass(frozen=True)
+class Attribution:
+    """Figure 14, for one of the directions that the neurons read: mean contributions over second occurrences."""
+
+    reads: Reads
+    components: list[HeadId | str]
+    induction: Tensor
+    """On the repeated text, [components, neurons]; a neuron's add up to its mean pre-activation."""
+    corrupted: Tensor
+    """On the text with something else in place of the first occurrences, [components, neurons]."""
+    difference_se: Tensor
+    """The standard error of induction − corrupted, [components, neurons]."""
+    scores: Tensor
+    """Prefix-matching scores, [layers, heads]."""
+
+
+def attribute(
+    model: AnalysisModel, repeats: Repeats, neurons: list[int], scores: Tensor, seed: int, tokens_at_once: int
+) -> Generator[str | Attribution, None, None]:
+    """Attribute the input of last-layer neurons: says what it does, then yields a result for each direction they read.
+
+    Args:
+        scores: prefix-matching scores, [layers, heads], which are handed on.
+        seed: of the text that stands in place of the first occurrences.
+        tokens_at_once: tokens through the model in one step.
+
+    Raises:
+        UnsupportedModel: something else writes into the stream too.
+    """
+    texts = {"induction": repeats, "corrupted": repeats.corrupted(model.ordinary, seed)}
+    sums: dict[Reads, dict[str, list[GroupSums]]] = {}
+    for name, text in texts.items():
+        for batch in text.batches(tokens_at_once):
+            rows = batch.second_tokens
+            source = batch.source[rows[0]].numpy()
+            for contribution in contributions(model, batch.tokens, neurons):
+                added = GroupSums.of({name: contribution.values.cpu()[rows].double().numpy()}, source)
+                sums.setdefault(contribution.direction.reads, {}).setdefault(name, []).append(added)
+            yield "attributing the neurons' input"
+    for reads, by_text in sums.items():
+        yield _attribution(model, reads, by_text, scores)
+
+
+def _attribution(
+    model: AnalysisModel, reads: Reads, sums: dict[str, list[GroupSums]], scores: Tensor
+) -> Attribution:  # fmt: skip
+    """From sums over tokens by source of the text; the corrupted text has the sources and tokens of the repeated."""
+    repeated, corrupted = (reduce(GroupSums.plus, sums[name]) for name in ("induction", "corrupted"))
+    both = GroupSums(repeated.groups, repeated.counts, repeated.totals | corrupted.totals)
+    both = both.regrouped(groups_of(both.groups))
+    difference = both.estimate(lambda means: means["induction"] - means["corrupted"])
+    means = {name: torch.as_tensor(both.mean(name).value) for name in ("induction", "corrupted")}
+    error = torch.as_tensor(difference.error)
+    return Attribution(reads, components(model), **means, difference_se=error, scores=scores)
+
+
 def components(model: AnalysisModel) -> list[HeadId | str]:
     """What writes into the stream that the last MLP reads: heads, earlier MLPs with their biases, the embedding, and
     the other biases. Heads of the last layer are among them unless the MLP runs in parallel to them."""
@@ -39,7 +98,7 @@ def contributions(model: AnalysisModel, tokens: Tensor, neurons: list[int]) -> l
     Raises:
         UnsupportedModel: the contributions do not add up to the pre-activation: something else writes into the stream.
     """
-    points = _Points(model)
+    points = _HookPoints(model)
     _, kept = model.run(tokens, *points.names, stop_at_layer=model.n_layers)
     readout = model.readout
     scale = readout.scale(readout.centred(kept[points.read]))
@@ -60,7 +119,7 @@ def _attention_layers(model: AnalysisModel) -> range:
     return range(model.last_layer if model.parallel else model.n_layers)
 
 
-class _Points:
+class _HookPoints:
     """The hook points that an attribution reads."""
 
     def __init__(self, model: AnalysisModel) -> None:
@@ -77,7 +136,7 @@ class _Points:
 
 
 def _in_order(
-    model: AnalysisModel, points: _Points, kept: dict[str, Tensor], direction: InputDirection, scale: Tensor
+    model: AnalysisModel, points: _HookPoints, kept: dict[str, Tensor], direction: InputDirection, scale: Tensor
 ) -> list[Tensor]:
     """Each [batch, position, some components, neurons]."""
     W = direction.W
@@ -89,6 +148,6 @@ def _in_order(
     shape = (*scale.shape, -1)
     for name in (*points.mlps, points.embedding):
         parts.append(of_vectors(kept[name].reshape(shape), W, scale)[..., None, :])
-    own: Any = 0 if direction.b is None else direction.b
-    parts.append((of_vectors(biases.expand(*scale.shape, -1), W, scale) + own)[..., None, :])
+    constant = of_vectors(biases.expand(*scale.shape, -1), W, scale)
+    parts.append((constant if direction.b is None else constant + direction.b)[..., None, :])
     return parts

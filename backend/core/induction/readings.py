@@ -1,230 +1,270 @@
-"""Finding repeated text for a model, from each source; and what the model computes where it repeats."""
+"""What a model predicts and what its neurons do where text repeats: by position, and over whole occurrences (§6).
 
-from collections.abc import Callable, Mapping, Sequence
+A reading is a value at one of the places that are read of a repeat (`Repeats.places`); it is NaN where a repeat has no
+such place, and a loss is also NaN where no target follows.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from backend.core.errors import BadText
-from backend.core.induction.repeats import (
-    Repeats,
-    Sequences,
-    natural_repeats,
-    own_repeats,
-    random_repeats,
-    synthetic_repeats,
-)
+from backend.core.induction.text import Repeats
 from backend.core.metrics.distributions import distribution
-from backend.core.metrics.induction import Mean, built_of, mean_over, of_repeats
+from backend.core.metrics.induction import Mean, built_of, change, mean_over, of_repeats
 from backend.core.metrics.jackknife import Array, Ids
 from backend.core.models.analysis_model import AnalysisModel
-from backend.core.models.beginning import Beginning, habit
 from backend.core.models.readout import Readout
 
-Source = Literal["random", "synthetic", "natural", "text"]
 _ROWS_AT_ONCE = 128
 """Rows of logits in memory together."""
-_MOST_TEXT_TOKENS = 1_024
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Token sequences of a run, and what to call them."""
-
-    tokens: Sequences
-    name: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which repeated text. `sequences`: at most; `span`: as in the request."""
-
-    source: Source
-    sequences: int
-    span: int
-    seed: int
-    text: str | None = None
-    corpus: Corpus | None = None
-    beginning: Beginning | None = None
-    """What stands before the text, as the model's run has it; None where no run tells: as the tokenizer has it."""
-
-    def bos(self, model: AnalysisModel) -> int | None:
-        """The token before each sequence, or None."""
-        return (self.beginning or habit(model)).token
-
-
-def find_repeats(model: AnalysisModel, wanted: Wanted) -> tuple[Repeats, str]:
-    """The repeats, and a sentence that tells what they are.
-
-    Raises:
-        BadText: the model does not read that many tokens, or there is no text.
-        NoRepeats: nothing repeats.
-    """
-    bos = wanted.bos(model)
-    special = model.uncounted if bos is None else model.uncounted | {bos}
-    match wanted.source:
-        case "text":
-            return _of_text(model, wanted, bos, special)
-        case "random":
-            _require_room(model, wanted.span)
-            found = random_repeats(model.ordinary, bos, wanted.sequences, wanted.span, wanted.seed)
-            after = _after(model, bos, "one more random token")
-            return (
-                found,
-                f"{_count(found)} of {wanted.span} uniformly random tokens, each twice in a row, after {after}.",
-            )
-        case "synthetic":
-            _require_room(model, wanted.span)
-            corpus = _corpus(wanted)
-            found = synthetic_repeats(corpus.tokens, special, bos, wanted.sequences, wanted.span, wanted.seed)
-            after = _after(model, bos, "the token that precedes them there")
-            return (
-                found,
-                f"{_count(found)} of {wanted.span} tokens of {corpus.name}, each twice in a row, after {after}.",
-            )
-        case "natural":
-            corpus = _corpus(wanted)
-            found = natural_repeats(corpus.tokens, special, wanted.sequences, wanted.span)
-            return found, (
-                f"{_count(found)} of {corpus.name} ({len(corpus.tokens)} were searched) in which {wanted.span} tokens "
-                "in a row come again of themselves."
-            )
-
-
-def _after(model: AnalysisModel, bos: int | None, otherwise: str) -> str:
-    return f"{otherwise} (this model's sequences begin without a BOS)" if bos is None else model.token_strings([bos])[0]
-
-
-def _of_text(model: AnalysisModel, wanted: Wanted, bos: int | None, special: frozenset[int]) -> tuple[Repeats, str]:
-    head = [] if bos is None else [bos]
-    ids = model.encode(wanted.text or "")
-    if not ids:
-        raise BadText("There is no text to look for repeats in: write some, or take another source.")
-    tokens = (head + ids)[: min(_MOST_TEXT_TOKENS, model.max_tokens)]
-    found = own_repeats(tokens, special, wanted.span)
-    count, cut = len(found.first), len(head) + len(ids) - len(tokens)
-    repeats = f"1 repeat of {found.span} tokens" if count == 1 else f"{count} repeats of up to {found.span} tokens"
-    return found, f"{repeats} in a text of {len(tokens)} tokens{f' (the last {cut} were cut off)' if cut else ''}."
-
-
-def _count(found: Repeats) -> str:
-    return "1 sequence" if len(found.tokens) == 1 else f"{len(found.tokens)} sequences"
-
-
-def _corpus(wanted: Wanted) -> Corpus:
-    assert wanted.corpus is not None, "the caller has a corpus for these sources"
-    return wanted.corpus
-
-
-def _require_room(model: AnalysisModel, span: int) -> None:
-    most = (model.max_tokens - 1) // 2
-    if span > most:
-        raise BadText(f"{model.name} reads {model.max_tokens} tokens at most: take a span of {most} or less.")
-
-
-@dataclass(frozen=True)
-class Readings:
-    """Where text repeats, at the places that are read of it; NaN where there is nothing."""
-
-    loss: Tensor
-    """[repeats, 2·reach]"""
-    entropy: Tensor
-    activations: Tensor
-    """[repeats, 2·reach, neurons]"""
-
-    @classmethod
-    def joined(cls, parts: "Sequence[Readings]") -> "Readings":
-        """One after the other."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("loss", "entropy", "activations")))
-
-    def means(self, columns: Tensor, groups: Ids) -> tuple[Mean, Mean, Mean]:
-        """Of loss, entropy and activations over the repeats, at some of the places.
-
-        Args:
-            groups: of each repeat, as in `Repeats`.
-        """
-        places = (values[:, columns] for values in (self.loss, self.entropy, self.activations))
-        loss, entropy, activations = (mean_over(values, groups) for values in places)
-        return loss, entropy, activations
-
-    def occurrences(self, inside: Tensor) -> "tuple[OfRepeats, OfRepeats]":
-        """Of each repeat, over its first and over its second occurrence.
-
-        Args:
-            inside: which places are of the occurrences, as in `Repeats`.
-        """
-        own = (values[:, inside] for values in (self.loss, self.entropy, self.activations))
-        first, second = zip(*((of_repeats(one) for one in values.chunk(2, dim=1)) for values in own), strict=True)
-        return OfRepeats(*first), OfRepeats(*second)
-
-
-@dataclass(frozen=True)
-class OfRepeats:
-    """Each repeat's own means over the places of one of its occurrences."""
+class RepeatMeans:
+    """Each repeat's means over the places of one of its occurrences."""
 
     loss: Tensor
     """[repeats]"""
     entropy: Tensor
+    """[repeats]"""
     activations: Tensor
     """[repeats, neurons]"""
 
 
 @dataclass(frozen=True)
-class OverOccurrence:
+class Readings:
+    """Values at the places that are read of every repeat; NaN where there is nothing."""
+
+    loss: Tensor
+    """Of the token that follows, [repeats, 2·reach]."""
+    entropy: Tensor
+    """[repeats, 2·reach]"""
+    activations: Tensor
+    """[repeats, 2·reach, neurons]"""
+
+    @classmethod
+    def joined(cls, batches: "Sequence[Readings]") -> "Readings":
+        """The readings of several batches, one after the other."""
+        names = ("loss", "entropy", "activations")
+        return cls(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))
+
+    def means(self, columns: Tensor, groups: Ids) -> tuple[Mean, Mean, Mean]:
+        """Means of loss, entropy and activations over the repeats, at some of the places.
+
+        Args:
+            columns: which places, [2·reach].
+            groups: the group of each repeat, as in `Repeats`.
+        """
+        places = (values[:, columns] for values in (self.loss, self.entropy, self.activations))
+        loss, entropy, activations = (mean_over(values, groups) for values in places)
+        return loss, entropy, activations
+
+    def occurrences(self, inside: Tensor) -> tuple[RepeatMeans, RepeatMeans]:
+        """Each repeat's means over its first and over its second occurrence.
+
+        Args:
+            inside: which places are of the occurrences, as in `Repeats`.
+        """
+        places = (values[:, inside] for values in (self.loss, self.entropy, self.activations))
+        halves = ((of_repeats(half) for half in values.chunk(2, dim=1)) for values in places)
+        first, second = zip(*halves, strict=True)
+        return RepeatMeans(*first), RepeatMeans(*second)
+
+
+@dataclass(frozen=True)
+class OccurrenceMeans:
     """Means over an occurrence's places and over repeats, or what is built of such means."""
 
     loss: Mean
     """[]"""
     entropy: Mean
+    """[]"""
     activations: Mean
     """[neurons]"""
 
     @classmethod
     def of(
-        cls, parts: Mapping[str, OfRepeats], groups: Ids, built: Callable[[Mapping[str, Array]], Array]
-    ) -> "OverOccurrence":
+        cls, parts: Mapping[str, RepeatMeans], groups: Ids, built: Callable[[Mapping[str, Array]], Array]
+    ) -> "OccurrenceMeans":
         """
         Args:
-            groups: of each repeat, as in `Repeats`.
+            groups: the group of each repeat, as in `Repeats`.
             built: from the means of `parts` by name.
         """
 
-        def one(name: str) -> Mean:
+        def mean(name: str) -> Mean:
             return built_of({key: getattr(part, name) for key, part in parts.items()}, groups, built)
 
-        return cls(one("loss"), one("entropy"), one("activations"))
+        return cls(mean("loss"), mean("entropy"), mean("activations"))
 
 
-def read_repeats(readout: Readout, part: Repeats, residual: Tensor, activations: Tensor) -> Readings:
-    """What the model predicts and its neurons do there.
+@dataclass(frozen=True)
+class ExampleSequence:
+    """One of the sequences, to look at."""
+
+    sequence: int
+    loss: Tensor
+    """At a token, of the next one; NaN at the last, [length]."""
+
+
+@dataclass(frozen=True)
+class AfterOccurrences:
+    """B and X in Figure 9a: the position after the first occurrence, and the one after the second."""
+
+    loss: Mean
+    """[2]"""
+    entropy: Mean
+    """[2]"""
+    activations: Mean
+    """[2, neurons]"""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Figures 5a, 9a, 10a: by position of the first occurrence, then of the second."""
+
+    loss: Mean
+    """[2·span]"""
+    entropy: Mean
+    """[2·span]"""
+    activations: Mean
+    """[2·span, neurons]"""
+    references: Tensor
+    """What clipping brings each neuron down to, [neurons]."""
+    examples: list[ExampleSequence]
+    after: AfterOccurrences | None
+    """None where text is doubled."""
+    first: OccurrenceMeans
+    """Means over the whole of the first occurrence."""
+    second: OccurrenceMeans
+    """Means over the whole of the second occurrence."""
+    change: OccurrenceMeans
+    """Second − first, paired by repeat."""
+
+    @classmethod
+    def of(
+        cls, readings: Readings, repeats: Repeats, references: Tensor, examples: list[ExampleSequence]
+    ) -> "Curves":  # fmt: skip
+        """From readings of the plain model."""
+        inside, groups = repeats.inside, repeats.groups
+        first, second = readings.occurrences(inside)
+        both = {"first": first, "second": second}
+        return cls(
+            *readings.means(inside, groups),
+            references,
+            examples,
+            None if inside.all() else AfterOccurrences(*readings.means(~inside, groups)),
+            first=OccurrenceMeans.of(both, groups, lambda means: means["first"]),
+            second=OccurrenceMeans.of(both, groups, lambda means: means["second"]),
+            change=OccurrenceMeans.of(both, groups, lambda means: means["second"] - means["first"]),
+        )
+
+
+@dataclass(frozen=True)
+class ActivationChange:
+    """Figure 11: every neuron's mean activation over the second occurrence less that over the first, [d_mlp]."""
+
+    change: Mean
+
+
+class PlainPass:
+    """What the model as it is does on repeated text, gathered batch by batch."""
+
+    def __init__(self, model: AnalysisModel, repeats: Repeats, neurons: Sequence[int], *, keep_stream: bool) -> None:
+        """
+        Args:
+            neurons: of the last layer, whose activations are read.
+            keep_stream: whether the residual stream at the second occurrences is kept, which clipping starts from.
+        """
+        self._model, self._repeats, self._neurons, self._keep_stream = model, repeats, list(neurons), keep_stream
+        self.examples: list[ExampleSequence] = []
+        self._readings: list[Readings] = []
+        self._stream: list[Tensor] = []
+        self._means: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._sequences = 0
+
+    def run(self, batches: Sequence[Repeats]) -> Generator[str, None, None]:
+        """Run the model over all batches, saying so after each."""
+        for batch in batches:
+            self._add(batch)
+            yield "running the model on the repeated text"
+
+    @property
+    def readings(self) -> Readings:
+        """What was read of all repeats."""
+        return Readings.joined(self._readings)
+
+    @property
+    def activation_change(self) -> ActivationChange:
+        """How much more each neuron of the layer is active on second occurrences."""
+        first, second = (torch.cat(means) for means in self._means)
+        return ActivationChange(change(first, second, self._repeats.groups))
+
+    @property
+    def stream(self) -> Tensor:
+        """The residual stream after the last block at all tokens that `second_places` means, [tokens, d_model]."""
+        return torch.cat(self._stream)
+
+    def _add(self, batch: Repeats) -> None:
+        trace, readout = self._model.trace(batch.tokens), self._model.readout
+        self._readings.append(read_repeats(readout, batch, trace.residual, trace.activations[..., self._neurons]))
+        for places, means in zip((batch.first, batch.second), self._means, strict=True):
+            means.append(_mean_at(trace.activations, batch, places))
+        if self._keep_stream:
+            meant = second_places(batch)
+            rows = batch.sequence[:, None].expand_as(meant)[meant]
+            self._stream.append(trace.residual[rows, batch.places[:, batch.reach :][meant]])
+        for row in range(min(len(batch.tokens), _EXAMPLES - len(self.examples))):
+            targets = torch.cat([batch.tokens[row, 1:], torch.tensor([-1])]).to(trace.residual.device)
+            loss, _ = loss_and_entropy(readout, trace.residual[row], targets)
+            self.examples.append(ExampleSequence(self._sequences + row, loss.cpu()))
+        self._sequences += len(batch.tokens)
+
+
+def second_places(repeats: Repeats) -> Tensor:
+    """Which places of second occurrences, and of what follows them, are meant, [repeats, reach]."""
+    return repeats.present[:, repeats.reach :]
+
+
+def read_repeats(readout: Readout, batch: Repeats, residual: Tensor, activations: Tensor) -> Readings:
+    """What the model predicts and its neurons do at the places of repeats.
 
     Args:
-        residual: after the last block, [sequences, length, d_model]; activations: [sequences, length, neurons].
+        residual: after the last block, [sequences, length, d_model].
+        activations: [sequences, length, neurons].
     """
-    present, targets = part.present, part.targets
-    rows = part.sequence[:, None].expand_as(part.places)[present].to(residual.device)
-    places = part.places[present].to(residual.device)
-    loss, entropy = predicted(readout, residual[rows, places], targets[present].to(residual.device))
-    everywhere = torch.full(present.shape, torch.nan)
-    found = torch.full((*present.shape, activations.shape[-1]), torch.nan)
-    found[present] = activations[rows, places].cpu()
-    return Readings(_placed(everywhere, present, loss), _placed(everywhere, present, entropy), found)
+    present, targets = batch.present, batch.targets
+    rows = batch.sequence[:, None].expand_as(batch.places)[present].to(residual.device)
+    places = batch.places[present].to(residual.device)
+    loss, entropy = loss_and_entropy(readout, residual[rows, places], targets[present].to(residual.device))
+    return Readings(*(_placed(present, values) for values in (loss, entropy, activations[rows, places])))
 
 
-def _placed(everywhere: Tensor, present: Tensor, values: Tensor) -> Tensor:
-    filled = everywhere.clone()
-    filled[present] = values.cpu()
-    return filled
-
-
-def predicted(readout: Readout, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and entropy after residuals x [rows, d_model]; the loss is NaN where a target is −1."""
+def loss_and_entropy(readout: Readout, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and entropy after residuals x, [rows, d_model] → [rows] each; the loss is NaN where a target is −1."""
     loss, entropy = [], []
-    for rows, own in zip(x.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
+    for rows, following in zip(x.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
         centred = readout.centred(rows)
-        found = distribution(readout.logits(centred, readout.scale(centred)), own.clamp_min(0))
-        loss.append(found.loss.where(own >= 0, torch.nan))
-        entropy.append(found.entropy)
+        predicted = distribution(readout.logits(centred, readout.scale(centred)), following.clamp_min(0))
+        loss.append(predicted.loss.where(following >= 0, torch.nan))
+        entropy.append(predicted.entropy)
     return torch.cat(loss), torch.cat(entropy)
+
+
+def _placed(present: Tensor, values: Tensor) -> Tensor:
+    """Values [present places, ...] where they belong, [repeats, 2·reach, ...]; NaN elsewhere."""
+    placed = torch.full((*present.shape, *values.shape[1:]), torch.nan)
+    placed[present] = values.cpu()
+    return placed
+
+
+def _mean_at(activations: Tensor, batch: Repeats, places: Tensor) -> Tensor:
+    """Each repeat's mean over its tokens at places [repeats, span], [repeats, d_mlp]."""
+    means = [
+        activations[sequence, positions[valid].to(activations.device)].mean(dim=0)
+        for sequence, positions, valid in zip(batch.sequence.tolist(), places, batch.valid, strict=True)
+    ]
+    return torch.stack(means).cpu() if means else torch.zeros(0, activations.shape[-1])

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.core.induction.clipping import Clip
-from backend.core.induction.experiment import Change, Curves
-from backend.core.induction.knockouts import Knockout
-from backend.core.induction.repeats import Repeats, natural_repeats
+from backend.core.induction.clipping import Clipping
+from backend.core.induction.heads import Knockout
+from backend.core.induction.readings import ActivationChange, Curves
+from backend.core.induction.text import Repeats, natural_repeats
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import HeadId
 from tests.core.induction.test_experiment import KINDS, NEURONS, Files, Models, close, experiment, only, setting
@@ -79,15 +79,15 @@ def test_what_follows_natural_repeats_agrees_with_brute_force(
     both = torch.cat([first, second], dim=1)
     close(curves.activations.mean, both[:, :, list(NEURONS)].mean(dim=0))
     close(curves.references, first[:, :, list(NEURONS)].mean(dim=(0, 1)))
-    (changed,) = only(Change, found)
+    (changed,) = only(ActivationChange, found)
     close(changed.change.mean, (second.mean(dim=1) - first.mean(dim=1)).mean(dim=0))
     assert all(len(one.loss.mean) == len(one.activations.mean) == 2 * GRAM for one in only(Knockout, found))
-    for clip in only(Clip, found):
+    for clip in only(Clipping, found):
         _follow_clipped(clip, reference, repeats, activations, x, losses, entropies)
 
 
 def _follow_clipped(
-    clip: Clip,
+    clip: Clipping,
     reference: Reference,
     repeats: Repeats,
     activations: list[Tensor],
@@ -117,8 +117,8 @@ def _follow_clipped(
     inside = torch.stack([one[row[1] : row[1] + GRAM] for one, row in zip(entropy, FOLLOWED, strict=True)])
     close(clip.entropy.mean, inside.mean(dim=0))
     assert len(clip.loss.mean) == GRAM
-    assert len(clip.points.loss) == len(FOLLOWED) * GRAM - 1, "the last of the last has no target; X is none"
-    assert torch.equal(clip.points.token, repeats.tokens[repeats.sequence[:, None], repeats.second].flatten()[:-1])
+    assert len(clip.tokens.loss) == len(FOLLOWED) * GRAM - 1, "the last of the last has no target; X is none"
+    assert torch.equal(clip.tokens.token, repeats.tokens[repeats.sequence[:, None], repeats.second].flatten()[:-1])
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.errors import UnsupportedModel
-from backend.core.induction.attribution import components, contributions
-from backend.core.induction.experiment import Attribution, Experiment, Plan
-from backend.core.induction.repeats import doubled, random_repeats
+from backend.core.induction.attribution import Attribution, components, contributions
+from backend.core.induction.experiment import Experiment, Plan
+from backend.core.induction.text import doubled, random_repeats
 from backend.core.metrics.attribution import of_heads, of_vectors
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles

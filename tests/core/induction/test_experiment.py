@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backend.core.errors import BadNeuron, BadText
-from backend.core.induction.clipping import Clip
-from backend.core.induction.experiment import Change, Curves, Experiment, Heads, Part, Plan, Progress
-from backend.core.induction.knockouts import Job, Knockout, jobs
-from backend.core.induction.readings import Wanted, find_repeats
-from backend.core.induction.repeats import Repeats, doubled, own_repeats, random_repeats
-from backend.core.interventions.heads import bos_hooks, continued, head_scores
+from backend.core.induction.clipping import Clipping
+from backend.core.induction.experiment import Experiment, ExperimentPart, Plan, Progress
+from backend.core.induction.heads import HeadGroup, Knockout, ScoredHeads, head_groups, head_scores
+from backend.core.induction.readings import ActivationChange, Curves
+from backend.core.induction.text import Repeats, RepeatSpec, doubled, find_repeats, random_repeats, repeats_in_text
+from backend.core.interventions.heads import bos_hooks, continued
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,
@@ -45,7 +45,7 @@ POST_HOC = {"opt", "gpt-neo"}
 """Families whose patterns TransformerLens tells but does not use."""
 
 
-def experiment(model: AnalysisModel, repeats: Repeats, *parts: Part, **plan: Any) -> list[Any]:
+def experiment(model: AnalysisModel, repeats: Repeats, *parts: ExperimentPart, **plan: Any) -> list[Any]:
     neurons = tuple(NeuronId(model.last_layer, index) for index in NEURONS)
     return list(Experiment(model, repeats, Plan(neurons, frozenset(parts), **plan)).steps())
 
@@ -98,10 +98,10 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
     first, second = activations[:, 1 : 1 + SPAN], activations[:, 1 + SPAN :]
     close(curves.activations.mean, activations[:, 1:, list(NEURONS)].mean(dim=0))
     close(curves.activations.se, activations[:, 1:, list(NEURONS)].std(dim=0) / SEQUENCES**0.5)
-    close(curves.samples[1].loss[:-1], plain[1].loss)
+    close(curves.examples[1].loss[:-1], plain[1].loss)
     assert curves.after is None, "nothing follows doubled text"
     difference = second.mean(dim=1) - first.mean(dim=1)
-    (changed,) = only(Change, found)
+    (changed,) = only(ActivationChange, found)
     close(changed.change.mean, difference.mean(dim=0))
     close(changed.change.se, difference.std(dim=0) / SEQUENCES**0.5)
     own = [half.mean(dim=1)[:, list(NEURONS)] for half in (first, second)]
@@ -111,7 +111,7 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
         (curves.second.loss, torch.stack([one.loss for one in plain])[:, 1 + SPAN :].mean(dim=1)),
     ):  # fmt: skip
         of_sequences(measured, values)
-    for clip in only(Clip, found):
+    for clip in only(Clipping, found):
         assert clip.after is None
         mean = first[:, :, clip.neuron].mean()
         assert clip.reference == pytest.approx(float(mean), abs=1e-5)
@@ -137,7 +137,7 @@ def test_curves_change_and_clipping_agree_with_brute_force(family: str, tiny_mod
         close(clip.totals.delta_entropy.mean, moved)
         close(clip.totals.percent_entropy.mean, 100 * moved / (clip.entropy.mean.mean() - moved))
         close(clip.percent.mean, 100 * clip.delta_entropy.mean / (clip.entropy.mean - clip.delta_entropy.mean), 1e-3)
-        points = clip.points
+        points = clip.tokens
         assert len(points.loss) == SEQUENCES * (SPAN - 1)
         close(points.delta_loss, gained.flatten())
         close(points.reciprocal_rank, 1 / torch.stack([o.rank for o in plain])[:, SPAN + 1 :].flatten())
@@ -166,17 +166,17 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
     was = [unchanged[:, 1 : 1 + SPAN].mean(dim=1), unchanged[:, 1 + SPAN :].mean(dim=1)]
     checked = 0
     for knockout in found:
-        job = knockout.job
+        group = knockout.group
         outcomes, activations = [], []
         for tokens, own in zip(repeats.tokens, zip(*inputs, strict=True), strict=True):
             edits = []
-            for head in job.heads:
+            for head in group.heads:
                 columns = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
-                if job.how == "bos" and head.layer == 1 and len({h.layer for h in job.heads}) > 1:
+                if group.kind == "bos" and head.layer == 1 and len({h.layer for h in group.heads}) > 1:
                     continue  # its first output follows the change before it: edited below
-                value = own[head.layer][0, columns] if job.how == "bos" else means[head.layer][columns]
+                value = own[head.layer][0, columns] if group.kind == "bos" else means[head.layer][columns]
                 edits.append((reference.heads_of(head.layer), columns, value))
-            if len(edits) < len(job.heads):
+            if len(edits) < len(group.heads):
                 # Position 0 attends to itself alone: BOS ablation of layer 0 leaves it, and so layer 1's, as they are.
                 columns = slice(2 * D_HEAD, 3 * D_HEAD)
                 edits.append((reference.heads_of(1), columns, own[1][0, columns]))
@@ -192,9 +192,9 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
         left = (now - was[0]).mean(dim=0) / (was[1] - was[0]).mean(dim=0)
         torch.testing.assert_close(knockout.left.mean, left.double(), atol=2e-3, rtol=2e-3)
         checked += 1
-    assert [k.job for k in found][:3] == [
-        Job("bos", "induction", [heads[0]]), Job("bos", "induction", [heads[1]]), Job("bos", "induction", list(heads)),
-    ]  # fmt: skip
+    assert [k.group for k in found][:3] == [
+        HeadGroup("bos", "induction", together) for together in ([heads[0]], [heads[1]], list(heads))
+    ]
     assert checked >= 6
 
 
@@ -211,8 +211,8 @@ def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
         for layer in range(LAYERS)
     ]
     means = [z[:, 1 + SPAN :].mean(dim=(0, 1)) for z in inputs]
-    chosen = [one for one in found if one.job.role == "induction"]
-    assert [(one.job.how, len(one.job.heads)) for one in chosen] == [
+    chosen = [one for one in found if one.group.role == "induction"]
+    assert [(one.group.kind, len(one.group.heads)) for one in chosen] == [
         (how, count) for how in ("bos", "mean_output") for count in (1, 1, 2)
     ]
     for knockout in chosen:
@@ -221,10 +221,10 @@ def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
             rows = []
             for place in range(1, len(tokens)):
                 edits = []
-                for head in knockout.job.heads:
+                for head in knockout.group.heads:
                     columns = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
                     values = own[head.layer][:, columns].clone()
-                    bos = knockout.job.how == "bos"
+                    bos = knockout.group.kind == "bos"
                     values[place] = own[head.layer][0, columns] if bos else means[head.layer][columns]
                     edits.append((reference.heads_of(head.layer), columns, values))
                 outcome = reference.edited(tokens, edits, frozen=False)
@@ -358,7 +358,7 @@ def test_a_handmade_induction_head_scores_1(handmade: AnalysisModel) -> None:
     close(scores.prefix_matching.mean(dim=0), expected, 1e-4)
     spread = sum(1 / (query + 1) for query in range(1, 2 * span + 1)) / (2 * span)
     close(scores.bos_attention[:, :, 1], torch.full((2, 2), spread), 1e-5)
-    (heads,) = only(Heads, experiment_of(handmade, doubled(stretches, 0), top_heads=1))
+    (heads,) = only(ScoredHeads, experiment_of(handmade, doubled(stretches, 0), top_heads=1))
     assert heads.chosen == [HeadId(1, 0)]
 
 
@@ -396,7 +396,7 @@ def test_heads_are_chosen_by_score_and_baselines_near_them() -> None:
     assert knocked_out([(0, 1), (0, 2), (0, 3), (0, 4)]) == [
         [(0, 1)], [(0, 2)], [(0, 3)], [(0, 4)], [(0, 1), (0, 2)], [(0, 1), (0, 2), (0, 3)],
     ]  # fmt: skip
-    assert jobs([HeadId(0, 1)], [], {"mean_output"}) == [Job("mean_output", "induction", [HeadId(0, 1)])]
+    assert head_groups([HeadId(0, 1)], [], {"mean_output"}) == [HeadGroup("mean_output", "induction", [HeadId(0, 1)])]
 
 
 def test_means_leave_out_what_is_not_there() -> None:
@@ -414,14 +414,16 @@ def test_repeats_of_one_text_are_no_further_evidence(tiny_model: Models) -> None
     once = random_repeats(model.ordinary, model.bos, 6, SPAN, seed=3)
     stretches = once.tokens[:, 1 : 1 + SPAN].repeat(2, 1)
     one_text = doubled(stretches, model.bos, torch.arange(6).repeat(2))
-    parts: tuple[Part, ...] = ("curves", "clip", "change")
+    parts: tuple[ExperimentPart, ...] = ("curves", "clip", "change")
     found = [experiment(model, repeats, *parts) for repeats in (once, one_text, doubled(stretches, model.bos))]
     errors = [
         torch.cat([
             curves.entropy.se, curves.activations.se.flatten(), curves.change.activations.se, changed.change.se,
             *(one.totals.percent_entropy.se[None] for one in clips),
         ])
-        for (curves,), (changed,), clips in ((only(Curves, f), only(Change, f), only(Clip, f)) for f in found)
+        for (curves,), (changed,), clips in (
+            (only(Curves, f), only(ActivationChange, f), only(Clipping, f)) for f in found
+        )
     ]  # fmt: skip
     assert errors[0].isfinite().all()
     torch.testing.assert_close(errors[1], errors[0], rtol=1e-3, atol=1e-6)
@@ -434,22 +436,27 @@ def test_repeats_of_different_lengths_agree_with_brute_force(
 ) -> None:
     model, reference, _ = setting(family, tiny_model, tiny_files)
     text = [0, 5, 6, 7, 8, 20, 5, 6, 7, 8, 21, 6, 7, 22, 5, 6, 7, 8, 20]
-    repeats = own_repeats(text, model.uncounted, 2)
+    repeats = repeats_in_text(text, model.uncounted, 2)
     found = experiment(model, repeats, "curves", "change", "clip", references=torch.zeros(model.d_mlp))
     plain = reference.unhooked(repeats.tokens[0])
     (curves,) = only(Curves, found)
     close(curves.loss.mean, expected_means(repeats, [plain])[0])
-    for mean in (curves.entropy, curves.activations, curves.change.activations, only(Clip, found)[0].totals.delta_loss):
+    for mean in (
+        curves.entropy,
+        curves.activations,
+        curves.change.activations,
+        only(Clipping, found)[0].totals.delta_loss,
+    ):
         assert mean.mean.isfinite().all()
         assert mean.se.isnan().all(), "three repeats in one text tell no error"
     activations = reference.activations(repeats.tokens[0])
-    (changed,) = only(Change, found)
+    (changed,) = only(ActivationChange, found)
     means = [
         activations[second[valid]].mean(dim=0) - activations[first[valid]].mean(dim=0)
         for first, second, valid in zip(repeats.first, repeats.second, repeats.valid, strict=True)
     ]
     close(changed.change.mean, torch.stack(means).mean(dim=0))
-    for clip in only(Clip, found):
+    for clip in only(Clipping, found):
         clipped = activations[:, clip.neuron].clone()
         places = repeats.second[repeats.valid]
         clipped[places] = clipped[places].clamp(max=0)
@@ -477,7 +484,7 @@ def test_clipping_to_what_is_never_reached_changes_nothing(
     model = tiny_model("llama")
     repeats = random_repeats(model.ordinary, model.bos, sequences, span, seed)
     found = experiment(model, repeats, "clip", references=torch.full((model.d_mlp,), reference))
-    clips = only(Clip, found)
+    clips = only(Clipping, found)
     assert [clip.neuron for clip in clips] == list(NEURONS)
     for clip in clips:
         assert (clip.delta_loss.mean[:-1] == 0).all()
@@ -488,17 +495,17 @@ def test_clipping_to_what_is_never_reached_changes_nothing(
 def test_steps_are_small_and_counted(tiny_model: Models) -> None:
     model = tiny_model("llama")
     repeats = random_repeats(model.ordinary, model.bos, 30, 25, seed=0)
-    every: tuple[Part, ...] = ("curves", "clip", "change", "heads", "bos", "mean_output", "attribution")
+    every: tuple[ExperimentPart, ...] = ("curves", "clip", "change", "heads", "bos", "mean_output", "attribution")
     found = experiment(model, repeats, *every)
     progress = only(Progress, found)
     assert [p.done for p in progress] == list(range(1, len(progress) + 1))
     assert progress[-1].done == progress[-1].of
     assert len(progress) > 20
     assert {type(value).__name__ for value in found} == {
-        "Progress", "Curves", "Clip", "Change", "Heads", "Knockout", "Attribution",
+        "Progress", "Curves", "Clipping", "ActivationChange", "ScoredHeads", "Knockout", "Attribution",
     }  # fmt: skip
     few = experiment(model, repeats, "heads")
-    assert {type(value).__name__ for value in few} == {"Progress", "Heads"}
+    assert {type(value).__name__ for value in few} == {"Progress", "ScoredHeads"}
 
 
 def test_what_does_not_fit_the_model_is_told(tiny_model: Models) -> None:
@@ -511,9 +518,9 @@ def test_what_does_not_fit_the_model_is_told(tiny_model: Models) -> None:
     with pytest.raises(BadNeuron, match="Head L9H0"):
         Experiment(model, repeats, Plan((), frozenset(), heads=(HeadId(9, 0),)))
     with pytest.raises(BadText, match="span of 31 or less"):
-        find_repeats(model, Wanted("random", 1, 32, 0))
+        find_repeats(model, RepeatSpec("random", 1, 32, 0))
     with pytest.raises(BadText, match="no text"):
-        find_repeats(model, Wanted("text", 1, 3, 0, text=""))
-    found, told = find_repeats(model, Wanted("text", 1, 3, 0, text="one two, one two."))
+        find_repeats(model, RepeatSpec("text", 1, 3, 0, text=""))
+    found, told = find_repeats(model, RepeatSpec("text", 1, 3, 0, text="one two, one two."))
     assert told == "1 repeat of 7 tokens in a text of 17 tokens."
     assert found.span == 7

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.core.induction.repeats import (
+from backend.core.induction.text import (
     NoRepeats,
     Repeats,
     natural_repeats,
-    own_repeats,
     random_repeats,
+    repeats_in_text,
     synthetic_repeats,
 )
 
@@ -79,7 +79,9 @@ def test_synthetic_stretches_come_from_the_corpus_and_do_not_overlap() -> None:
     assert set(rows[:5]) == set(range(5)), "every sequence once before any serves twice"
     assert repeats.source.tolist() == rows
     assert len(set(repeats.groups.tolist())) == 5, "stretches of one sequence are in one group"
-    assert [set(part.source.tolist()) for part in repeats.parts(38)] == [set(rows[at : at + 2]) for at in (0, 2, 4, 6)]
+    assert [set(part.source.tolist()) for part in repeats.batches(38)] == [
+        set(rows[at : at + 2]) for at in (0, 2, 4, 6)
+    ]
 
 
 def test_synthetic_stretches_avoid_special_tokens_and_may_be_fewer() -> None:
@@ -138,7 +140,7 @@ def test_what_follows_a_repeat_is_missing_where_its_text_or_sequence_ends() -> N
     assert repeats.present[:, 7].tolist() == [True, False, True, False, True]
     assert repeats.targets[3, 6] == -1
     assert repeats.tokens.shape == corpus.shape
-    assert torch.equal(torch.cat([part.after for part in repeats.parts(24)]), repeats.after)
+    assert torch.equal(torch.cat([part.after for part in repeats.batches(24)]), repeats.after)
 
 
 def test_nothing_follows_doubled_text() -> None:
@@ -149,9 +151,9 @@ def test_nothing_follows_doubled_text() -> None:
     assert repeats.places.tolist() == [list(range(1, 9))] * 3
 
 
-def test_own_repeats_are_maximal_and_may_differ_in_length() -> None:
+def test_repeats_in_text_are_maximal_and_may_differ_in_length() -> None:
     text = [0, 5, 6, 7, 8, 20, 5, 6, 7, 8, 21, 6, 7, 22, 5, 6, 7, 8, 20]
-    repeats = own_repeats(text, SPECIAL, span=2)
+    repeats = repeats_in_text(text, SPECIAL, span=2)
     found = [
         (int(first[0]), int(second[0]), int(valid.sum()))
         for first, second, valid in zip(repeats.first, repeats.second, repeats.valid, strict=True)
@@ -164,14 +166,14 @@ def test_own_repeats_are_maximal_and_may_differ_in_length() -> None:
     assert repeats.present[2].tolist() == [True] * 11 + [False]
     assert repeats.targets[2].tolist()[-2:] == [-1, -1]
     with pytest.raises(NoRepeats, match="come twice"):
-        own_repeats(text, SPECIAL, span=6)
+        repeats_in_text(text, SPECIAL, span=6)
     with pytest.raises(NoRepeats):
-        own_repeats([0], SPECIAL, span=2)
+        repeats_in_text([0], SPECIAL, span=2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=24), st.integers(2, 4))
-def test_own_repeats_agree_with_brute_force(text: list[int], span: int) -> None:
+def test_repeats_in_text_agree_with_brute_force(text: list[int], span: int) -> None:
     expected, after = [], []
     at = 1
     while at < len(text):
@@ -195,9 +197,9 @@ def test_own_repeats_agree_with_brute_force(text: list[int], span: int) -> None:
             at += 1
     if not expected:
         with pytest.raises(NoRepeats):
-            own_repeats(text, SPECIAL, span)
+            repeats_in_text(text, SPECIAL, span)
         return
-    repeats = own_repeats(text, SPECIAL, span)
+    repeats = repeats_in_text(text, SPECIAL, span)
     _same_tokens(repeats)
     lengths = repeats.valid.sum(dim=1).tolist()
     assert list(zip(repeats.first[:, 0].tolist(), repeats.second[:, 0].tolist(), lengths, strict=True)) == expected
@@ -209,14 +211,14 @@ def test_corruption_changes_the_first_occurrences_alone() -> None:
     other = repeats.corrupted(torch.arange(5, 400), seed=1)
     assert torch.equal(other.tokens[:, 7:], repeats.tokens[:, 7:])
     assert torch.equal(other.tokens[:, 1:7], repeats.tokens[:, 1:7].roll(1, dims=0))
-    text = own_repeats([0, 5, 6, 9, 5, 6, 7, 5, 6, 9], SPECIAL, span=2)
+    text = repeats_in_text([0, 5, 6, 9, 5, 6, 7, 5, 6, 9], SPECIAL, span=2)
     changed = text.corrupted(torch.tensor([77]), seed=0)
     assert changed.tokens.tolist() == [[0, 77, 77, 77, 5, 6, 7, 5, 6, 9]]
 
 
 def test_parts_hold_every_repeat_once() -> None:
     repeats = random_repeats(torch.arange(5, 40), 0, 7, 4, seed=0)
-    parts = list(repeats.parts(20))
+    parts = list(repeats.batches(20))
     assert [len(part.tokens) for part in parts] == [2, 2, 2, 1]
     assert torch.equal(torch.cat([part.tokens for part in parts]), repeats.tokens)
     assert all(part.sequence.tolist() == list(range(len(part.tokens))) for part in parts)

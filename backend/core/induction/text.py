@@ -1,7 +1,12 @@
-"""Repeated text, as data: which tokens, and where what was there before comes again (§6, H.1)."""
+"""Repeated text: as data, and how it is made or found (§6, H.1).
+
+Token sequences in which a stretch of tokens comes twice. It is random or taken from a corpus and doubled, or it is text
+that repeats of itself.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,9 +15,15 @@ from torch import Tensor
 
 from backend.core.errors import BadText
 from backend.core.metrics.jackknife import groups_of
+from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.beginning import Beginning, habit
 
+Source = Literal["random", "synthetic", "natural", "text"]
+"""Where repeated text comes from: `random` tokens, doubled; `synthetic`: stretches of a corpus, doubled; `natural`:
+n-grams that repeat in a corpus; `text`: whatever repeats in one given text."""
 Sequences = NDArray[np.int64]
 """[sequences, length]"""
+_MOST_TEXT_TOKENS = 1_024
 
 
 class NoRepeats(BadText):
@@ -30,6 +41,7 @@ class Repeats:
     first: Tensor
     """Positions of the first occurrence, [repeats, span]."""
     second: Tensor
+    """Positions of the second occurrence, [repeats, span]."""
     valid: Tensor
     """False past the end of a repeat that is shorter than the longest, [repeats, span]; positions there are 0."""
     after: Tensor
@@ -50,20 +62,20 @@ class Repeats:
 
     @property
     def reach(self) -> int:
-        """Positions that are read for an occurrence: `span` of its own, and what follows it."""
+        """Positions that are read for an occurrence: its `span` tokens, and what follows them."""
         return self.span + self.after.shape[2]
 
     @property
     def places(self) -> Tensor:
         """Positions of the first occurrence and what follows it, then of the second likewise, [repeats, 2·reach]."""
-        one, other = self.after.clamp_min(0).unbind(dim=1)
-        return torch.cat([self.first, one, self.second, other], dim=1)
+        after_first, after_second = self.after.clamp_min(0).unbind(dim=1)
+        return torch.cat([self.first, after_first, self.second, after_second], dim=1)
 
     @property
     def present(self) -> Tensor:
         """Which of `places` are meant, [repeats, 2·reach]."""
-        one, other = (self.after >= 0).unbind(dim=1)
-        return torch.cat([self.valid, one, self.valid, other], dim=1)
+        after_first, after_second = (self.after >= 0).unbind(dim=1)
+        return torch.cat([self.valid, after_first, self.valid, after_second], dim=1)
 
     @property
     def inside(self) -> Tensor:
@@ -73,61 +85,136 @@ class Repeats:
     @property
     def targets(self) -> Tensor:
         """The tokens that follow those at `places`, [repeats, 2·reach]; −1 where none does or none is meant."""
-        after, last = self.places + 1, self.tokens.shape[1]
-        found = self.tokens[self.sequence[:, None], after.clamp_max(last - 1)]
-        return found.where(self.present & (after < last), -1)
+        following, last = self.places + 1, self.tokens.shape[1]
+        tokens = self.tokens[self.sequence[:, None], following.clamp_max(last - 1)]
+        return tokens.where(self.present & (following < last), -1)
 
-    def part(self, sequences: slice) -> "Repeats":
+    @property
+    def second_tokens(self) -> tuple[Tensor, Tensor]:
+        """Sequence and position of every token of the second occurrences, [tokens] each, repeat by repeat."""
+        return self.sequence[:, None].expand_as(self.second)[self.valid], self.second[self.valid]
+
+    def some(self, sequences: slice) -> "Repeats":
         """Some of the sequences with their repeats."""
         start, stop, _ = sequences.indices(len(self.tokens))
-        own = (self.sequence >= start) & (self.sequence < stop)
-        places = (self.first[own], self.second[own], self.valid[own], self.after[own])
-        return Repeats(self.tokens[start:stop], self.sequence[own] - start, *places, self.source[start:stop])
+        kept = (self.sequence >= start) & (self.sequence < stop)
+        places = (self.first[kept], self.second[kept], self.valid[kept], self.after[kept])
+        return Repeats(self.tokens[start:stop], self.sequence[kept] - start, *places, self.source[start:stop])
 
-    def parts(self, tokens: int) -> Iterator["Repeats"]:
+    def batches(self, tokens: int) -> Iterator["Repeats"]:
         """All sequences, about so many tokens at a time."""
         step = max(1, tokens // self.tokens.shape[1])
         for start in range(0, len(self.tokens), step):
-            yield self.part(slice(start, start + step))
+            yield self.some(slice(start, start + step))
 
     def corrupted(self, ordinary: Tensor, seed: int) -> "Repeats":
-        """The same with something else where the first occurrences are, so that nothing repeats (I.3).
+        """These sequences with something else where the first occurrences are, so that nothing repeats (I.3).
 
         Each repeat is given the tokens of the next one; where repeats differ in length, or there is only one, random
         tokens out of `ordinary`.
         """
         if len(self.first) > 1 and bool(self.valid.all()):
-            others = self.tokens[self.sequence[:, None], self.first].roll(1, dims=0)
+            replacement = self.tokens[self.sequence[:, None], self.first].roll(1, dims=0)
         else:
-            others = _drawn(ordinary, self.first.shape, seed)
+            replacement = _drawn(ordinary, self.first.shape, seed)
         tokens = self.tokens.clone()
-        tokens[self.sequence[:, None].expand_as(self.first)[self.valid], self.first[self.valid]] = others[self.valid]
+        rows = self.sequence[:, None].expand_as(self.first)[self.valid]
+        tokens[rows, self.first[self.valid]] = replacement[self.valid]
         return replace(self, tokens=tokens)
 
 
+@dataclass(frozen=True)
+class CorpusSequences:
+    """Token sequences of a run's corpus, and what to call them."""
+
+    tokens: Sequences
+    name: str
+
+
+@dataclass(frozen=True)
+class RepeatSpec:
+    """Which repeated text to make or find."""
+
+    source: Source
+    sequences: int
+    """At most."""
+    span: int
+    """Tokens that are doubled, n of a natural n-gram, or the fewest tokens that count as a repeat of one text."""
+    seed: int
+    text: str | None = None
+    """For the source `text`."""
+    corpus: CorpusSequences | None = None
+    """For the sources `synthetic` and `natural`."""
+    beginning: Beginning | None = None
+    """What stands before the text, as the model's run has it; None where no run tells: as the tokenizer has it."""
+
+    def bos(self, model: AnalysisModel) -> int | None:
+        """The token before each sequence, or None."""
+        return (self.beginning or habit(model)).token
+
+
+def find_repeats(model: AnalysisModel, spec: RepeatSpec) -> tuple[Repeats, str]:
+    """The repeats, and a sentence that tells what they are.
+
+    Raises:
+        BadText: the model does not read that many tokens, or there is no text.
+        NoRepeats: nothing repeats.
+    """
+    bos = spec.bos(model)
+    special = model.uncounted if bos is None else model.uncounted | {bos}
+    match spec.source:
+        case "text":
+            return _found_in_text(model, spec, bos, special)
+        case "random":
+            _require_room(model, spec.span)
+            repeats = random_repeats(model.ordinary, bos, spec.sequences, spec.span, spec.seed)
+            before = _token_before(model, bos, "one more random token")
+            what = f"{spec.span} uniformly random tokens"
+            return repeats, f"{_count(repeats)} of {what}, each twice in a row, after {before}."
+        case "synthetic":
+            _require_room(model, spec.span)
+            corpus = _corpus(spec)
+            repeats = synthetic_repeats(corpus.tokens, special, bos, spec.sequences, spec.span, spec.seed)
+            before = _token_before(model, bos, "the token that precedes them there")
+            what = f"{spec.span} tokens of {corpus.name}"
+            return repeats, f"{_count(repeats)} of {what}, each twice in a row, after {before}."
+        case "natural":
+            corpus = _corpus(spec)
+            repeats = natural_repeats(corpus.tokens, special, spec.sequences, spec.span)
+            return repeats, (
+                f"{_count(repeats)} of {corpus.name} ({len(corpus.tokens)} were searched) in which {spec.span} tokens "
+                "in a row come again of themselves."
+            )
+
+
 def random_repeats(ordinary: Tensor, bos: int | None, sequences: int, span: int, seed: int) -> Repeats:
-    """Uniformly random tokens out of `ordinary`, doubled, after BOS; without one after one more random token each."""
+    """Uniformly random tokens, doubled, after BOS; without a BOS after one more random token each.
+
+    Args:
+        ordinary: the tokens to draw from, [tokens].
+    """
     drawn = _drawn(ordinary, (sequences, span), seed)
     return doubled(drawn, _drawn(ordinary, (sequences,), seed + 1) if bos is None else bos)
 
 
 def doubled(stretches: Tensor, before: Tensor | int, source: Tensor | None = None) -> Repeats:
-    """Every stretch, [sequences, span], written twice after one token that is no part of the repeat: one for all, or
-    each its own, [sequences].
+    """Every stretch written twice after one token that is no part of the repeat.
 
     That token is BOS, or without one some other: at the first position of a sequence, activations and attention are
     unlike those at any other, and as a part of the first occurrence they would be taken for what repetition changes.
 
     Args:
-        source: which text each stretch is from, [sequences]; None where each is from one of its own.
+        stretches: [sequences, span].
+        before: the token before the first occurrence: one for all, or one for each sequence, [sequences].
+        source: which text each stretch is from, [sequences]; None where each is from a text of its own.
     """
     count, span = stretches.shape
     first = (torch.arange(span) + 1).expand(count, span)
     valid = torch.ones(count, span, dtype=torch.bool)
     head = torch.as_tensor(before).expand(count)[:, None]
     tokens, nothing = torch.cat([head, stretches, stretches], dim=1), torch.zeros(count, 2, 0, dtype=torch.long)
-    own = torch.arange(count)
-    return Repeats(tokens, own, first, first + span, valid, nothing, own if source is None else source)
+    rows = torch.arange(count)
+    return Repeats(tokens, rows, first, first + span, valid, nothing, rows if source is None else source)
 
 
 def synthetic_repeats(
@@ -173,17 +260,17 @@ def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, sp
     Raises:
         NoRepeats: there is none.
     """
-    found: list[tuple[int, int, int]] = []
+    pairs: list[tuple[int, int, int]] = []
     for row, tokens in enumerate(corpus):
         pair = _natural_pair(tokens.tolist(), avoid, span)
         if pair is not None:
-            found.append((row, *pair))
-    if not found:
+            pairs.append((row, *pair))
+    if not pairs:
         raise NoRepeats(
             f"None of the {len(corpus)} sequences of the run's corpus repeats {span} tokens in a row of itself. Take a "
             "smaller span, or a run over more text."
         )
-    rows, first, second = (torch.tensor(column) for column in zip(*found[:sequences], strict=True))
+    rows, first, second = (torch.tensor(column) for column in zip(*pairs[:sequences], strict=True))
     steps = torch.arange(span)
     last = int(second.max()) + span + 2  # the token after the last repeat and its target are the last that are needed
     tokens, sequence = torch.from_numpy(corpus[rows.numpy()])[:, :last], torch.arange(len(rows))
@@ -192,14 +279,15 @@ def natural_repeats(corpus: Sequences, avoid: frozenset[int], sequences: int, sp
     return Repeats(tokens, sequence, *places, torch.ones(len(rows), span, dtype=torch.bool), after, rows)
 
 
-def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repeats:
+def repeats_in_text(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repeats:
     """The repeats of at least `span` tokens in one text: each second occurrence as long as it goes, with the longest
-    earlier occurrence of the same tokens (the nearest of equals); none overlap, in themselves or with another.
+    earlier occurrence of the same tokens (the nearest of equals). No two repeats overlap, nor do
+    the two occurrences of one.
 
     Raises:
         NoRepeats: there is none.
     """
-    found: list[tuple[int, int, int]] = []
+    pairs: list[tuple[int, int, int]] = []
     common = _common(tokens, avoid)
     at = 1
     while at < len(tokens):
@@ -209,23 +297,56 @@ def own_repeats(tokens: Sequence[int], avoid: frozenset[int], span: int) -> Repe
         if longest < span:
             at += 1
             continue
-        found.append((int(earlier[lengths == longest][-1]), at, longest))
+        pairs.append((int(earlier[lengths == longest][-1]), at, longest))
         at += longest
-    if not found:
+    if not pairs:
         raise NoRepeats(
             f"No {span} tokens in a row come twice in this text of {len(tokens)} tokens. Repeat a passage in it, or "
             "take a smaller span."
         )
-    width = max(length for *_, length in found)
-    first, second = torch.zeros(2, len(found), width, dtype=torch.long)
-    valid = torch.zeros(len(found), width, dtype=torch.bool)
-    for row, (one, other, length) in enumerate(found):
-        first[row, :length], second[row, :length] = torch.arange(length) + one, torch.arange(length) + other
+    width = max(length for *_, length in pairs)
+    first, second = torch.zeros(2, len(pairs), width, dtype=torch.long)
+    valid = torch.zeros(len(pairs), width, dtype=torch.bool)
+    for row, (start, again, length) in enumerate(pairs):
+        first[row, :length], second[row, :length] = torch.arange(length) + start, torch.arange(length) + again
         valid[row, :length] = True
-    text, sequence = torch.tensor([list(tokens)]), torch.zeros(len(found), dtype=torch.long)
-    ends = torch.tensor([[one + length, other + length] for one, other, length in found])
+    text, sequence = torch.tensor([list(tokens)]), torch.zeros(len(pairs), dtype=torch.long)
+    ends = torch.tensor([[start + length, again + length] for start, again, length in pairs])
     after = _after(text, sequence, ends, avoid)
     return Repeats(text, sequence, first, second, valid, after, torch.zeros(1, dtype=torch.long))
+
+
+def _found_in_text(
+    model: AnalysisModel, spec: RepeatSpec, bos: int | None, special: frozenset[int]
+) -> tuple[Repeats, str]:
+    head = [] if bos is None else [bos]
+    ids = model.encode(spec.text or "")
+    if not ids:
+        raise BadText("There is no text to look for repeats in: write some, or take another source.")
+    tokens = (head + ids)[: min(_MOST_TEXT_TOKENS, model.max_tokens)]
+    repeats = repeats_in_text(tokens, special, spec.span)
+    count, cut = len(repeats.first), len(head) + len(ids) - len(tokens)
+    what = f"1 repeat of {repeats.span} tokens" if count == 1 else f"{count} repeats of up to {repeats.span} tokens"
+    return repeats, f"{what} in a text of {len(tokens)} tokens{f' (the last {cut} were cut off)' if cut else ''}."
+
+
+def _token_before(model: AnalysisModel, bos: int | None, otherwise: str) -> str:
+    return f"{otherwise} (this model's sequences begin without a BOS)" if bos is None else model.token_strings([bos])[0]
+
+
+def _count(repeats: Repeats) -> str:
+    return "1 sequence" if len(repeats.tokens) == 1 else f"{len(repeats.tokens)} sequences"
+
+
+def _corpus(spec: RepeatSpec) -> CorpusSequences:
+    assert spec.corpus is not None, "the caller has a corpus for these sources"
+    return spec.corpus
+
+
+def _require_room(model: AnalysisModel, span: int) -> None:
+    most = (model.max_tokens - 1) // 2
+    if span > most:
+        raise BadText(f"{model.name} reads {model.max_tokens} tokens at most: take a span of {most} or less.")
 
 
 def _after(tokens: Tensor, sequence: Tensor, ends: Tensor, avoid: frozenset[int]) -> Tensor:
@@ -253,15 +374,15 @@ def _free(tokens: NDArray[np.int64], avoid: frozenset[int], span: int) -> NDArra
 
 def _natural_pair(tokens: list[int], avoid: frozenset[int], span: int) -> tuple[int, int] | None:
     """Where the first n-gram that passes the filters stands, and where again."""
-    seen: dict[tuple[int, ...], list[int]] = {}
+    places: dict[tuple[int, ...], list[int]] = {}
     for start in range(len(tokens) - span + 1):
-        seen.setdefault(tuple(tokens[start : start + span]), []).append(start)
-    for gram, starts in seen.items():
+        places.setdefault(tuple(tokens[start : start + span]), []).append(start)
+    for gram, starts in places.items():
         if len(starts) != 2 or len(set(gram)) < span or avoid.intersection(gram):
             continue
-        one, other = starts
-        if other - one >= span and one > 0 and tokens[one - 1] != tokens[other - 1]:
-            return one, other
+        first, second = starts
+        if second - first >= span and first > 0 and tokens[first - 1] != tokens[second - 1]:
+            return first, second
     return None
 
 
