@@ -2,11 +2,9 @@
 // sent; from there come links, back and forward, undo and the session's history. Sliders ask for one answer at a time.
 (() => {
     const LONGEST_LINK = 8000, MOST_PAST = 20, MOST_UNDO = 100, PAST = "lab-past";
-    const set = (id, props) => window.dash_clientside.set_props(id, props);
-    const nothing = () => window.dash_clientside.no_update;
-    const byId = (id) => document.getElementById(id);
+    const { TYPING, byId, set, unchanged, element, write, copyText } = window.calibroscopeDom;
     const onLab = () => window.location.pathname === "/lab" && byId("lab-canvas");
-    const say = (sentence) => { const place = byId("lab-said"); if (place) place.textContent = sentence; };
+    const say = (sentence) => write("lab-said", sentence);
 
     // ---- a state: {model, text, do}, the interventions written as 29.830:mean,29.1022:scale:2
     const written = (rows) => (rows || []).map((row) =>
@@ -80,14 +78,11 @@
         const place = byId(PAST);
         if (!place) return;
         place.replaceChildren(...readPast().map((state) => {
-            const button = document.createElement("button"), what = document.createElement("span");
-            button.type = "button";
-            button.className = "past";
             const letters = Array.from(state.text);
-            button.textContent = letters.slice(0, 56).join("") + (letters.length > 56 ? "…" : "");
-            what.className = "quiet";
-            what.textContent = (state.do || "no intervention").replaceAll(",", ", ").replaceAll(":", " ");
-            button.append(what);
+            const button = element("button", "past", letters.slice(0, 56).join("") + (letters.length > 56 ? "…" : ""));
+            button.type = "button";
+            button.append(element("span", "quiet",
+                (state.do || "no intervention").replaceAll(",", ", ").replaceAll(":", " ")));
             button.addEventListener("click", () => restore(state));
             return button;
         }));
@@ -130,33 +125,32 @@
         waiting = null;
     };
 
-    // ---- the link, told and copied
-    const copied = async (link) => {
-        try { await navigator.clipboard.writeText(link); return true; } catch { return false; }
-    };
-
     window.calibroscope = Object.assign(window.calibroscope || {}, {
-        followLab(model, chosen, held) {
+        followLab(model, chosen, traced) {
             const canvas = onLab();
-            if (!canvas || !model) return nothing();
+            if (!canvas || !model) return unchanged();
             if (!canvas.labOpened) {
                 canvas.labOpened = true;
                 drawPast();
                 const link = readAddress();
                 if (link) {  // not as this callback's answer: Dash would not call it again for what follows from that
                     restore({ ...link, model });
-                    return nothing();
+                    return unchanged();
                 }
             }
-            const other = held && held.trace.model !== model;
+            const other = traced && traced.model !== model;
             window.calibroscopeOutdated.settings(window.calibroscopeOutdated.lab,
-                other ? "Of the model " + held.trace.model + ": press Analyse to see the one that is chosen." : "");
-            current = { model, text: held ? held.text : "", do: written(chosen) };
+                other ? "Of the model " + traced.model + ": press Analyse to see the one that is chosen." : "");
+            current = { model, text: traced ? traced.text : "", do: written(chosen) };
             remember(current);
-            return nothing();
+            return unchanged();
+        },
+        showPanels(traced) {
+            const hidden = { display: "none" };
+            return traced ? [{}, {}, hidden] : [hidden, hidden, {}];
         },
         shapeOf(chosen) {
-            if (asked === JSON.stringify(chosen)) return nothing();  // a slider moved: it must not be drawn anew
+            if (asked === JSON.stringify(chosen)) return unchanged();  // a slider moved: it must not be drawn anew
             waiting = null;
             return chosen;
         },
@@ -176,19 +170,19 @@
                 waiting = rows;
             }
             if (waiting && (!busySince || performance.now() - busySince > 5000)) flush();
-            return nothing();
+            return unchanged();
         },
         settled() {
             busySince = 0;
             flush();
-            return nothing();
+            return unchanged();
         },
         undo() {
             undo();
-            return nothing();
+            return unchanged();
         },
         async copyLink() {
-            if (!current) { say("There is no model yet to link to."); return nothing(); }
+            if (!current) { say("There is no model yet to link to."); return unchanged(); }
             const { hash, kept, of } = linked(current);
             const link = window.location.origin + "/lab?" + new URLSearchParams({ model: current.model }) +
                 (hash === "#" ? "" : hash);
@@ -196,39 +190,34 @@
                 : kept < of ? "The text is too long for a link: it holds the first " + kept.toLocaleString("en") + " of " +
                     of.toLocaleString("en") + " characters, and the interventions."
                     : "The link holds the text and the interventions.";
-            say((await copied(link)) ? "Copied. " + what : "Copying is not allowed here: copy the address of this page. " + what);
-            return nothing();
+            say((await copyText(link)) ? "Copied. " + what : "Copying is not allowed here: copy the address of this page. " + what);
+            return unchanged();
         },
         // Pinned neurons as a table: a column a token, a row a neuron, so that they stand one under the other.
-        drawPinned(data, chosen) {
+        drawPinned(text, data, chosen) {
             const canvas = byId("lab-pinned-canvas");
-            if (!canvas) return nothing();
-            if (canvas.drawnFrom !== data) {
-                canvas.drawnFrom = data;
-                canvas.replaceChildren(...(data ? [pinnedTable(data)] : []));
+            if (!canvas) return unchanged();
+            const fresh = text && data && data.text === text.text ? data : null;
+            if (canvas.drawnFrom !== fresh) {
+                canvas.drawnFrom = fresh;
+                canvas.replaceChildren(...(fresh ? [pinnedTable(text, fresh)] : []));
             }
             for (const cell of canvas.querySelectorAll("[data-place]"))
                 cell.classList.toggle("marked", Number(cell.dataset.place) === chosen && chosen !== null);
-            return nothing();
+            return unchanged();
         },
     });
 
-    const made = (tag, className, text) => {
-        const element = document.createElement(tag);
-        element.className = className;
-        if (text !== undefined) element.textContent = text;
-        return element;
-    };
-    const pinnedTable = (data) => {
-        const frame = made("div", "pinned-frame"), table = made("table", "pinned");
+    const pinnedTable = (text, data) => {
+        const frame = element("div", "pinned-frame"), table = element("table", "pinned");
         frame.tabIndex = 0;
         frame.setAttribute("role", "region");
         frame.setAttribute("aria-label", "Activations of pinned neurons");
-        const head = made("tr", "");
-        head.append(made("th", "pinned-name", ""));
-        data.tokens.forEach((token, place) => {
-            const cell = made("th", "pinned-token");
-            const button = made("button", "", token);
+        const head = element("tr");
+        head.append(element("th", "pinned-name", ""));
+        text.tokens.forEach((token, place) => {
+            const cell = element("th", "pinned-token");
+            const button = element("button", "", token);
             button.type = "button";
             button.addEventListener("click", () => set("lab-token", { data: place }));
             cell.dataset.place = place;
@@ -237,15 +226,15 @@
             head.append(cell);
         });
         const rows = data.strips.map((strip) => {
-            const row = made("tr", ""), name = made("th", "pinned-name mono", strip.title);
+            const row = element("tr"), name = element("th", "pinned-name mono", strip.title);
             name.scope = "row";
-            name.append(made("span", "quiet", strip.legend.join(" … ")));
+            name.append(element("span", "quiet", strip.legend.join(" … ")));
             row.append(name);
             strip.shade.forEach((shade, place) => {
-                const cell = made("td", "");
+                const cell = element("td");
                 if (shade !== null) cell.style.backgroundColor = data.shades[strip.kind][shade][0];
-                cell.title = data.tokens[place] + "  (position " + place + ")\n" + strip.title + ": " + strip.shown[place];
-                cell.append(made("span", "visually-hidden", strip.shown[place]));
+                cell.title = text.tokens[place] + "  (position " + place + ")\n" + strip.title + ": " + strip.shown[place];
+                cell.append(element("span", "visually-hidden", strip.shown[place]));
                 cell.dataset.place = place;
                 row.append(cell);
             });
@@ -266,7 +255,7 @@
     });
     document.addEventListener("keydown", (event) => {
         if (!onLab() || event.key.toLowerCase() !== "z" || event.shiftKey || !(event.ctrlKey || event.metaKey)) return;
-        if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+        if (event.target.closest(TYPING)) return;
         event.preventDefault();
         undo();
     });

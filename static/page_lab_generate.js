@@ -7,22 +7,23 @@
     let running = null;
 
     // The service may have restarted or made room: the text is still here, so it is sent again.
-    const begin = async (held, body, signal) => {
-        const answer = await post("/texts/" + held.trace.id + "/generate", body, signal);
+    const begin = async (traced, body, signal) => {
+        const answer = await post("/texts/" + traced.id + "/generate", body, signal);
         if (answer.status !== 404) return answer;
-        const again = await post("/models/" + encodeURIComponent(held.trace.model) + "/texts", { text: held.text }, signal);
+        const again = await post("/models/" + encodeURIComponent(traced.model) + "/texts", { text: traced.text }, signal);
         if (!again.ok) return again;
         return post("/texts/" + (await again.json()).id + "/generate", body, signal);
     };
 
-    // The two columns; `add` appends a step, marking tokens that are not the same in both.
-    const columns = (held, both) => {
+    // The two columns, after the last of the tokens before, which are written as the strips write them; `add` appends a
+    // step, marking tokens that are not the same in both.
+    const columns = (before, both) => {
         const frame = element("div", "generated" + (both ? " both" : ""));
         const column = (title) => {
             const section = element("section", ""), tokens = element("div", "strip");
             section.append(element("h3", "", title), tokens);
-            const tail = held.trace.tokens.slice(-8).map(visible).join("");
-            tokens.append(element("span", "generated-tail", (held.trace.tokens.length > 8 ? "…" : "") + tail));
+            const tail = before.slice(-8).join("");
+            tokens.append(element("span", "generated-tail", (before.length > 8 ? "…" : "") + tail));
             frame.append(section);
             return tokens;
         };
@@ -58,13 +59,13 @@
 
     const stop = () => { if (running) running.abort(); };
 
-    const go = async (place, held, body, control) => {
+    const go = async (place, traced, before, body, control) => {
         const status = element("p", "quiet", "Beginning…");
         status.setAttribute("role", "status");
-        const view = columns(held, body.interventions.length > 0);
+        const view = columns(before, body.interventions.length > 0);
         place.replaceChildren(status, view.frame);
         try {
-            const answer = await begin(held, body, control.signal);
+            const answer = await begin(traced, body, control.signal);
             if (!answer.ok) {
                 place.replaceChildren();
                 addFailure(place, await refusal(answer));
@@ -93,9 +94,9 @@
     };
 
     window.calibroscope = Object.assign(window.calibroscope || {}, {
-        generate(_, held, chosen, temperature, seed, length) {
+        generate(_, traced, strips, chosen, temperature, seed, length) {
             const place = box();
-            if (!place || !held) return unchanged();
+            if (!place || !traced || !strips) return unchanged();
             stop();
             const given = (value, otherwise) => (typeof value === "number" ? value : otherwise);
             const body = {
@@ -104,7 +105,7 @@
             };
             const control = (running = new AbortController());
             set("lab-stop", { disabled: false });
-            go(place, held, body, control).finally(() => {
+            go(place, traced, strips.tokens, body, control).finally(() => {
                 if (running !== control) return;
                 running = null;
                 if (place.isConnected) set("lab-stop", { disabled: true });

@@ -1,71 +1,66 @@
-// Small things that happen in the browser: the address follows the controls, tokens answer to mouse and keyboard.
-window.calibroscope = Object.assign(window.calibroscope || {}, {
-    // Draw the lab's strips from `strip_data` (app/components/token_strip.py), or only move the mark when a token was chosen.
-    drawStrips(data, chosen) {
-        const canvas = document.getElementById("lab-canvas");
-        if (canvas && data && canvas.drawnFrom !== data) {
-            const top = canvas.getBoundingClientRect().top;
-            canvas.replaceChildren(...data.strips.map((strip) => stripBox(data, strip)));
-            canvas.drawnFrom = data;
-            if (top < 0) window.scrollBy(0, canvas.getBoundingClientRect().top - top);
-        }
-        if (canvas) mark(canvas, chosen);
-        return window.dash_clientside.no_update;
-    },
-});
-
-// Tokens are data: they are set as text, never read as markup.
-const element = (tag, className, text) => {
-    const made = document.createElement(tag);
-    made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
-};
-
-const stripBox = (data, strip) => {
-    const box = element("div", "strip-box"), head = element("div", "strip-head");
-    const legend = element("span", "legend"), tokens = element("div", "strip clickable");
-    legend.append(element("span", "", strip.legend[0]), element("span", "legend-bar " + strip.kind),
-        element("span", "", strip.legend[1]));
-    head.append(element("span", "strip-title", strip.title), legend);
-    tokens.setAttribute("role", "listbox");
-    tokens.setAttribute("aria-label", strip.title + ", " + data.tokens.length + " tokens");
-    const shades = data.shades[strip.kind], breaks = new Set(data.breaks);
-    data.tokens.forEach((token, place) => {
-        const piece = element("span", "tok", token), shade = strip.shade[place];
-        if (shade !== null) [piece.style.backgroundColor, piece.style.color] = shades[shade];
-        piece.title = [token + "  (position " + place + ")", strip.title + ": " + strip.shown[place],
-            data.details[place] || ""].join("\n");
-        piece.dataset.token = place;
-        piece.setAttribute("role", "option");
-        tokens.append(piece);
-        if (breaks.has(place)) tokens.append(document.createElement("br"));
-    });
-    box.append(head, tokens);
-    return box;
-};
-
-const mark = (canvas, chosen) => {
-    const place = chosen === null || chosen === undefined ? 0 : chosen;
-    for (const token of canvas.querySelectorAll("[data-token]")) {
-        const own = Number(token.dataset.token);
-        token.classList.toggle("marked", own === chosen);
-        token.setAttribute("aria-selected", String(own === chosen));
-        token.tabIndex = own === place ? 0 : -1;
-    }
-};
-
-window.dashAgGridFunctions = window.dashAgGridFunctions || {};
-window.dashAgGridFunctions.calibroscopeNumber = (value) => {
-    if (value === null || value === undefined) return "—";
-    const size = Math.abs(value);
-    const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : value.toPrecision(4);
-    return text.replace("-", "−");
-};
-
+// The Text lab's strips: drawn from plain data, since a thousand tokens in eight strips are eight thousand elements, which
+// as components would take seconds. Tokens answer to mouse and keyboard.
 (() => {
-    const choose = (token) =>
-        window.dash_clientside.set_props("lab-token", { data: Number(token.dataset.token) });
+    const { byId, set, unchanged, element } = window.calibroscopeDom;
+
+    const NO_CHANGES = { shades: {}, strips: [] };
+    // Whether there are other strips than before.
+    const drawChanges = (place, text, { shades, strips }) => {
+        const boxes = [...place.children];
+        const same = boxes.length === strips.length && strips.every((strip, one) => boxes[one].stripTitle === strip.title);
+        if (same) strips.forEach((strip, one) => colour(boxes[one], text, strip, shades));
+        else place.replaceChildren(...strips.map((strip) => stripBox(text, strip, shades)));
+        return !same;
+    };
+
+    const stripBox = (text, strip, shades) => {
+        const box = element("div", "strip-box"), head = element("div", "strip-head");
+        const legend = element("span", "legend"), tokens = element("div", "strip clickable");
+        legend.append(element("span"), element("span", "legend-bar " + strip.kind), element("span"));
+        head.append(element("span", "strip-title", strip.title), legend);
+        tokens.setAttribute("role", "listbox");
+        tokens.setAttribute("aria-label", strip.title + ", " + text.tokens.length + " tokens");
+        const breaks = new Set(text.breaks);
+        text.tokens.forEach((token, place) => {
+            const piece = element("span", "tok", token);
+            piece.dataset.token = place;
+            piece.setAttribute("role", "option");
+            tokens.append(piece);
+            if (breaks.has(place)) tokens.append(document.createElement("br"));
+        });
+        box.append(head, tokens);
+        box.stripTitle = strip.title;
+        colour(box, text, strip, shades);
+        return box;
+    };
+
+    // Only what differs from what stands there is touched: most of it does not, and the browser lays out the rest anew.
+    const colour = (box, text, strip, shades) => {
+        const [low, , high] = box.querySelector(".legend").children, before = box.drawnFrom;
+        if (low.textContent !== strip.legend[0]) low.textContent = strip.legend[0];
+        if (high.textContent !== strip.legend[1]) high.textContent = strip.legend[1];
+        for (const piece of box.querySelectorAll("[data-token]")) {
+            const place = Number(piece.dataset.token), shade = strip.shade[place], shown = strip.shown[place];
+            if (!before || before.shade[place] !== shade)
+                [piece.style.backgroundColor, piece.style.color] = shade === null ? ["", ""] : shades[strip.kind][shade];
+            if (!before || before.shown[place] !== shown)
+                piece.title = [text.tokens[place] + "  (position " + place + ")", strip.title + ": " + shown,
+                    text.details[place] || ""].join("\n");
+        }
+        box.drawnFrom = strip;
+    };
+
+    const mark = (canvas, chosen) => {
+        const place = chosen === null || chosen === undefined ? 0 : chosen;
+        for (const token of canvas.querySelectorAll("[data-token]")) {
+            const own = Number(token.dataset.token);
+            token.classList.toggle("marked", own === chosen);
+            token.setAttribute("aria-selected", String(own === chosen));
+            token.tabIndex = own === place ? 0 : -1;
+        }
+    };
+
+    const choose = (token) => set("lab-token", { data: Number(token.dataset.token) });
     document.addEventListener("click", (event) => {
         const token = event.target.closest(".strip.clickable [data-token]");
         if (token) choose(token);
@@ -89,4 +84,35 @@ window.dashAgGridFunctions.calibroscopeNumber = (value) => {
             next.focus();
         }
     });
+
+    window.calibroscope = Object.assign(window.calibroscope || {}, {
+        // Draw the strips of a text, and of what interventions change in it (`text_strips` and `change_strips` of
+        // app/pages/lab/views.py), or only move the mark when a token was chosen. A slider's step changes colours and
+        // values of strips that stand there already.
+        drawStrips(text, changes, chosen) {
+            const canvas = byId("lab-canvas");
+            if (!canvas || !text) return unchanged();
+            const [texts, changed] = canvas.children;
+            const fresh = changes && changes.text === text.text ? changes : NO_CHANGES;
+            const top = canvas.getBoundingClientRect().top;
+            let anew = canvas.drawnFrom !== text;
+            if (anew) {
+                texts.replaceChildren(...text.strips.map((strip) => stripBox(text, strip, text.shades)));
+                changed.replaceChildren();
+            }
+            if (anew || changed.drawnFrom !== fresh) anew = drawChanges(changed, text, fresh) || anew;
+            if (anew && top < 0) window.scrollBy(0, canvas.getBoundingClientRect().top - top);
+            if (anew || canvas.chosen !== chosen) mark(canvas, chosen);
+            [canvas.drawnFrom, changed.drawnFrom, canvas.chosen] = [text, fresh, chosen];
+            return unchanged();
+        },
+    });
 })();
+
+window.dashAgGridFunctions = window.dashAgGridFunctions || {};
+window.dashAgGridFunctions.calibroscopeNumber = (value) => {
+    if (value === null || value === undefined) return "—";
+    const size = Math.abs(value);
+    const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : value.toPrecision(4);
+    return text.replace("-", "−");
+};

@@ -4,11 +4,11 @@ window.calibroscopeOutdated = (() => {
     const { byId } = window.calibroscopeDom;
     const AFTER_MS = 60;  // what is answered sooner would only flicker
     const LINGER_MS = 150;  // one callback's answer asks the next, and is drawn meanwhile
-    const lab = ["lab-result", "lab-strips", "lab-pinned-canvas", "lab-detail", "lab-who"];
+    const lab = ["lab-result", "lab-text-panel", "lab-pinned-canvas", "lab-detail", "lab-who"];
     // By what a callback puts out: the regions that show it, and, where others also ask for it, whose asking counts.
     const RULES = [
-        { output: "lab-trace", regions: lab },
-        { output: "lab-ablation", regions: ["lab-result", "lab-canvas", "lab-detail"] },
+        { output: "lab-traced", regions: lab },
+        { output: "lab-changes", regions: ["lab-result", "lab-canvas", "lab-detail"] },
         { output: "lab-who", regions: ["lab-who"] },
         { output: "lab-pinned", regions: ["lab-pinned-canvas"] },
         { output: "atlas-banner", by: ["atlas-model", "atlas-run"], regions: ["atlas-main"] },

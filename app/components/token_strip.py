@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from dash import html
@@ -71,10 +72,11 @@ def _range(strip: Strip) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1e-6)
 
 
-def _shades(kind: str) -> list[tuple[int, int, int]]:
+@cache
+def _shades(kind: str) -> tuple[tuple[int, int, int], ...]:
     scale = CHANGE_SCALE if kind == "change" else MAGNITUDE_SCALE
     places = [place / (_SHADES - 1) for place in range(_SHADES)]
-    return [_rgb(colour) for colour in sample_colorscale(scale, places)]
+    return tuple(_rgb(colour) for colour in sample_colorscale(scale, places))
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
@@ -104,7 +106,7 @@ def _shown(strip: Strip, place: int) -> str:
     return signed(value, strip.unit) if strip.kind == "change" else number(value, strip.unit)
 
 
-def _token(strip: Strip, place: int, low: float, high: float, shades: list[tuple[int, int, int]]) -> html.Span:
+def _token(strip: Strip, place: int, low: float, high: float, shades: Sequence[tuple[int, int, int]]) -> html.Span:
     token = strip.tokens[place]
     lines = [f"{visible(token)}  (position {place})", f"{strip.title}: {_shown(strip, place)}"]
     if strip.details is not None:
@@ -125,11 +127,18 @@ def strip_data(strips: Sequence[Strip]) -> dict[str, Any]:
     A thousand tokens in eight strips are eight thousand elements: as components they would take seconds on the way.
     """
     first = strips[0]
-    kinds = {strip.kind for strip in strips}
     return {
         "tokens": [visible(token) for token in first.tokens],
         "breaks": [place for place, token in enumerate(first.tokens) if token.endswith("\n")],
         "details": list(first.details or []),
+        **strip_colours(strips),
+    }
+
+
+def strip_colours(strips: Sequence[Strip]) -> dict[str, Any]:
+    """Colours, values and legends of strips, for a page that has their tokens already; the strips need name none."""
+    kinds = {strip.kind for strip in strips}
+    return {
         "shades": {
             kind: [["rgb({},{},{})".format(*shade), _ink(shade)] for shade in _shades(kind)] for kind in sorted(kinds)
         },

@@ -188,10 +188,12 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
     """The answer to "who matters here?"."""
     columns = EffectSums.of(swept.effects).columns()
     activations = text.traced.activations[swept.positions].double().mean(dim=0).cpu().numpy()
+    sort: schemas.SweepSort = asked.sort
     if asked.position == len(text.traced.tokens) - 1:  # nothing follows: only the entropy means something
         for name in ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss"):
             columns[name] = np.full(len(activations), np.nan)
-    key = np.abs(columns[asked.sort])
+        sort = "delta_entropy"
+    key = np.abs(columns[sort])
     order = np.argsort(-np.nan_to_num(key, nan=-1.0), kind="stable")[: asked.limit]
     names = ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss", "delta_entropy", "abs_delta_entropy")
     rows = [

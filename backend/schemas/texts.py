@@ -157,6 +157,7 @@ class SweepRequest(Wire):
     over the text."""
     target: Literal["mean", "zero"] = "mean"
     sort: SweepSort = "total_effect"
+    """By size, largest first. At the last token there is no loss to move, so the order there is that of entropies."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     run: Id | None = None
     """The run whose sample gives the means, as in an ablation."""

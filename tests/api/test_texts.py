@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 
 from backend.client import ApiError, AsyncClient, Call, Client, calls
 from backend.live import engine as live_engine
-from backend.schemas import AblateRequest, InterventionRequest
+from backend.schemas import AblateRequest, InterventionRequest, SweepRequest
 from tests.conftest import TinyAtlas
 
 TEXT = "The lamp is lit, and the other lamp is not."
@@ -62,6 +62,15 @@ def test_the_same_ablation_is_computed_once(
     assert len(done) == 1
     assert client.send(calls.ablate(text, scaled(tiny_atlas, 6))) != first
     assert len(done) == 2
+
+
+def test_after_the_last_token_neurons_are_ranked_by_what_they_do_to_its_entropy(client: Client, text: str) -> None:
+    last = len(client.send(calls.text(text)).tokens) - 1
+    swept = client.send(calls.sweep(text, SweepRequest(position=last, limit=5)))
+    by_entropy = client.send(calls.sweep(text, SweepRequest(position=last, sort="abs_delta_entropy", limit=5)))
+    assert swept.rows == by_entropy.rows
+    assert swept.rows[0].total_effect is None
+    assert swept.rows[0].abs_delta_entropy > 0
 
 
 def test_what_is_asked_over_a_socket_may_be_compressed(address: str, text: str) -> None:

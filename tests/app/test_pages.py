@@ -1,17 +1,14 @@
 """What the pages do with the service's answers, and with its errors."""
 
-import json
 from typing import Any
 
 import pytest
 
 from app.pages.atlas import page as atlas
 from app.pages.lab import interventions as lab_interventions
-from app.pages.lab import page as lab
 from app.pages.lab import views as lab_views
 from app.pages.neuron import page as neuron
 from backend import schemas
-from backend.client import ApiError, Call
 from tests.app import sample
 from tests.app.pages import Service, models_with, text_of
 
@@ -79,73 +76,6 @@ async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None
     assert "It has its reasons." in words
     assert "30 sampled tokens" in words
     assert words.count("nothing at") == 5, "what is missing is said, each in its place"
-
-
-async def test_the_lab_sends_a_forgotten_text_again() -> None:
-    trace, asked = sample.trace(), []
-
-    def ablate(call: Call[Any]) -> Any:
-        asked.append(call.path)
-        if len(asked) == 1:
-            raise ApiError(schemas.Problem(title="Gone", status=404, detail="send the text again"))
-        return sample.ablation()
-
-    service = Service(ablate=ablate, texts=lambda _: sample.trace(id="again"))
-    held = {"text": "The lamp is lit.", "trace": trace.model_dump()}
-    chosen = [{"neuron": "29.7", "kind": "mean", "value": None}]
-    assert (await lab._ablated(service, held, chosen)).ln_mediated == 0.75
-    assert asked == ["/texts/abc/ablate", "/texts/again/ablate"]
-
-
-async def test_the_lab_shows_the_change_and_its_direct_part() -> None:
-    words = text_of(lab_views.totals(sample.ablation()))
-    assert "75.0 %" in words
-    assert "mean over words" in words
-    assert "(+0.400)" in words
-    assert "(+0.100)" in words
-    drawn = lab_views.strips(sample.trace(), sample.ablation())
-    titles = " ".join(strip["title"] for strip in drawn["strips"])
-    for title in ("Loss", "Entropy", "Rank", "Activation of 29.7", "Change of loss", "direct part"):
-        assert title in titles
-    assert all(len(strip["shade"]) == len(strip["shown"]) == len(drawn["tokens"]) for strip in drawn["strips"])
-    assert [strip["title"] for strip in lab_views.strips(sample.trace(), None)["strips"]] == [
-        "Loss", "Entropy", "Rank of the token",
-    ]  # fmt: skip
-
-
-async def test_a_long_text_is_light_to_send() -> None:
-    """Strips travel as data: a thousand tokens must not become megabytes."""
-    trace, ablation = sample.trace(repeat=200), sample.ablation("long", repeat=200)
-    tokens = len(trace.tokens)
-    assert tokens >= 1000
-    assert len(json.dumps(lab_views.strips(trace, ablation))) < 600 * tokens
-
-
-async def test_who_matters_at_a_token_is_a_table_of_links_or_says_why_not() -> None:
-    held = {"text": "The lamp is lit.", "trace": sample.trace().model_dump()}
-    asked: list[Call[Any]] = []
-
-    def sweep(call: Call[Any]) -> Any:
-        asked.append(call)
-        return sample.sweep()
-
-    service = Service(sweep=sweep)
-    drawn = await lab.who_matters(service, held, 1)
-    assert "/m/tiny/n/29/7" in str(drawn)
-    assert "−0.200" in text_of(drawn)
-    assert await lab.who_matters(service, held, 99) is None
-    await lab.who_matters(service, held, len(sample.TOKENS) - 1)
-    assert [call.body.sort for call in asked] == ["total_effect", "abs_delta_entropy"]
-    assert "nothing at" in text_of(await lab.who_matters(Service(), held, 1))
-
-
-async def test_predictions_at_a_token_have_every_state() -> None:
-    states, following = lab_views.predictions_at(sample.trace(), sample.ablation(), 1)
-    assert list(states) == ["before", "after", "direct part only"]
-    assert following == sample.TOKENS[2]
-    states, following = lab_views.predictions_at(sample.trace(), sample.ablation("other"), len(sample.TOKENS) - 1)
-    assert list(states) == ["before"], "an ablation of another text is not shown"
-    assert following is None
 
 
 @pytest.mark.parametrize(

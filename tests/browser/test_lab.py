@@ -3,10 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
+from backend.core.models.analysis_model import AnalysisModel
+from backend.live.engine import LiveEngine
+from backend.live.texts import LiveText
+from backend.schemas import MAX_TEXT_TOKENS
 from tests.browser.conftest import Site, Visit, open_context, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -313,6 +318,96 @@ def test_pinned_neurons_stand_one_under_the_other(pinned_visit: Visit, site: Sit
     expect(page.get_by_role("heading", name="Predictions at the chosen token")).to_be_visible()
     expect(page.locator("#lab-canvas [data-token='4'].marked").first).to_be_visible()
     expect(rows.nth(1).locator("td").nth(4)).to_have_class(re.compile("marked"))
+
+
+@contextmanager
+def sending(page: Page) -> Iterator[list[int]]:
+    """The size of every body that the page sends meanwhile, in bytes."""
+    sizes: list[int] = []
+
+    def add(request: Request) -> None:
+        sizes.append(len(request.post_data_buffer or b""))
+
+    page.on("request", add)
+    yield sizes
+    page.remove_listener("request", add)
+
+
+def test_a_step_and_a_click_send_little_at_the_longest_text(
+    visit: Visit, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page holds an id and what was chosen: what is known of a text's tokens never travels up."""
+    keep = lambda model, own: model.__dict__.update(max_tokens=own)  # noqa: E731
+    longer = property(lambda _: MAX_TEXT_TOKENS, keep)  # than the tiny model's own context
+    monkeypatch.setattr(AnalysisModel, "max_tokens", longer, raising=False)
+    page, neuron = visit.page, f"{site.atlas.layer}.3"
+    text = "Under the lamp it rains. " * 190
+    open_lab(page, site)
+    with sending(page) as analysing:
+        analyse(page, text)
+        expect(page.get_by_text(f"Only the first {MAX_TEXT_TOKENS} tokens are shown.")).to_be_visible()
+        choose_kind(page, neuron, "multiply by")
+        wait_for_state(page, do=f"{neuron}:scale:2")
+        rested(page)
+    assert page.locator("#lab-changes-canvas .strip").first.locator("[data-token]").count() == MAX_TEXT_TOKENS
+    shown = page.locator("#lab-changes-canvas [data-token='7']").nth(1)
+    before = shown.get_attribute("title")
+    with sending(page) as stepping:
+        page.locator(".intervention-slider [role=slider]").press("ArrowRight")
+        expect(shown).not_to_have_attribute("title", str(before))
+        rested(page)
+    with sending(page) as clicking:
+        page.locator("#lab-canvas [data-token='7']").first.click()
+        expect(page.locator("#lab-detail .totals")).to_be_visible()
+        expect(page.locator("#lab-who tbody tr")).to_have_count(10)
+    assert [size for size in stepping if size] == [pytest.approx(len(text), abs=2_000)], "one request a step"
+    assert 0 < sum(clicking) < 20_000
+    assert max(analysing) < len(text) + 3_000, "of the lab's other requests too"
+
+
+def rested(page: Page) -> None:
+    """Wait until nothing that was changed waits for its answer."""
+    page.wait_for_function("!document.querySelector('[data-outdated]')")
+    page.wait_for_timeout(300)
+
+
+def test_a_text_that_the_service_has_forgotten_is_traced_again_unseen(
+    chromium: Browser, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget, find = [], LiveEngine.text
+
+    def text(engine: LiveEngine, text_id: str) -> LiveText:
+        if forget:
+            forget.clear()
+            engine._texts.clear()  # as after a restart, or when other texts have taken all the room
+        return find(engine, text_id)
+
+    monkeypatch.setattr(LiveEngine, "text", text)
+    context = open_context(chromium)
+    seen = watch(context.new_page(), site)
+    page, neuron = seen.page, f"{site.atlas.layer}.3"
+    open_lab(page, site)
+    analyse(page, TEXT)
+    choose_kind(page, neuron, "multiply by")
+    entropy = page.locator(".totals tr", has_text="Mean entropy").locator("td").nth(1)
+    wait_for_state(page, do=f"{neuron}:scale:2")
+    rested(page)
+    before = entropy.inner_text()
+    forget.append(1)
+    page.locator(".intervention-slider [role=slider]").press("ArrowRight")
+    expect(entropy).not_to_have_text(before)
+    forget.append(1)
+    page.locator("#lab-canvas [data-token='3']").first.click()
+    expect(page.get_by_role("heading", name="Predictions at the chosen token")).to_be_visible()
+    expect(page.locator("#lab-who tbody tr")).to_have_count(10)
+    assert seen.errors == []
+    forget.append(1)
+    page.get_by_role("textbox", name="Tokens").fill("5")
+    assert "5 tokens" in generate(page)
+    assert forget == []
+    assert len(seen.errors) == 2, "the 404 that the generation meets alone, by its address and in the console"
+    expect(page.get_by_role("alert")).to_have_count(0)
+    context.close()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(380, False), (1366, True)])

@@ -41,14 +41,15 @@ def register() -> None:
     """The buttons; the browser reads the stream itself (page_lab_generate.js)."""
     clientside_callback(
         "window.calibroscope.generate", Output(ids.GENERATED, "title"), Input(ids.GENERATE, "n_clicks"),
-        State(ids.TRACE, "data"), State(ids.CHOSEN, "data"), State(ids.TEMPERATURE, "value"),
-        State(ids.SEED, "value"), State(ids.LENGTH, "value"), prevent_initial_call=True,
+        State(ids.TRACED, "data"), State(ids.STRIPS, "data"), State(ids.CHOSEN, "data"),
+        State(ids.TEMPERATURE, "value"), State(ids.SEED, "value"), State(ids.LENGTH, "value"),
+        prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
         "window.calibroscope.stopGenerating", Output(ids.STOP, "title"), Input(ids.STOP, "n_clicks"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.forgetGenerated", Output(ids.GO_ON, "title"), Input(ids.TRACE, "data"),
+        "window.calibroscope.forgetGenerated", Output(ids.GO_ON, "title"), Input(ids.TRACED, "data"),
         prevent_initial_call=True,
     )  # fmt: skip

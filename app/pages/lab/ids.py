@@ -5,9 +5,16 @@ MESSAGE, MODELS, INTRODUCTION, NOTES = "lab-message", "lab-models", "lab-introdu
 NEURON, ADD, ROWS, SHAPE, CHOSEN = "lab-neuron", "lab-add", "lab-rows", "lab-shape", "lab-chosen"
 KIND, VALUE, SLIDER, REMOVE = "lab-kind", "lab-value", "lab-slider", "lab-remove"
 """Types of pattern-matching ids; the other key is `neuron`."""
-TRACE, ABLATION, TOKEN, STRIPS, DETAIL = "lab-trace", "lab-ablation", "lab-token", "lab-strips", "lab-detail"
-DRAWN, CANVAS, RESULT, WHO = "lab-drawn", "lab-canvas", "lab-result", "lab-who"
-PINNED, PINNED_CANVAS, PINNED_PANEL = "lab-pinned", "lab-pinned-canvas", "lab-pinned-panel"
+TRACED, TOKEN = "lab-traced", "lab-token"
+"""What the page keeps of its text, and the chosen token's position."""
+STRIPS, CHANGES, PINNED = "lab-strips", "lab-changes", "lab-pinned"
+"""What the browser draws: of the text, of what interventions change in it, of pinned neurons. It is not sent back."""
+CANVAS, TEXT_CANVAS, CHANGES_CANVAS, PINNED_CANVAS = (
+    "lab-canvas", "lab-text-canvas", "lab-changes-canvas", "lab-pinned-canvas",
+)  # fmt: skip
+TEXT_PANEL, PINNED_HEAD, RESULT, DETAIL, WHO = (
+    "lab-text-panel", "lab-pinned-head", "lab-result", "lab-detail", "lab-who",
+)  # fmt: skip
 RESTORED, UNDO, COPY, SAID, PAST = "lab-restored", "lab-undo", "lab-copy", "lab-said", "lab-past"
 GO_ON, GENERATE, STOP, TEMPERATURE = "lab-go-on", "lab-generate", "lab-stop", "lab-temperature"
 SEED, LENGTH, GENERATED = "lab-seed", "lab-length", "lab-generated"

@@ -8,7 +8,7 @@ from dash import dcc, html
 from app.components.layout import panel
 from app.components.shares import through_norm
 from app.components.states import empty
-from app.components.token_strip import Strip, strip_data
+from app.components.token_strip import Strip, strip_colours, strip_data
 from app.notation.numbers import number, percent, signed
 from app.notation.tokens import visible
 from app.pages.lab.interventions import is_neuron
@@ -84,8 +84,8 @@ def introduction() -> html.Div:
     )
 
 
-def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
-    """The text, strip under strip: what the model did, what the neurons did, and what the intervention changed."""
+def text_strips(trace: TextTrace) -> dict[str, Any]:
+    """The text, strip under strip, as what the model did at its tokens colours it; the browser draws it."""
     shown = [
         Strip("Loss", trace.tokens, trace.values.loss, "nats"),
         Strip("Entropy", trace.tokens, trace.values.entropy, "nats"),
@@ -93,25 +93,33 @@ def strips(trace: TextTrace, ablation: Ablation | None) -> dict[str, Any]:
     ]
     if trace.values.kl is not None:
         shown.append(Strip("KL from token frequencies", trace.tokens, trace.values.kl, "nats"))
-    if ablation is not None:
-        shown += _changes(trace, ablation)
     details = _details(trace.values, trace)  # once for all: they are the same on every strip
-    return strip_data([replace(strip, details=details, unscaled=1) for strip in shown])
+    return {"text": trace.id, **strip_data([replace(strip, details=details, unscaled=1) for strip in shown])}
 
 
-def _changes(trace: TextTrace, ablation: Ablation) -> list[Strip]:
+def change_strips(text: str, ablation: Ablation | None) -> dict[str, Any]:
+    """What the intervened units did, and what the interventions change, over tokens that the page has drawn.
+
+    Args:
+        text: the text's id, by which the browser sees that it has the tokens.
+    """
+    shown = [] if ablation is None else [replace(strip, unscaled=1) for strip in _changes(ablation)]
+    return {"text": text, **strip_colours(shown)}
+
+
+def _changes(ablation: Ablation) -> list[Strip]:
     before, total, frozen = ablation.before, ablation.total.values, ablation.frozen.values
     entropies = _change(before.entropy, total.entropy), _change(before.entropy, frozen.entropy)
     losses = _change(before.loss, total.loss), _change(before.loss, frozen.loss)
     activations = [
-        Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", trace.tokens, values)
+        Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", (), values)
         for name, values in ablation.activations_before.items()
     ]
     moved = [("entropy", entropies), ("loss", losses)]
     if before.kl is not None and total.kl is not None and frozen.kl is not None:
         moved.append(("KL from token frequencies", (_change(before.kl, total.kl), _change(before.kl, frozen.kl))))
     changes = [
-        Strip(f"Change of {what}{part}", trace.tokens, pair[place], "nats", "change", scale_with=pair[1 - place])
+        Strip(f"Change of {what}{part}", (), pair[place], "nats", "change", scale_with=pair[1 - place])
         for what, pair in moved
         for place, part in enumerate(("", ", direct part (norm frozen)"))
     ]
@@ -173,11 +181,15 @@ def _changed(was: float | None, now: float | None) -> html.Td:
 def predictions_at(
     trace: TextTrace, ablation: Ablation | None, token: int
 ) -> tuple[dict[str, list[Prediction]], str | None]:
-    """The predictions made at a token in every state, and the token that really came next."""
-    states = {"before": trace.predictions[token]}
-    if ablation is not None and ablation.text == trace.id:
-        states["after"] = ablation.total.predictions[token]
-        states["direct part only"] = ablation.frozen.predictions[token]
+    """The predictions made at a token in every state, and the token that really came next.
+
+    Args:
+        trace, ablation: with the predictions at this token alone.
+    """
+    states = {"before": trace.predictions[0]}
+    if ablation is not None:
+        states["after"] = ablation.total.predictions[0]
+        states["direct part only"] = ablation.frozen.predictions[0]
     following = trace.tokens[token + 1] if token + 1 < len(trace.tokens) else None
     return states, following
 
@@ -189,9 +201,14 @@ def pinned_names(pins: Any, model: str) -> list[str]:
     return list(dict.fromkeys(found))[-MOST_PINS:]
 
 
-def pinned_strips(trace: TextTrace, found: ActivationList) -> dict[str, Any]:
-    """The activations of pinned neurons on the same tokens, each on its own scale; the browser draws them."""
-    return strip_data([Strip(strip.neuron, trace.tokens, strip.activations, unscaled=1) for strip in found.strips])
+def pinned_strips(text: str, found: ActivationList) -> dict[str, Any]:
+    """The activations of pinned neurons on the same tokens, each on its own scale; the browser draws them.
+
+    Args:
+        text: the text's id, by which the browser sees that it has the tokens.
+    """
+    strips = [Strip(strip.neuron, (), strip.activations, unscaled=1) for strip in found.strips]
+    return {"text": text, **strip_colours(strips)}
 
 
 def pinned_head() -> html.Div:
@@ -210,9 +227,7 @@ def pinned_head() -> html.Div:
 
 def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html.Div:
     """Where the token is; entropy, residual norm and the final norm's scale there, before and after."""
-    before, after = trace.values, None
-    if ablation is not None and ablation.text == trace.id:
-        after = ablation.total.values
+    before, after = trace.values, None if ablation is None else ablation.total.values
     rows = [
         _fact("Entropy", before.entropy, after and after.entropy, token, "nats"),
         *([_fact("KL from token frequencies", before.kl, after and after.kl, token, "nats")] if before.kl else []),
