@@ -195,7 +195,7 @@ def export(
     from backend.atlas.store import Atlas
 
     with Atlas.open(_settings(atlas=atlas).atlas, read_only=True) as opened:
-        chosen = opened.newest_run() if run is None else run
+        chosen = opened.runs.newest() if run is None else run
         written = export_run(opened, chosen, format.value, out)
     typer.echo(f"Run {chosen} written to {' and '.join(str(path) for path in written)}.")
 
@@ -256,7 +256,7 @@ def _measured(name: str, settings: Settings, bos: str) -> int:
     def known() -> int | None:
         try:
             with Atlas.open(settings.atlas, read_only=True) as atlas:
-                return atlas.finished_run(name)
+                return atlas.runs.newest_finished(name)
         except AtlasMissing:
             return None
 
@@ -286,10 +286,10 @@ def _carry_out(queued: "list[Job]", settings: Settings) -> None:
         for job in queued:
             if job.worker_is_alive:
                 reporter.say(f"Another worker is at job {job.id}: waiting for it.")
-            while (now := atlas.job(job.id)).status == "running" and datetime.now(UTC) - now.heartbeat < silent:
+            while (now := atlas.jobs.get(job.id)).status == "running" and datetime.now(UTC) - now.heartbeat < silent:
                 time.sleep(POLL_SECONDS)
             if now.status in ("queued", "running"):
-                worker.do(atlas.begin_job(job.id))
+                worker.do(atlas.jobs.begin(job.id))
 
 
 @app.command()

@@ -151,7 +151,7 @@ def went_on(atlas: Atlas, record: RunRecord, now: schemas.RunCard) -> None:
     if words in (_words(before), *before.also_on):
         return
     card.computation = before.model_copy(update={"also_on": [*before.also_on, words]})
-    with atlas.writing() as writer:
+    with atlas.runs.writing() as writer:
         writer.update_run(record.id, card=card.model_dump(mode="json"))
 
 
@@ -160,7 +160,7 @@ def check_loss(atlas: Atlas, run: int, say: Say) -> None:
 
     The card says so of the corpus's opening when the run begins; what was measured in the end may still be otherwise.
     """
-    record = atlas.run(run)
+    record = atlas.runs.get(run)
     if record.card is None or record.mean_loss is None:
         return
     card = schemas.RunCard.model_validate(record.card)
@@ -170,7 +170,7 @@ def check_loss(atlas: Atlas, run: int, say: Say) -> None:
         return
     say(f"WARNING: {found}")
     card.warnings = [*card.warnings, found]
-    with atlas.writing() as writer:
+    with atlas.runs.writing() as writer:
         writer.update_run(run, card=card.model_dump(mode="json"))
 
 
@@ -188,7 +188,7 @@ def keep_precision(
     unigram: Unigram | None,
 ) -> None:
     """Compute some of a run's effects again in float64, and keep how far they are; once a run."""
-    record = atlas.run(run)
+    record = atlas.runs.get(run)
     if record.card is None:
         return
     card = schemas.RunCard.model_validate(record.card)
@@ -199,5 +199,5 @@ def keep_precision(
     finite = {name: value if value is None or math.isfinite(value) else None for name, value in asdict(found).items()}
     precision = schemas.CardPrecision.model_validate(finite)
     card.computation = card.computation.model_copy(update={"precision": precision})
-    with atlas.writing() as writer:
+    with atlas.runs.writing() as writer:
         writer.update_run(run, card=card.model_dump(mode="json"))

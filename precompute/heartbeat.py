@@ -21,7 +21,7 @@ def beating(atlas: Atlas, run: int) -> Iterator[None]:
     def beat() -> None:
         while not done.wait(_EVERY_SECONDS):
             try:
-                atlas.beat(run)
+                atlas.runs.beat(run)
             except Exception as error:  # a missed beat must not end the work; the next one may succeed
                 log.warning("heartbeat missed", run=run, error=str(error))
 

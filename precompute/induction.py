@@ -60,12 +60,12 @@ def carry_out(
         CalibroscopeError: with a sentence that says what to do.
     """
     request = schemas.InductionJobRequest.model_validate(job.request)
-    run = None if job.run is None else atlas.run(job.run)
+    run = None if job.run is None else atlas.runs.get(job.run)
     spec = _with_corpus(repeat_spec(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
     repeats, found = find_repeats(model, spec)
     made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
-    job = atlas.take_up_job(job.id, made_from)
+    job = atlas.jobs.take_up(job.id, made_from)
     bos = spec.bos(model)
     answers = InductionAnswers(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
@@ -109,13 +109,13 @@ def _measure(
 
 
 def _keep(atlas: Atlas, job: int, part: str, payloads: list[str], made_from: str) -> None:
-    if not atlas.add_job_part(job, part, payloads, made_from):
+    if not atlas.jobs.keep_part(job, part, payloads, made_from):
         raise JobCancelled(f"Job {job} has been taken up by another worker.")
 
 
 def _keep_change(atlas: Atlas, run: int, model: AnalysisModel, found: ActivationChange) -> None:
-    if atlas.run(run).layer == model.last_layer:
-        atlas.add_induction_change(run, found.change.mean.numpy(), found.change.se.numpy())
+    if atlas.runs.get(run).layer == model.last_layer:
+        atlas.jobs.add_induction_change(run, found.change.mean.numpy(), found.change.se.numpy())
 
 
 class _Share:
@@ -125,7 +125,7 @@ class _Share:
         self._atlas, self._job, self._place, self._groups = atlas, job, place, groups
 
     def __call__(self, share: float, doing: str) -> None:
-        if not self._atlas.tell_job(self._job, (self._place + min(share, 1.0)) / self._groups, doing):
+        if not self._atlas.jobs.report_progress(self._job, (self._place + min(share, 1.0)) / self._groups, doing):
             raise JobCancelled(f"Job {self._job} was cancelled.")
 
 

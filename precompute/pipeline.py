@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from backend.atlas.records import ContextRecord
+from backend.atlas.run_writer import RunIsFinished, RunTakenOver
 from backend.atlas.store import Atlas
-from backend.atlas.writer import RunIsFinished, RunTakenOver
 from backend.core.interventions.forward import ablate_each
 from backend.core.kernels.choose import DEFAULT_MEMORY
 from backend.core.kernels.engine import EffectsEngine, Frequency
@@ -35,8 +35,7 @@ from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
 from precompute.planning import null_dim, plan_of
 from precompute.progress import Reporter
-from precompute.sample import Measured, Sample, TracedShard, Traces, traces_fingerprint
-from precompute.sample import SampledPositions as GatheredPositions
+from precompute.sample import GatheredPositions, Measured, Sample, TracedShard, Traces, traces_fingerprint
 from precompute.token_effects import TokenEffects, most_kept
 from precompute.workspace import working_folder
 
@@ -82,7 +81,7 @@ def run(
     described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
     files.require(state)
     plan = plan_of(config, files, model, layer, sample, described, told)
-    record = atlas.begin_run(plan, reporter.say)
+    record = atlas.runs.begin(plan, reporter.say)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
@@ -97,7 +96,7 @@ def run(
     except RunTakenOver:  # it is no longer this process's to mark as failed
         raise
     except Exception as error:
-        atlas.fail_run(record.id, f"{type(error).__name__}: {error}")
+        atlas.runs.fail(record.id, f"{type(error).__name__}: {error}")
         raise
     return record.id
 
@@ -136,7 +135,7 @@ class Run:
             else:
                 self.effects_by_forward(means, unigram)
         card.check_loss(self.atlas, self.id, self.reporter.say)
-        self.atlas.finish_run(self.id)
+        self.atlas.runs.finish(self.id)
 
     def weights(self) -> None:
         """Weight metrics, spectrum, neighbours, and what each neuron does to the vocabulary. The metrics are always
@@ -144,20 +143,20 @@ class Run:
         readout, layer = self.readout, self.layer
         self.reporter.stage("Weights", 1, 0, "")
         spectrum = weights.unembedding_spectrum(readout.W_U)
-        null_dim = self.atlas.run(self.id).null_dim
+        null_dim = self.atlas.runs.get(self.id).null_dim
         self.columns = {
             "weight_norm": weights.weight_norm(readout.W_out).cpu().numpy(),
             "logit_var": weights.logit_var(readout.W_out, readout.W_U).cpu().numpy(),
             "null_fraction": weights.null_fraction(readout.W_out, spectrum.null_directions(null_dim)).numpy(),
         }
         self.chance = self._weight_lines(null_dim)
-        if 0 not in self.atlas.shards_done(self.id, "weights"):
+        if 0 not in self.atlas.runs.shards_done(self.id, "weights"):
             cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
             direct = DirectTokens.of(readout)
             neighbours = weights.similar_neurons(readout.W_out, SIMILAR_NEURONS)
             vocabulary = self.model.token_strings(list(range(self.model.d_vocab)))
-            with self.atlas.writing() as writer:
-                writer.put_vocabulary(self.atlas.run(self.id).model, vocabulary)
+            with self.atlas.runs.writing() as writer:
+                writer.put_vocabulary(self.atlas.runs.get(self.id).model, vocabulary)
                 writer.put_spectrum(self.id, spectrum.singular_values.numpy(), cosines)
                 writer.put_logits(self.id, direct.top_ids, direct.top_values, direct.bottom_ids, direct.bottom_values)
                 writer.put_logit_histograms(self.id, direct.edges, direct.counts)
@@ -173,14 +172,14 @@ class Run:
         low, high = chance.logit_var_lines(self.readout.W_U, self.random)
         rho = chance.null_fraction_line(null_dim, self.random)
         lines = ChanceLines(self.random.count, rho, logit_var_low=low, logit_var_high=high)
-        with self.atlas.writing() as writer:
+        with self.atlas.runs.writing() as writer:
             writer.update_run(self.id, chance=asdict(lines))
         return lines
 
     def activations(self) -> NDArray[np.float64]:
         """Moments of every neuron's activation over all positions; returns the reference means, [d_mlp]."""
         shards = self.sample.shards
-        done = self.atlas.shards_done(self.id, "activations")
+        done = self.atlas.runs.shards_done(self.id, "activations")
         self.reporter.stage("Activations", len(shards), len(done), "shards")
         for index in range(len(shards)):
             if index in done:
@@ -188,7 +187,7 @@ class Run:
             shard = self.traces[index]
             groups = np.repeat(self.sample.groups[shards[index]], self.config.seq_len)
             moments = Moments.of(shard.activations.flatten(0, 1).double().numpy(), groups)
-            with self.atlas.writing() as writer:
+            with self.atlas.runs.writing() as writer:
                 writer.add_shard(self.id, "activations", index, moments.to_arrays())
                 writer.update_run(
                     self.id,
@@ -197,17 +196,17 @@ class Run:
                     tokens_sampled=min(index + 1, len(shards)) * shard.loss[0].numel() * len(shard.loss),
                 )
             self.reporter.advance(1)
-        parts = [Moments.from_arrays(arrays) for _, arrays in self.atlas.shards(self.id, "activations")]
+        parts = [Moments.from_arrays(arrays) for _, arrays in self.atlas.runs.shards(self.id, "activations")]
         moments = reduce(Moments.merged, parts)
         self.columns |= moments.columns()
-        with self.atlas.writing() as writer:
+        with self.atlas.runs.writing() as writer:
             writer.set_neurons(self.id, self.layer, moments.columns())
             writer.update_run(self.id, tokens_sampled=int(moments.count), error_groups=len(moments.by_group.groups))
         return moments.mean
 
     def contexts(self) -> None:
         """Histograms, and the contexts that show each neuron, in one transaction."""
-        if 0 in self.atlas.shards_done(self.id, "contexts"):
+        if 0 in self.atlas.runs.shards_done(self.id, "contexts"):
             return
         self.reporter.stage("Contexts", 1, 0, "")
         shards = [self.traces[index] for index in range(len(self.sample.shards))]
@@ -215,7 +214,7 @@ class Run:
         shown = contexts.shown_positions(self.sample.tokens, self.sample.uncounted)
         places = contexts.windows(self.sample.tokens)
         edges, counts = _histograms(activations.reshape(-1, activations.shape[-1]))
-        with self.atlas.writing() as writer:
+        with self.atlas.runs.writing() as writer:
             writer.put_histograms(self.id, edges, counts)
             ids = writer.put_contexts(self.id, self._context_records(places, shards))
             writer.put_traces(self.id, contexts.choose(activations, shown, places, ids, self.config.seed))
@@ -250,7 +249,7 @@ class Run:
         direction = ReadDirection.of(self.readout.W_U, unigram)
         self.columns["freq_alignment"] = direction.cosines(self.readout.W_out).cpu().numpy()
         self.chance = replace(self.chance, freq_alignment=chance.freq_alignment_line(direction, self.random))
-        with self.atlas.writing() as writer:
+        with self.atlas.runs.writing() as writer:
             writer.put_unigram(self.id, unigram.p.cpu().numpy())
             writer.update_run(self.id, chance=asdict(self.chance))
         return unigram
@@ -270,7 +269,7 @@ class Run:
                 yield places, activations, effects
                 self.reporter.advance(len(places))
 
-        done = self.atlas.shards_done(self.id, "effects")
+        done = self.atlas.runs.shards_done(self.id, "effects")
         finished = sum(len(shard.places) for index, shard in enumerate(self.sample.measured) if index in done)
         self.reporter.stage("Effects", len(self.sample.counted), finished, "tokens")
         self.reporter.say(
@@ -293,7 +292,7 @@ class Run:
                 effects = ablate_each(self.model, tokens, self.layer, targets, positions, advance, frequency)
                 yield places, gathered.at(places, self.model.device)[1], effects
 
-        done = self.atlas.shards_done(self.id, "effects")
+        done = self.atlas.runs.shards_done(self.id, "effects")
         passes = [neurons * len(np.unique(shard.places // length)) for shard in self.sample.measured]
         self.reporter.say(f"Effects by forward passes from layer {self.layer} on, one a neuron and sequence.")
         self.reporter.stage("Effects", sum(passes), sum(passes[index] for index in done), "passes")
@@ -302,7 +301,7 @@ class Run:
     def _all_effects(self, measured: Callable[[Measured], Iterator["_Batch"]]) -> None:
         """Measure the shards that are left, and publish after each what all of them say."""
         shards = self.sample.measured
-        parts = dict(self.atlas.shards(self.id, "effects"))
+        parts = dict(self.atlas.runs.shards(self.id, "effects"))
         # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
         kept = 0 if self.config.mode == "survey" else most_kept(len(self.readout.W_out))
         sampled = TokenEffects(self.sample, kept, self.model.token_strings, parts)
@@ -326,7 +325,7 @@ class Run:
         finished = index + 1
         # Rewriting what is shown of single tokens after every shard would cost more than measuring them.
         shown = sampled.any and (finished == shards or finished.bit_count() == 1)
-        with self.atlas.writing() as writer:
+        with self.atlas.runs.writing() as writer:
             writer.add_shard(self.id, "effects", index, own.to_arrays() | sampled.arrays_of(index))
             classes = classify(self.columns, self.chance, whole.groups)
             writer.set_neurons(self.id, self.layer, columns, classes, whole.count)

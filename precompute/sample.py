@@ -158,7 +158,7 @@ class Traces:
         return loss, entropy, rank, predicted.cpu()
 
 
-class SampledPositions:
+class GatheredPositions:
     """Residuals and activations of all positions of the sample, gathered by flat index."""
 
     def __init__(self, sample: Sample, traces: Traces) -> None:

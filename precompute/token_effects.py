@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.atlas.records import SampledPositions
+from backend.atlas.records import PositionsRecord
 from backend.core.metrics.effects import Effects
 from precompute.sample import Sample
 
@@ -77,10 +77,10 @@ class TokenEffects:
     def _joined(self, name: str) -> NDArray[Any]:
         return np.concatenate([arrays[name] for index in sorted(self._kept) for arrays in self._kept[index]])
 
-    def positions(self) -> SampledPositions:
+    def positions(self) -> PositionsRecord:
         """Which positions they are, and what the model did there by itself."""
         tokens, places = self._tokens.ravel(), self._joined("places").astype(np.int64)
-        return SampledPositions(
+        return PositionsRecord(
             tokens=self._strings(tokens[places].tolist()),
             targets=self._strings(tokens[places + 1].tolist()),
             loss_before=self._joined("loss_before"),

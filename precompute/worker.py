@@ -43,7 +43,7 @@ class Worker:
         """Take jobs as they come; with `once`, until none is waiting. Returns how many were taken."""
         taken = 0
         while True:
-            job = self._atlas.take_job()
+            job = self._atlas.jobs.take()
             if job is not None:
                 taken += 1
                 self.do(job)
@@ -63,7 +63,7 @@ class Worker:
         except induction.JobCancelled as error:
             self._reporter.say(str(error))
         except (KeyboardInterrupt, SystemExit):
-            self._atlas.requeue_job(job.id)
+            self._atlas.jobs.requeue(job.id)
             raise
         except CalibroscopeError as error:
             self._failed(job, str(error))
@@ -71,11 +71,11 @@ class Worker:
             log.exception("job failed", job=job.id)
             self._failed(job, f"{type(error).__name__}: {error}")
         else:
-            self._atlas.end_job(job.id, "finished")
+            self._atlas.jobs.end(job.id, "finished")
             self._reporter.say(f"Job {job.id} is finished.")
 
     def _failed(self, job: JobRecord, sentence: str) -> None:
-        self._atlas.end_job(job.id, "failed", sentence)
+        self._atlas.jobs.end(job.id, "failed", sentence)
         self._reporter.say(f"Job {job.id} failed: {sentence}")
 
     def _loaded(self, job: JobRecord) -> "_Held":
@@ -84,17 +84,17 @@ class Worker:
         Raises:
             SourceError: they are not those that the job's run measured.
         """
-        source = self._atlas.model(job.model).source
+        source = self._atlas.models.get(job.model).source
         if self._model is None or self._model.source != source or not self._model.read.are_as_read():
             self._model = None  # makes room first
-            self._atlas.tell_job(job.id, 0.0, "loading the model")
+            self._atlas.jobs.report_progress(job.id, 0.0, "loading the model")
             if self._known is not None:
                 self._known.require(source)
             files = find_model(source, self._cache, self._reporter.say)
             state = files.state()
             model = AnalysisModel.load(files, self._device)
             self._model = _Held(source, model, ReadFiles.of(files, state))
-        if job.run is not None and self._atlas.run(job.run).weights_hash != self._model.read.weights_hash:
+        if job.run is not None and self._atlas.runs.get(job.run).weights_hash != self._model.read.weights_hash:
             raise SourceError(
                 f"The weights that are now at {source} are not those that run {job.run} measured. Put those back, or "
                 f"measure these: calibroscope precompute --model {source}."
@@ -117,8 +117,8 @@ def measure_induction(
     What keeps it from being measured (no neuron of note, a model without heads to read) is said and does not fail
     the run, which is finished.
     """
-    record = atlas.run(run)
-    model = atlas.model(record.model)
+    record = atlas.runs.get(run)
+    model = atlas.models.get(record.model)
     if record.layer != model.n_layers - 1:
         return
     request = schemas.InductionJobRequest(
@@ -130,8 +130,8 @@ def measure_induction(
     ).model_dump(mode="json")
     files = find_model(model.source, cache, reporter.say)
     made_by = induction.made_by(ReadFiles.of(files, files.state()), choose_device(device))
-    finished = (job for job in atlas.jobs(_RECENT) if job.run == run and job.status == "finished")
-    if any(job.request == request and (atlas.job_made_from(job.id) or "").startswith(made_by) for job in finished):
+    finished = (job for job in atlas.jobs.newest(_RECENT) if job.run == run and job.status == "finished")
+    if any(job.request == request and (atlas.jobs.made_from(job.id) or "").startswith(made_by) for job in finished):
         return
-    job = atlas.add_job("induction", model.slug, run, request)
-    Worker(atlas, cache, reporter, device).do(atlas.begin_job(job.id))
+    job = atlas.jobs.add("induction", model.slug, run, request)
+    Worker(atlas, cache, reporter, device).do(atlas.jobs.begin(job.id))

@@ -81,8 +81,8 @@ def tiny_atlas(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[s
     config = RunConfig(str(tiny_files("llama").folder), str(folder / "text.txt"), sequences=12, seq_len=32)
     with Atlas.open(folder / "tiny.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
-        record = atlas.run(run)
-        return TinyAtlas(folder / "tiny.db", record.model, run, record.layer, atlas.model(record.model).d_mlp)
+        record = atlas.runs.get(run)
+        return TinyAtlas(folder / "tiny.db", record.model, run, record.layer, atlas.models.get(record.model).d_mlp)
 
 
 @pytest.fixture(scope="session")

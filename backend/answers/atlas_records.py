@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from backend import schemas
 from backend.answers.runs import model_name, run_chance, run_summary
 from backend.atlas import damage
+from backend.atlas.database import NotInAtlas
 from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
 from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext, windows_of
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.core.metrics.classes import ChanceLines, Subject, explain
 from backend.core.metrics.loss_position import at_own_token
 from backend.core.neurons import NeuronId
@@ -28,7 +29,7 @@ _BACKGROUND_VALUES = 4_000
 @damage.reading("a model")
 def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
     described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
-    runs, latest = atlas.runs(record.slug), atlas.newest_run(record.slug)
+    runs, latest = atlas.runs.of_model(record.slug), atlas.runs.newest(record.slug)
     return schemas.ModelSummary(
         id=record.slug, name=model_name(record), n_runs=len(runs), latest_run=latest, **described
     )  # fmt: skip
@@ -54,7 +55,7 @@ def row(record: NeuronRecord) -> schemas.NeuronRow:
 
 @damage.reading("a run's neurons")
 def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.NeuronPage:
-    found, total = atlas.neurons(record.id, query)
+    found, total = atlas.neurons.page(record.id, query)
     return schemas.NeuronPage(rows=[row(neuron) for neuron in found], total=total, next_cursor=query.next_cursor(total))
 
 
@@ -62,12 +63,12 @@ def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.
 def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.NeuronColumns:
     for name in names:
         require_metric("name", name)
-    found = atlas.columns(record.id, list(dict.fromkeys(names)))
+    found = atlas.neurons.columns(record.id, list(dict.fromkeys(names)))
     index, tokens = found.pop("index").astype(int), found.pop("effect_tokens")
     return schemas.NeuronColumns(
         neuron=[f"{record.layer}.{i}" for i in index],
-        neuron_class=atlas.classes(record.id),
-        paper_criterion=atlas.marks(record.id),
+        neuron_class=atlas.neurons.classes(record.id),
+        paper_criterion=atlas.neurons.marks(record.id),
         columns={name: _finite_list(column) for name, column in found.items()},
         effect_tokens=int(tokens.max()) if len(tokens) else 0,
         revision=str(record.revision),
@@ -77,7 +78,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
 @damage.reading("a neuron")
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
     found = measured(atlas, record, chosen)
-    everyone = atlas.columns(record.id, [metric.name for metric in METRICS])
+    everyone = atlas.neurons.columns(record.id, [metric.name for metric in METRICS])
     percentiles = {metric.name: percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
     answered = row(found)
     chance = run_chance(record)
@@ -97,7 +98,7 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
 
 @damage.reading("a neuron's histogram")
 def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Histogram:
-    found = atlas.histogram(record.id, chosen.index)
+    found = atlas.neurons.histogram(record.id, chosen.index)
     if found is None:
         raise not_yet(record, "activation histograms")
     edges, counts = found
@@ -107,7 +108,7 @@ def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Hist
 
 @damage.reading("a neuron's contexts")
 def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
-    found = atlas.contexts(record.id, chosen.index)
+    found = atlas.contexts.showing(record.id, chosen.index)
     if not found:
         raise not_yet(record, "contexts")
     first = first_predictions(atlas, record, found)
@@ -116,7 +117,7 @@ def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Conte
 
 @damage.reading("a neuron's effects at single tokens")
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
-    positions, own = atlas.positions(record.id), atlas.token_effects(record.id, [chosen.index])
+    positions, own = atlas.positions.get(record.id), atlas.positions.effects(record.id, [chosen.index])
     require_tokens(record)
     if positions is None or not own:
         raise not_yet(record, "per-token effects")
@@ -141,7 +142,7 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
 
 @damage.reading("the tokens that a neuron moves")
 def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronLogits:
-    found, vocabulary = atlas.logits(record.id, chosen.index), atlas.vocabulary(record.model)
+    found, vocabulary = atlas.neurons.logits(record.id, chosen.index), atlas.models.vocabulary(record.model)
     if found is None or not vocabulary:
         raise not_yet(record, "direct logits")
 
@@ -157,13 +158,13 @@ def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronL
 
 @damage.reading("a run's spectrum")
 def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spectrum:
-    values = atlas.spectrum(record.id)
+    values = atlas.runs.spectrum(record.id)
     if values is None:
         raise not_yet(record, "the spectrum")
     cosines = None
     if name is not None:
         chosen = NeuronId.parse(name)
-        found = atlas.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
+        found = atlas.neurons.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
         if found is None:
             raise NotInAtlas(f"Run {record.id} has no neuron {chosen}: it measures layer {record.layer}.")
         cosines = np.nan_to_num(found.astype(np.float64)).tolist()
@@ -194,7 +195,7 @@ def measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
     Raises:
         NotInAtlas: the run has not measured its neurons yet.
     """
-    found = atlas.neuron(record.id, chosen.index, list(METRIC_COLUMNS))
+    found = atlas.neurons.get(record.id, chosen.index, list(METRIC_COLUMNS))
     if found is None:
         raise not_yet(record, "its neurons")
     return found
@@ -208,7 +209,7 @@ def not_yet(record: RunRecord, what: str) -> NotInAtlas:
 
 def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:
     """Of contexts, by id: what the end of the context before predicted; nothing for the first of a sequence."""
-    known = atlas.first_predictions(record.id, {one.id for one in shown}, windows_of(record))
+    known = atlas.contexts.first_predictions(record.id, {one.id for one in shown}, windows_of(record))
     return {one.id: known.get(one.id, (None, None)) for one in shown}
 
 
@@ -248,10 +249,10 @@ def require_tokens(record: RunRecord) -> None:
 def _background(atlas: Atlas, record: RunRecord) -> dict[str, list[float]]:
     """|Δloss| of random neurons, total and its direct parts, at some of the sampled positions; the same for the whole
     run."""
-    count = atlas.model(record.model).d_mlp
+    count = atlas.models.get(record.model).d_mlp
     rng = np.random.default_rng(record.id)
     chosen = rng.choice(count, size=min(_BACKGROUND_NEURONS, count), replace=False)
-    arrays = atlas.token_effects(record.id, chosen.tolist())
+    arrays = atlas.positions.effects(record.id, chosen.tolist())
     names = [name for name in ("delta_loss", "delta_loss_frozen", "delta_loss_freq") if name in arrays[0]]
     pooled = {name: np.abs(np.concatenate([array[name] for array in arrays])) for name in names}
     size = len(pooled["delta_loss"])
@@ -264,7 +265,7 @@ def _clipped(
 ) -> list[float] | None:
     """Change of loss under clip ablation. What a last-layer neuron does at a token stays at that token, so it follows
     from mean ablation."""
-    if chosen.layer != atlas.model(record.model).n_layers - 1:
+    if chosen.layer != atlas.models.get(record.model).n_layers - 1:
         return None
     mean = np.float32(measured(atlas, record, chosen).metrics["mean_activation"] or 0.0)
     clipped = np.where(effects["activation"] > mean, effects["delta_loss"], np.float32(0))

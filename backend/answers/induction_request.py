@@ -4,8 +4,9 @@ import numpy as np
 
 from backend import schemas
 from backend.answers.run_beginning import of_run
+from backend.atlas.database import NotInAtlas
 from backend.atlas.records import ModelRecord, RunRecord, windows_of
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.core.errors import BadNeuron
 from backend.core.induction.experiment import Plan
 from backend.core.induction.text import CorpusSequences, RepeatSpec
@@ -20,10 +21,10 @@ def run_of(atlas: Atlas, model: ModelRecord, asked: int | None) -> RunRecord | N
     Raises:
         NotInAtlas: the run that was asked for does not exist, or is of another model.
     """
-    chosen = atlas.newest_run(model.slug) if asked is None else asked
+    chosen = atlas.runs.newest(model.slug) if asked is None else asked
     if chosen is None:
         return None
-    run = atlas.run(chosen)
+    run = atlas.runs.get(chosen)
     if run.model != model.slug:
         raise NotInAtlas(f"Run {chosen} is of the model {run.model!r}, not of {model.slug!r}.")
     return run
@@ -42,7 +43,7 @@ def repeat_spec(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | N
 def _corpus(atlas: Atlas, run: RunRecord | None) -> CorpusSequences:
     if run is None:
         raise NotInAtlas("No run of this model has stored any text: analyse it first, or take random or your own text.")
-    tokens = atlas.sequences(run.id, windows_of(run))
+    tokens = atlas.contexts.sequences(run.id, windows_of(run))
     if not len(tokens):
         raise NotInAtlas(f"Run {run.id} has not stored its text yet: wait, or take random tokens or your own text.")
     return CorpusSequences(tokens, f"{run.corpus} (run {run.id})")
@@ -65,7 +66,7 @@ def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) ->
     )
     if run is None or body.source not in ("natural", "text"):
         return found
-    means, described = atlas.reference_means(run.model, body.run)
+    means, described = atlas.runs.reference_means(run.model, body.run)
     return found if means is None else found.clipped_to(means, f"the {described}")
 
 
@@ -75,10 +76,10 @@ def _default_neurons(atlas: Atlas, run: RunRecord | None) -> list[NeuronId]:
     Raises:
         BadNeuron: no run tells.
     """
-    last = None if run is None else atlas.model(run.model).n_layers - 1
+    last = None if run is None else atlas.models.get(run.model).n_layers - 1
     if run is not None and run.layer == last:
-        columns = atlas.columns(run.id, ["total_effect", "null_fraction"])
-        entropy = np.array([name == "entropy" for name in atlas.classes(run.id)], dtype=bool)
+        columns = atlas.neurons.columns(run.id, ["total_effect", "null_fraction"])
+        entropy = np.array([name == "entropy" for name in atlas.neurons.classes(run.id)], dtype=bool)
         for values in (np.where(entropy, columns["total_effect"], np.nan), columns["null_fraction"]):
             order = np.argsort(-values, kind="stable")  # NaN last
             known = order[np.isfinite(values[order])][:_DEFAULT_NEURONS]

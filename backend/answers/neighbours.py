@@ -19,11 +19,11 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
     Raises:
         NotInAtlas: the run knows neither the neurons' weights nor when they fire.
     """
-    classes = atlas.classes(record.id)
+    classes = atlas.neurons.classes(record.id)
     if not classes:
         raise not_yet(record, "its neurons")
     cosines = by_weights(atlas, record, chosen)
-    activations = atlas.sampled_activations(record.id)
+    activations = atlas.positions.activations(record.id)
     correlations = {} if activations is None else correlations_with(activations, chosen.index)
     nearest = sorted(correlations, key=lambda index: -correlations[index])[:_COUNT]
 
@@ -50,7 +50,7 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
 
 def by_weights(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> dict[int, float] | None:
     """cos of w_out by neuron, nearest first; None for a run made before they were kept."""
-    found = atlas.similar(record.id, chosen.index)
+    found = atlas.neurons.similar(record.id, chosen.index)
     if found is None:
         return None
     pairs = zip(*(part.tolist() for part in found), strict=True)

@@ -26,8 +26,8 @@ def live_model(atlas: Atlas, slug: str) -> LiveModel:
     Raises:
         NotInAtlas: there is no such model.
     """
-    source, newest = atlas.model(slug).source, atlas.newest_run(slug)
-    run = None if newest is None else atlas.run(newest)
+    source, newest = atlas.models.get(slug).source, atlas.runs.newest(slug)
+    run = None if newest is None else atlas.runs.get(newest)
     return LiveModel(slug, source, of_run(atlas, run), run and run.weights_hash)
 
 
@@ -38,7 +38,7 @@ def _reason(run: RunRecord) -> str:
 
 def _of_sample(atlas: Atlas, run: RunRecord) -> Beginning | None:
     """Of a run made before it was kept: a token with which all its sequences begin was put there."""
-    tokens = atlas.sequences(run.id, windows_of(run))
+    tokens = atlas.contexts.sequences(run.id, windows_of(run))
     if len(tokens) < 2:
         return None
     first = tokens[:, 0]

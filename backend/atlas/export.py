@@ -16,8 +16,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from backend.answers.runs import run_summary
+from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.glossary import METRIC_COLUMNS, PAPER_CRITERION
 
 Format = Literal["csv", "parquet", "json"]
@@ -35,14 +36,14 @@ RUN_KEY = b"calibroscope.run"
 def run_table(atlas: Atlas, record: RunRecord) -> pa.Table:
     """All neurons of a run; a metric that is not measured, or not finite, is null. What was measured is the table's
     metadata."""
-    columns = atlas.columns(record.id, list(METRIC_COLUMNS))
+    columns = atlas.neurons.columns(record.id, list(METRIC_COLUMNS))
     index = columns["index"].astype(np.int64)
     table = {
         "neuron": pa.array([f"{record.layer}.{i}" for i in index], pa.string()),
         "layer": pa.array(np.full(len(index), record.layer), pa.int64()),
         "index": pa.array(index, pa.int64()),
-        "neuron_class": pa.array(atlas.classes(record.id), pa.string()),
-        PAPER_CRITERION: pa.array(atlas.marks(record.id), pa.bool_()),
+        "neuron_class": pa.array(atlas.neurons.classes(record.id), pa.string()),
+        PAPER_CRITERION: pa.array(atlas.neurons.marks(record.id), pa.bool_()),
         "effect_tokens": pa.array(columns["effect_tokens"].astype(np.int64), pa.int64()),
     }
     for name in METRIC_COLUMNS:
@@ -79,7 +80,7 @@ def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> lis
     """
     if run is None:
         raise NotInAtlas("The atlas has no run to export yet.")
-    table = run_table(atlas, atlas.run(run))
+    table = run_table(atlas, atlas.runs.get(run))
     contents: dict[Path, Callable[[BinaryIO], object]] = {path: lambda sink: write_table(table, format, sink)}
     if format == "csv":
         contents[path.with_name(f"{path.name}.json")] = lambda sink: sink.write(table.schema.metadata[RUN_KEY])

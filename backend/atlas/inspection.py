@@ -48,11 +48,11 @@ def _file(path: Path) -> Finding:
 
 
 def _content(atlas: Atlas) -> Iterator[Finding]:
-    for model in atlas.models():
-        yield _read(f"model {model.slug}", lambda slug=model.slug: atlas.vocabulary(slug))  # type: ignore[misc]
-        for run in atlas.runs(model.slug):
+    for model in atlas.models.all():
+        yield _read(f"model {model.slug}", lambda slug=model.slug: atlas.models.vocabulary(slug))  # type: ignore[misc]
+        for run in atlas.runs.of_model(model.slug):
             yield from _run(atlas, run, model.d_mlp)
-    yield _read("jobs", lambda: [atlas.job_events(job.id) for job in atlas.jobs(100_000)])
+    yield _read("jobs", lambda: [atlas.jobs.results(job.id) for job in atlas.jobs.newest(100_000)])
 
 
 def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
@@ -70,16 +70,25 @@ def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
 def _parts(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
     where = f"run {run.id}"
     yield _read(f"{where}, neurons", lambda: _require_count(atlas, run, neurons))
-    yield _read(f"{where}, text", lambda: atlas.sequences(run.id, windows_of(run)))
-    for part in (atlas.positions, atlas.spectrum, atlas.unigram, atlas.sampled_activations):
-        yield _read(f"{where}, {part.__name__}", lambda part=part: part(run.id))  # type: ignore[misc]
-    readers = (atlas.histogram, atlas.contexts, atlas.logits, atlas.cosines, atlas.similar, atlas.logit_histogram)
+    yield _read(f"{where}, text", lambda: atlas.contexts.sequences(run.id, windows_of(run)))
+    parts: dict[str, Callable[[int], object]] = {
+        "sampled positions": atlas.positions.get,
+        "spectrum": atlas.runs.spectrum,
+        "token frequencies": atlas.runs.unigram,
+        "sampled activations": atlas.positions.activations,
+    }
+    for name, part in parts.items():
+        yield _read(f"{where}, {name}", lambda part=part: part(run.id))  # type: ignore[misc]
+    neuron = atlas.neurons
+    readers = (
+        neuron.histogram, atlas.contexts.showing, neuron.logits, neuron.cosines, neuron.similar, neuron.logit_histogram,
+    )  # fmt: skip
     for index in range(neurons):
         yield _read(f"{where}, neuron {index}", lambda index=index: [read(run.id, index) for read in readers])  # type: ignore[misc]
 
 
 def _require_count(atlas: Atlas, run: RunRecord, neurons: int) -> None:
-    there = len(atlas.columns(run.id, list(METRIC_COLUMNS))["index"])
+    there = len(atlas.neurons.columns(run.id, list(METRIC_COLUMNS))["index"])
     if there not in (0, neurons) or (run.status == "finished" and not there):
         raise AtlasDamaged(f"run {run.id}", f"has {there} neurons where {neurons} belong")
 

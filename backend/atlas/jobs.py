@@ -1,18 +1,15 @@
 """Work that waits in the atlas for the worker, and what comes of it."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.orm import Session
 
 from backend.atlas import damage
-from backend.atlas.connect import lock_writers
-from backend.atlas.reader import NotInAtlas, Reader
+from backend.atlas.database import Database, NotInAtlas
 from backend.atlas.records import Array, JobRecord
 from backend.atlas.schema import JobEventRow, JobRow, NeuronRow, RunRow
 from backend.core.errors import CalibroscopeError
@@ -30,22 +27,19 @@ class TooManyJobs(CalibroscopeError):
         super().__init__(f"{_MOST_WAITING} jobs are waiting already: cancel one, or wait until the worker took some.")
 
 
-class Jobs(Reader):
-    """The part of `Atlas` that keeps jobs."""
+class Jobs:
+    """`Atlas.jobs`: a queue that outlives the processes that put jobs in and take them out."""
 
-    @contextmanager
-    def _changing(self) -> Iterator[Session]:
-        with self._session() as session, session.begin():
-            lock_writers(session.connection())
-            yield session
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def add_job(self, kind: str, model: str, run: int | None, request: dict[str, Any]) -> JobRecord:
+    def add(self, kind: str, model: str, run: int | None, request: dict[str, Any]) -> JobRecord:
         """Queue a job; the same one that still waits or runs is not queued twice.
 
         Raises:
             TooManyJobs: too many are waiting.
         """
-        with self._changing() as session:
+        with self._database.changing() as session:
             open_ones = session.scalars(select(JobRow).where(JobRow.status.in_(("queued", "running")))).all()
             for row in open_ones:
                 if (row.kind, row.model, row.run, row.request) == (kind, model, run, request):
@@ -61,25 +55,25 @@ class Jobs(Reader):
             session.flush()
             return _record(row)
 
-    def jobs(self, limit: int) -> list[JobRecord]:
+    def newest(self, limit: int) -> list[JobRecord]:
         """The newest first."""
-        return [_record(row) for row in self._all(select(JobRow).order_by(JobRow.id.desc()).limit(limit))]
+        return [_record(row) for row in self._database.all(select(JobRow).order_by(JobRow.id.desc()).limit(limit))]
 
-    def job(self, job: int) -> JobRecord:
+    def get(self, job: int) -> JobRecord:
         """
         Raises:
             NotInAtlas: no such job.
         """
-        row = self._one(select(JobRow).where(JobRow.id == job))
+        row = self._database.one(select(JobRow).where(JobRow.id == job))
         if row is None:
             raise NotInAtlas(f"The atlas has no job {job}: see /api/v1/jobs for those it has.")
         return _record(row)
 
-    def take_job(self) -> JobRecord | None:
+    def take(self) -> JobRecord | None:
         """The oldest job that waits, or whose worker has fallen silent; it is running from now on."""
         silent = datetime.now(UTC) - _SILENCE
         abandoned = (JobRow.status == "running") & (JobRow.heartbeat < silent)
-        with self._changing() as session:
+        with self._database.changing() as session:
             wanted = select(JobRow).where(or_(JobRow.status == "queued", abandoned)).order_by(JobRow.id).limit(1)
             row = session.scalar(wanted)
             if row is None:
@@ -88,45 +82,45 @@ class Jobs(Reader):
             session.flush()
             return _record(row)
 
-    def begin_job(self, job: int) -> JobRecord:
+    def begin(self, job: int) -> JobRecord:
         """Take one job out of its turn."""
-        with self._changing() as session:
+        with self._database.changing() as session:
             now = {"status": "running", "heartbeat": datetime.now(UTC)}
             session.execute(update(JobRow).where(JobRow.id == job, JobRow.status == "queued").values(**now))
-        return self.job(job)
+        return self.get(job)
 
-    def tell_job(self, job: int, progress: float, doing: str) -> bool:
+    def report_progress(self, job: int, progress: float, doing: str) -> bool:
         """Say how far a job is; False when it was cancelled and should stop."""
-        with self._changing() as session:
+        with self._database.changing() as session:
             row = session.get(JobRow, job)
             if row is None or row.status != "running":
                 return False
             row.progress, row.doing, row.heartbeat = progress, doing[:200], datetime.now(UTC)
             return True
 
-    def take_up_job(self, job: int, made_from: str) -> JobRecord:
+    def take_up(self, job: int, made_from: str) -> JobRecord:
         """A job whose results are made from what the fingerprint stands for: those made from something else, which an
         earlier worker left, are dropped.
 
         Raises:
             NotInAtlas: no such job.
         """
-        with self._changing() as session:
+        with self._database.changing() as session:
             row = session.get(JobRow, job)
             if row is not None and row.made_from != made_from:
                 session.execute(delete(JobEventRow).where(JobEventRow.job == job))
                 row.parts_done, row.made_from = [], made_from
-        return self.job(job)
+        return self.get(job)
 
-    def job_made_from(self, job: int) -> str | None:
+    def made_from(self, job: int) -> str | None:
         """The fingerprint of what a job's results were made from; None where it has none, or older ones."""
-        found: str | None = self._one(select(JobRow.made_from).where(JobRow.id == job))
+        found: str | None = self._database.one(select(JobRow.made_from).where(JobRow.id == job))
         return found
 
-    def add_job_part(self, job: int, part: str, payloads: Sequence[str], made_from: str | None = None) -> bool:
+    def keep_part(self, job: int, part: str, payloads: Sequence[str], made_from: str | None = None) -> bool:
         """Keep the results of a part of a job, all or none; False when another worker has taken the job up, whose
         results are made from something else."""
-        with self._changing() as session:
+        with self._database.changing() as session:
             row = session.get(JobRow, job)
             if row is None or row.made_from != made_from:
                 return False
@@ -139,35 +133,35 @@ class Jobs(Reader):
             row.parts_done = [*row.parts_done, part]
             return True
 
-    def job_events(self, job: int, start: int = 0) -> list[str]:
+    def results(self, job: int, start: int = 0) -> list[str]:
         """Its results from a place on, as JSON, in order."""
         wanted = select(JobEventRow.payload).where(JobEventRow.job == job, JobEventRow.place >= start)
-        found = self._all(wanted.order_by(JobEventRow.place))
+        found = self._database.all(wanted.order_by(JobEventRow.place))
         with damage.reading(f"the results of job {job}"):
             return [_in_present_words(payload) for payload in found]
 
-    def end_job(self, job: int, status: str, message: str | None = None) -> None:
+    def end(self, job: int, status: str, message: str | None = None) -> None:
         """Finished or failed; a job that was cancelled stays so."""
         self._close(job, ("running",), status, message)
 
-    def requeue_job(self, job: int) -> None:
+    def requeue(self, job: int) -> None:
         """Give a running job back: its worker was asked to stop."""
-        with self._changing() as session:
+        with self._database.changing() as session:
             session.execute(update(JobRow).where(JobRow.id == job, JobRow.status == "running").values(status="queued"))
 
-    def cancel_job(self, job: int) -> JobRecord:
+    def cancel(self, job: int) -> JobRecord:
         """Stop a job that waits or runs; one that has ended stays as it is.
 
         Raises:
             NotInAtlas: no such job.
         """
         self._close(job, ("queued", "running"), "cancelled", None)
-        return self.job(job)
+        return self.get(job)
 
     def _close(self, job: int, open_states: tuple[str, ...], status: str, message: str | None) -> None:
         values: dict[str, Any] = {"status": status, "message": message and message[:2000]}
         values |= {"finished_at": datetime.now(UTC)} | ({"progress": 1.0} if status == "finished" else {})
-        with self._changing() as session:
+        with self._database.changing() as session:
             session.execute(update(JobRow).where(JobRow.id == job, JobRow.status.in_(open_states)).values(**values))
 
     def add_induction_change(self, run: int, change: Array, se: Array) -> None:
@@ -176,7 +170,7 @@ class Jobs(Reader):
             {"index": i, "induction_change": value, "induction_change_se": error if np.isfinite(error) else None}
             for i, (value, error) in enumerate(zip(change.tolist(), se.tolist(), strict=True))
         ]
-        with self._changing() as session:
+        with self._database.changing() as session:
             row = session.get(RunRow, run)
             if row is None:
                 raise NotInAtlas(f"The atlas has no run {run}.")

@@ -135,7 +135,7 @@ class ShownContext:
 
 
 @dataclass(frozen=True)
-class SampledPositions:
+class PositionsRecord:
     """The positions whose per-token effects are kept; all aligned."""
 
     tokens: list[str]

@@ -24,14 +24,14 @@ _MOST = 50
 def read_classes(run: RunDep, atlas: AtlasDep) -> schemas.RunClasses:
     """The rule, how many neurons each class has, and what of them the paper's own criterion marks."""
     chance = run_chance(run)
-    classes, marks = atlas.classes(run.id), atlas.marks(run.id)
+    classes, marks = atlas.neurons.classes(run.id), atlas.neurons.marks(run.id)
     known = [mark for mark in marks if mark is not None]
-    columns = atlas.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])
+    columns = atlas.neurons.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])
     by = {} if chance is None else rules(chance, run.error_groups)
     return schemas.RunClasses(
         rules=[_rule(name, conditions) for name, conditions in by.items()],
         counts={name: classes.count(name) for name in get_args(NeuronClass)},
-        fit_but_before=_fit_but_before(by, classes, atlas.columns(run.id, _metrics(by))),
+        fit_but_before=_fit_but_before(by, classes, atlas.neurons.columns(run.id, _metrics(by))),
         effects_measured=bool(np.isfinite(columns["ln_mediated_se"]).any()),
         entropy=_entropy(run, classes, marks, columns),
         paper_criterion=sum(known) if known else None,

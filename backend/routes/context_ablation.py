@@ -8,8 +8,9 @@ from backend import schemas
 from backend.answers import texts as live
 from backend.answers.atlas_records import first_predictions, losses, not_yet
 from backend.atlas import damage
+from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord, ShownContext, windows_of
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.core.errors import BadIntervention
 from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import NeuronId
@@ -28,11 +29,11 @@ def answer(
         NotInAtlas: the run has no such context of the neuron, or no mean activations yet.
         BadIntervention: clip ablation of a neuron before the last layer.
     """
-    shown = next((found for found in atlas.contexts(record.id, neuron.index) if found.id == context), None)
+    shown = next((found for found in atlas.contexts.showing(record.id, neuron.index) if found.id == context), None)
     if shown is None:
         raise NotInAtlas(f"Run {record.id} shows neuron {neuron} on no context {context}: see …/contexts for those.")
-    model = atlas.model(record.model)
-    means = atlas.columns(record.id, ["mean_activation"])["mean_activation"]
+    model = atlas.models.get(record.model)
+    means = atlas.neurons.columns(record.id, ["mean_activation"])["mean_activation"]
     if not len(means) or not np.isfinite(means).all():
         raise not_yet(record, "mean activations")
     is_last = neuron.layer == model.n_layers - 1
@@ -69,7 +70,7 @@ def _reference(record: RunRecord, kind: Kind) -> str:
 @damage.reading("a run's text")
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
     """The tokens from the sequence's beginning to the context's end, and the context's place among them."""
-    found = atlas.sequence(record.id, context, windows_of(record))
+    found = atlas.contexts.sequence(record.id, context, windows_of(record))
     assert found is not None, "the context was read a moment ago"
     tokens, place, _ = found
     return tokens, place

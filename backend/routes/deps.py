@@ -9,8 +9,9 @@ from fastapi import Depends, Header, Path, Request, Response
 
 from backend import schemas
 from backend.atlas.connect import AtlasBusy, AtlasMissing, file_of
+from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.core.errors import BadNeuron, CalibroscopeError
 from backend.core.neurons import NeuronId
 from backend.live.engine import LiveEngine
@@ -144,7 +145,7 @@ def about_run(run: int) -> dict[str, str]:
 
 def _run(atlas: AtlasDep, run: Annotated[schemas.Id, Path()], response: Response) -> RunRecord:
     response.headers.update(about_run(run))
-    return atlas.run(run)
+    return atlas.runs.get(run)
 
 
 RunDep = Annotated[RunRecord, Depends(_run)]
@@ -157,7 +158,7 @@ def _neuron(atlas: AtlasDep, run: RunDep, neuron: Annotated[str, Path(max_length
         BadNeuron: malformed; NotInAtlas: the run does not have it.
     """
     parsed = NeuronId.parse(neuron)
-    model = atlas.model(run.model)
+    model = atlas.models.get(run.model)
     if parsed.layer != run.layer:
         raise NotInAtlas(
             f"Run {run.id} has no neuron {parsed}: it measures layer {run.layer}, neurons {run.layer}.0 to "

@@ -9,8 +9,9 @@ from backend import schemas
 from backend.answers import atlas_records as answers
 from backend.answers import neighbours
 from backend.atlas import damage
+from backend.atlas.database import NotInAtlas
 from backend.atlas.records import Array, RunRecord, ShownContext
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from backend.core.errors import BadNeuron
 from backend.core.neurons import NeuronId
 from backend.routes.deps import AtlasDep, Reading, about_run
@@ -38,18 +39,18 @@ def read_feature(
     contexts; and, for runs made before they were kept, `topkCosSim…` and `logits_hist_data…`. These are empty lists.
     """
     neuron = NeuronId.parse(f"{layer}.{index}")
-    model = atlas.model(modelId)
+    model = atlas.models.get(modelId)
     try:
         neuron.within(model.n_layers, model.d_mlp)
     except BadNeuron as error:
         raise NotInAtlas(str(error)) from error
-    run = atlas.newest_run(modelId, neuron.layer)
+    run = atlas.runs.newest(modelId, neuron.layer)
     if run is None:
         raise NotInAtlas(
             f"No run of {modelId} has measured layer {neuron.layer}: calibroscope precompute with --layers does."
         )
     response.headers.update(about_run(run))
-    return feature(atlas, atlas.run(run), neuron)
+    return feature(atlas, atlas.runs.get(run), neuron)
 
 
 @damage.reading("a neuron")
@@ -57,8 +58,11 @@ def feature(atlas: Atlas, record: RunRecord, neuron: NeuronId) -> schemas.Featur
     """All that a run knows of a neuron; what it has not measured yet is null or empty."""
     metrics = answers.measured(atlas, record, neuron).metrics
     raised, lowered = _moved(atlas, record, neuron)
-    frequencies, logits = atlas.histogram(record.id, neuron.index), atlas.logit_histogram(record.id, neuron.index)
-    shown = atlas.contexts(record.id, neuron.index)
+    frequencies, logits = (
+        atlas.neurons.histogram(record.id, neuron.index),
+        atlas.neurons.logit_histogram(record.id, neuron.index),
+    )
+    shown = atlas.contexts.showing(record.id, neuron.index)
     highest = max((found.trace.peak for found in shown if found.trace.bucket == "max"), default=None)
     similar = neighbours.by_weights(atlas, record, neuron)
     nearest = {} if similar is None else {neuron.index: 1.0, **similar}

@@ -24,7 +24,7 @@ def read_positions(run: RunDep, atlas: AtlasDep) -> schemas.RunPositions:
     """What the model predicted at the run's sampled positions: entropy against the distance from the token frequencies
     (Figure 3a)."""
     require_tokens(run)
-    found = atlas.positions(run.id)
+    found = atlas.positions.get(run.id)
     if found is None:
         raise not_yet(run, "per-token effects")
     entropy, kl = found.entropy_before.astype(np.float64), found.kl_before
@@ -49,7 +49,7 @@ def read_frequencies(
 ) -> schemas.TokenFrequencies:
     """Where the run's token frequencies come from, and the tokens that are most and least frequent by them."""
     source, counts = described(run), run.config.get("counts_sha256")
-    p, vocabulary = atlas.unigram(run.id), atlas.vocabulary(run.model)
+    p, vocabulary = atlas.runs.unigram(run.id), atlas.models.vocabulary(run.model)
     if p is None or not vocabulary:
         nothing = dict.fromkeys(("vocabulary", "entropy", "most", "least", "equally_rare"))
         why = _missing(run, source)
@@ -80,10 +80,10 @@ def live(atlas: Atlas, slug: str, run: int | None) -> LiveFrequencies | None:
     Raises:
         NotInAtlas: the asked run does not exist, or belongs to another model.
     """
-    record = atlas.run_with_frequencies(slug, run)
+    record = atlas.runs.with_frequencies(slug, run)
     if record is None:
         return None
-    p = atlas.unigram(record.id)
+    p = atlas.runs.unigram(record.id)
     if p is None:
         raise not_yet(record, "token frequencies")
     return LiveFrequencies(f"{described(record) or record.corpus} (run {record.id})", p)

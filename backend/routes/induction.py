@@ -21,7 +21,7 @@ def _begun(
     turn: TurnDep, model: ModelSlug, body: schemas.InductionRequest, atlas: AtlasDep, engine: EngineDep
 ) -> LiveInduction:
     """An experiment that has been let in: what is wrong with it is answered before the stream begins."""
-    record = atlas.model(model)
+    record = atlas.models.get(model)
     run = run_of(atlas, record, body.run)
     chosen = LiveModel(model, record.source, weights=run and run.weights_hash)
     spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, run)

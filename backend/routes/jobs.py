@@ -24,7 +24,7 @@ _ALIVE = timedelta(minutes=2)
 
 
 def _job(atlas: AtlasDep, job: Annotated[schemas.Id, Path()]) -> JobRecord:
-    return atlas.job(job)
+    return atlas.jobs.get(job)
 
 
 JobDep = Annotated[JobRecord, Depends(_job)]
@@ -33,19 +33,19 @@ JobDep = Annotated[JobRecord, Depends(_job)]
 @router.post("", status_code=201, dependencies=[Writing])
 def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
     """Queue a job for the worker (`calibroscope worker`). The same request that still waits is not queued twice."""
-    model = atlas.model(body.model)
+    model = atlas.models.get(body.model)
     asked = body.induction
     run = run_of(atlas, model, asked.run)
     repeat_spec(atlas, asked, run)  # refuses now what the worker would refuse
     plan(atlas, asked, run)
     request = asked.model_dump(mode="json") | {"run": None if run is None else run.id}
-    return _answer(atlas.add_job(body.kind, model.slug, None if run is None else run.id, request))
+    return _answer(atlas.jobs.add(body.kind, model.slug, None if run is None else run.id, request))
 
 
 @router.get("", dependencies=[Reading])
 def list_jobs(atlas: AtlasDep, limit: Annotated[int, Query(ge=1, le=schemas.MAX_JOBS_LISTED)] = 50) -> schemas.JobList:
     """The newest jobs first."""
-    return schemas.JobList(jobs=[_answer(job) for job in atlas.jobs(limit)])
+    return schemas.JobList(jobs=[_answer(job) for job in atlas.jobs.newest(limit)])
 
 
 @router.get("/{job}", dependencies=[Reading])
@@ -57,7 +57,7 @@ def read_job(job: JobDep) -> schemas.Job:
 @router.post("/{job}/cancel", dependencies=[Writing])
 def cancel_job(job: JobDep, atlas: WritableAtlasDep) -> schemas.Job:
     """Stop a job. What it has found is kept; one that has ended stays as it is."""
-    return _answer(atlas.cancel_job(job.id))
+    return _answer(atlas.jobs.cancel(job.id))
 
 
 async def _followed(request: Request) -> AsyncIterator[None]:
@@ -95,7 +95,7 @@ async def follow_job(job: JobDep, atlas: AtlasDep, request: Request) -> AsyncIte
 
 def _news(atlas: Atlas, job: int, sent: int) -> tuple[JobRecord, list[str]]:
     """How far a job is, and its events after those that have been sent."""
-    return atlas.job(job), atlas.job_events(job, sent)
+    return atlas.jobs.get(job), atlas.jobs.results(job, sent)
 
 
 def _progress(job: JobRecord) -> schemas.InductionProgress:

@@ -14,13 +14,13 @@ def list_models(atlas: MaybeAtlasDep) -> schemas.ModelList:
     """All models of the atlas; none while there is no atlas yet."""
     if atlas is None:
         return schemas.ModelList(models=[])
-    return schemas.ModelList(models=[answers.model(atlas, record) for record in atlas.models()])
+    return schemas.ModelList(models=[answers.model(atlas, record) for record in atlas.models.all()])
 
 
 @router.get("/models/{model}/runs")
 def list_runs(model: ModelSlug, atlas: AtlasDep) -> schemas.RunList:
     """A model's runs, newest first."""
-    return schemas.RunList(runs=[answers.run(record) for record in atlas.runs(atlas.model(model).slug)])
+    return schemas.RunList(runs=[answers.run(record) for record in atlas.runs.of_model(atlas.models.get(model).slug)])
 
 
 @router.get("/runs/{run}")

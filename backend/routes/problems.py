@@ -12,9 +12,9 @@ from backend import incidents
 from backend.atlas.arrays import MalformedArray
 from backend.atlas.connect import AtlasBusy, AtlasMissing, AtlasUnusable
 from backend.atlas.damage import AtlasDamaged
+from backend.atlas.database import NotInAtlas
 from backend.atlas.jobs import TooManyJobs
 from backend.atlas.query import BadQuery
-from backend.atlas.store import NotInAtlas
 from backend.core import errors
 from backend.core.models.trust import UnknownSource
 from backend.live.engine import TextForgotten

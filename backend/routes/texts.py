@@ -61,7 +61,7 @@ def read_activations(
 ) -> schemas.ActivationList:
     """Activations of neurons, of any layer, on every token of a text."""
     neurons = [NeuronId.parse(name) for name in body.neurons]
-    means, _ = atlas.reference_means(text.model.slug, None)
+    means, _ = atlas.runs.reference_means(text.model.slug, None)
     found = turn.turn(lambda: engine.activations(text, neurons))
     return answers.activations(text, neurons, found, means)
 
@@ -76,7 +76,7 @@ def ablate(
     by a forward pass from their layer on.
     """
     interventions = _interventions(body.interventions)
-    means, reference = atlas.reference_means(text.model.slug, body.run)
+    means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)
     known = frequencies.live(atlas, text.model.slug, body.run)
@@ -100,7 +100,7 @@ Begun = tuple[LiveGeneration, schemas.GenerationStart]
 def _begun(turn: TurnDep, text: TextDep, body: schemas.GenerateRequest, atlas: AtlasDep, engine: EngineDep) -> Begun:
     """A generation that has been let in: what is wrong with it is answered before the stream begins."""
     interventions = _interventions(body.interventions)
-    means, reference = atlas.reference_means(text.model.slug, body.run)
+    means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)
     sampling = Sampling(body.temperature, body.seed, body.max_tokens)
@@ -143,7 +143,7 @@ def sweep(
     turn: TurnDep, text: TextDep, body: schemas.SweepRequest, atlas: AtlasDep, engine: EngineDep
 ) -> schemas.Sweep:
     """Who matters here: all last-layer neurons, each ablated alone, ranked on one token or over the text."""
-    means, reference = atlas.reference_means(text.model.slug, body.run)
+    means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if body.target == "zero":
         reference = "zero"
     swept = turn.turn(lambda: engine.sweep(text, body.position, body.target, means))

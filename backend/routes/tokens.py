@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from backend import schemas
 from backend.answers import texts as answers
 from backend.atlas import damage
-from backend.atlas.store import NotInAtlas
+from backend.atlas.database import NotInAtlas
 from backend.core.models.vocabulary import matching_tokens
 from backend.live.texts import LiveModel
 from backend.routes.deps import AtlasDep, EngineDep, Reading, RunDep, TurnDep
@@ -24,7 +24,7 @@ def find_tokens(
     limit: Annotated[int, Query(ge=1, le=schemas.MAX_TOKENS_FOUND)] = 20,
 ) -> schemas.TokenMatches:
     """Tokens of the model's vocabulary that match; spaces count, and the very token comes first."""
-    vocabulary = atlas.vocabulary(run.model)
+    vocabulary = atlas.models.vocabulary(run.model)
     if not vocabulary:
         raise NotInAtlas(f"Run {run.id} has not stored its model's vocabulary yet. Ask again in a few seconds.")
     return answers.token_matches(query, vocabulary, matching_tokens(vocabulary, query), limit)
@@ -43,7 +43,7 @@ def find_promoters(
 
     Needs the model, which is loaded when it is first asked for.
     """
-    model = atlas.model(run.model)
+    model = atlas.models.get(run.model)
     if token_id >= model.d_vocab:
         raise NotInAtlas(f"{run.model} has no token {token_id}: its tokens are 0 to {model.d_vocab - 1}.")
     chosen = LiveModel(run.model, model.source, weights=run.weights_hash)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from backend.atlas.store import Atlas
+from backend.atlas.neurons import Neurons
 from backend.live.engine import LiveEngine
 from tests.conftest import TinyAtlas
 
@@ -68,14 +68,14 @@ def test_whoever_leaves_the_line_to_the_model_gives_the_place_back(
 def test_whoever_leaves_the_readers_lane_is_not_read_for(
     address: str, tiny_atlas: TinyAtlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, read, asked = threading.Event(), Atlas.neurons, []
+    go_on, read, asked = threading.Event(), Neurons.page, []
 
-    def wait(self: Atlas, run: int, query: Any) -> Any:
+    def wait(self: Neurons, run: int, query: Any) -> Any:
         asked.append(query.limit)
         assert go_on.wait(60)
         return read(self, run, query)
 
-    monkeypatch.setattr(Atlas, "neurons", wait)
+    monkeypatch.setattr(Neurons, "page", wait)
     page = f"/runs/{tiny_atlas.run}/neurons?limit="
     slow = [
         threading.Thread(target=httpx.get, args=(f"{address}{V1}{page}1",), kwargs={"timeout": 60}) for _ in range(8)

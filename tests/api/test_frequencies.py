@@ -34,7 +34,7 @@ def http(tiny_service: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture
 def p_freq(tiny_atlas: TinyAtlas) -> np.ndarray:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        found = atlas.unigram(tiny_atlas.run)
+        found = atlas.runs.unigram(tiny_atlas.run)
     assert found is not None
     p = found.astype(np.float64)
     return p / p.sum()

@@ -104,7 +104,10 @@ def test_the_seed_holds_and_heads_can_be_named(client: Client, tiny_atlas: TinyA
 def test_without_neurons_the_runs_own_are_taken(client: Client, tiny_atlas: TinyAtlas) -> None:
     start, *_ = events(client, tiny_atlas, parts=["change"])
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        columns, classes = atlas.columns(tiny_atlas.run, ["total_effect", "null_fraction"]), atlas.classes(1)
+        columns, classes = (
+            atlas.neurons.columns(tiny_atlas.run, ["total_effect", "null_fraction"]),
+            atlas.neurons.classes(1),
+        )
     entropy = [index for index, name in enumerate(classes) if name == "entropy"]
     best = sorted(entropy, key=lambda index: -columns["total_effect"][index])[:6]
     best = best or list(np.argsort(-columns["null_fraction"])[:6])
@@ -114,7 +117,7 @@ def test_without_neurons_the_runs_own_are_taken(client: Client, tiny_atlas: Tiny
 def test_natural_and_own_text_are_clipped_to_the_runs_means(client: Client, tiny_atlas: TinyAtlas) -> None:
     neuron = f"{tiny_atlas.layer}.7"
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        means, _ = atlas.reference_means(tiny_atlas.slug, None)
+        means, _ = atlas.runs.reference_means(tiny_atlas.slug, None)
     assert means is not None
     for asked in ({"source": "natural", "span": 2}, {"source": "text", "span": 5, "text": "one lamp and one lamp."}):
         start, *parts, _ = events(client, tiny_atlas, neurons=[neuron], **asked)
@@ -282,10 +285,10 @@ def test_without_a_run_random_tokens_and_own_text_work(
 
 def test_the_atlas_hands_out_whole_sequences(tiny_atlas: TinyAtlas) -> None:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        found = atlas.sequences(tiny_atlas.run, 1)
+        found = atlas.contexts.sequences(tiny_atlas.run, 1)
         assert found.shape == (12, 32)
         assert (found[:, 0] == 0).all()
-        assert np.array_equal(atlas.sequences(tiny_atlas.run, 2).reshape(12, 32), found)
-        assert atlas.sequences(tiny_atlas.run, 5).shape == (2, 160), "a sequence stored in part is left out"
-        assert len(atlas.sequences(999, 1)) == 0
+        assert np.array_equal(atlas.contexts.sequences(tiny_atlas.run, 2).reshape(12, 32), found)
+        assert atlas.contexts.sequences(tiny_atlas.run, 5).shape == (2, 160), "a sequence stored in part is left out"
+        assert len(atlas.contexts.sequences(999, 1)) == 0
     assert not math.isnan(found.sum())

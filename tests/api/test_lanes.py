@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from backend.atlas.store import Atlas
+from backend.atlas.neurons import Neurons
 from backend.client import ApiError, AsyncClient, calls
 from backend.live.engine import LiveEngine
 from backend.routes import lanes
@@ -60,13 +60,13 @@ def slow_model(engine: LiveEngine) -> Iterator[threading.Event]:
 @contextmanager
 def slow_atlas(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """An atlas that answers no reader's question about neurons until the event is set."""
-    go_on, read = threading.Event(), Atlas.neurons
+    go_on, read = threading.Event(), Neurons.page
 
     def wait(*given: Any) -> Any:
         assert go_on.wait(60)
         return read(*given)
 
-    monkeypatch.setattr(Atlas, "neurons", wait)
+    monkeypatch.setattr(Neurons, "page", wait)
     try:
         yield go_on
     finally:

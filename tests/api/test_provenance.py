@@ -21,7 +21,13 @@ def http(tiny_service: FastAPI) -> Iterator[TestClient]:
 
 def _answers_about_a_run(service: FastAPI, atlas: TinyAtlas) -> list[str]:
     """Every address under a run that can be read, and the one in Neuronpedia's shape."""
-    given = {"run": atlas.run, "neuron": f"{atlas.layer}.3", "modelId": atlas.slug, "layer": atlas.layer, "index": 3}
+    given = {
+        "run": atlas.run,
+        "neuron": f"{atlas.layer}.3",
+        "modelId": atlas.slug,
+        "layer": atlas.layer,
+        "index": 3,
+    }
     paths = [
         path
         for path, operations in service.openapi()["paths"].items()

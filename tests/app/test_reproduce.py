@@ -306,7 +306,7 @@ def test_a_model_without_a_run_is_measured_first(
 
 def test_a_finished_run_of_the_last_layer_is_found_by_any_name(tiny_atlas: TinyAtlas) -> None:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        record = atlas.model(tiny_atlas.slug)
+        record = atlas.models.get(tiny_atlas.slug)
         for name in (record.slug, record.name, record.source):
-            assert atlas.finished_run(name) == tiny_atlas.run
-        assert atlas.finished_run("other") is None
+            assert atlas.runs.newest_finished(name) == tiny_atlas.run
+        assert atlas.runs.newest_finished("other") is None

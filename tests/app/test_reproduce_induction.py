@@ -99,8 +99,8 @@ class Own:
         with Atlas.open(self.path) as atlas:
             worker = Worker(atlas, self.path.parent, Silent(), "cpu")
             for job in jobs:
-                worker.do(atlas.begin_job(job.id))
-            return [atlas.job(job.id).status for job in jobs]
+                worker.do(atlas.jobs.begin(job.id))
+            return [atlas.jobs.get(job.id).status for job in jobs]
 
     async def chosen(self) -> tuple[schemas.RunSummary, Chosen]:
         client = self.client
@@ -237,8 +237,8 @@ async def test_why_the_last_one_failed_is_said(own: Own) -> None:
     run, who = await own.chosen()
     queued = await queue_missing(own.client, ["doubled"], run, who, 2)
     with Atlas.open(own.path) as atlas:
-        atlas.begin_job(queued[0].id)
-        atlas.end_job(queued[0].id, "failed", "The moon was full.")
+        atlas.jobs.begin(queued[0].id)
+        atlas.jobs.end(queued[0].id, "failed", "The moon was full.")
     said = await find(own.client, "doubled", run, who)
     assert "The last one failed: The moon was full." in str(said)
     assert "unless --induction is 0" in str(said)
@@ -513,7 +513,8 @@ def test_the_command_does_what_is_missing_and_draws_it(
     own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Atlas.open(own.path, read_only=True) as atlas:
-        source = atlas.model(own.slug).source  # naming it confirms that it may be loaded; the atlas's name would not
+        # Naming it confirms that it may be loaded; the atlas's name would not.
+        source = atlas.models.get(own.slug).source
     asked: dict[str, Any] = {"model": [source], "figures": "9", "atlas": str(own.path), "device": "cpu"}
     cli.reproduce(**asked, out=tmp_path / "none", induction=0)
     assert not list((tmp_path / "none/figures").glob("*.csv"))
@@ -522,18 +523,18 @@ def test_the_command_does_what_is_missing_and_draws_it(
     assert {path.stem for path in (tmp_path / "some/figures").glob("*.csv")} == {"figure-9a", "figure-9b", "figure-9c"}
     capsys.readouterr()
     with Atlas.open(own.path) as atlas:
-        before = [(job.id, job.status) for job in atlas.jobs(50)]
+        before = [(job.id, job.status) for job in atlas.jobs.newest(50)]
     assert {status for _, status in before} == {"finished"}
     cli.reproduce(**asked, out=tmp_path / "again", induction=2)
     with Atlas.open(own.path) as atlas:
-        assert [(job.id, job.status) for job in atlas.jobs(50)] == before, "nothing is measured twice"
+        assert [(job.id, job.status) for job in atlas.jobs.newest(50)] == before, "nothing is measured twice"
 
 
 async def test_a_job_that_another_worker_is_at_is_waited_for(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
     run, who = await own.chosen()
     queued = await queue_missing(own.client, ["natural"], run, who, 2)
     with Atlas.open(own.path) as atlas:
-        atlas.begin_job(queued[0].id)
+        atlas.jobs.begin(queued[0].id)
     running = await queue_missing(own.client, ["natural"], run, who, 2)
     assert running[0].worker_is_alive
 
@@ -542,7 +543,7 @@ async def test_a_job_that_another_worker_is_at_is_waited_for(own: Own, monkeypat
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         with Atlas.open(own.path) as atlas:
-            atlas.end_job(queued[0].id, "finished")
+            atlas.jobs.end(queued[0].id, "finished")
 
     monkeypatch.setattr(cli.time, "sleep", sleep)
     monkeypatch.setattr(Worker, "do", lambda *_: pytest.fail("it is not done twice"))

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.parametrize("name", ["a b.db", "a#1.db", "a?mode=rw.db", "a%23.db", "ü.db", "new/folder/a.db"])
 def test_any_path_is_the_same_for_writers_and_readers(name: str, tmp_path: Path) -> None:
     with Atlas.open(tmp_path / name) as atlas:
-        run = atlas.begin_run(PLAN).id
+        run = atlas.runs.begin(PLAN).id
     with Atlas.open(tmp_path / name, read_only=True) as reader:
-        assert reader.run(run).corpus == "words"
+        assert reader.runs.get(run).corpus == "words"
 
 
 class _Stopped(Exception): ...
@@ -50,13 +50,13 @@ def test_an_atlas_whose_making_was_stopped_is_made_anew(
     with pytest.raises(AtlasMissing):
         Atlas.open(tmp_path / "a.db", read_only=True)
     with Atlas.open(tmp_path / "a.db") as atlas:
-        assert atlas.begin_run(PLAN).status == "running"
+        assert atlas.runs.begin(PLAN).status == "running"
 
 
 def test_several_may_make_the_same_atlas_at_once(tmp_path: Path) -> None:
     work = (
         "import sys; from backend.atlas.store import Atlas; from tests.atlas.plans import PLAN\n"
-        "with Atlas.open(sys.argv[1]) as atlas: print(atlas.begin_run(PLAN).id)"
+        "with Atlas.open(sys.argv[1]) as atlas: print(atlas.runs.begin(PLAN).id)"
     )
     command = [sys.executable, "-c", work, str(tmp_path / "a.db")]
     makers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
@@ -81,7 +81,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_an_older_atlas_is_brought_up_to_date_by_its_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas:
-        run = atlas.begin_run(PLAN).id
+        run = atlas.runs.begin(PLAN).id
     newer = tmp_path / "100% newer"
     shutil.copytree(ROOT / "backend/atlas/migrations", newer)
     newest = max(path.name[:4] for path in (newer / "versions").glob("0*.py"))
@@ -92,7 +92,7 @@ def test_an_older_atlas_is_brought_up_to_date_by_its_writer(tmp_path: Path, monk
     with pytest.raises(AtlasUnusable, match=r"older version.*brings it up to date"):
         Atlas.open(tmp_path / "a.db", read_only=True)
     with Atlas.open(tmp_path / "a.db") as atlas:
-        assert atlas.run(run).corpus == "words"
+        assert atlas.runs.get(run).corpus == "words"
     Atlas.open(tmp_path / "a.db", read_only=True).close()
 
 
@@ -123,8 +123,8 @@ def test_a_folder_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None:
 def test_an_atlas_that_is_damaged_while_open_gets_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with Atlas.open(path) as atlas:
-        atlas.begin_run(PLAN)
+        atlas.runs.begin(PLAN)
     with Atlas.open(path, read_only=True) as reader:
         path.write_bytes(path.read_bytes()[:4096] + b"x" * 200_000)
         with pytest.raises(AtlasUnusable, match="See that its file is whole"):
-            reader.runs("tiny")
+            reader.runs.of_model("tiny")

@@ -51,7 +51,7 @@ def whole(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) -> Pa
         source.backup(target)
     with Atlas.open(path) as atlas:
         request = {"source": "random", "sequences": 2, "span": 8, "parts": ["curves"]}
-        atlas.add_job_part(atlas.add_job("induction", tiny_atlas.slug, 1, request).id, "curves", ["{}"])
+        atlas.jobs.keep_part(atlas.jobs.add("induction", tiny_atlas.slug, 1, request).id, "curves", ["{}"])
     with sqlite3.connect(path) as target:
         target.execute("PRAGMA journal_mode = DELETE")
     return path
@@ -152,7 +152,7 @@ def test_a_read_that_does_not_end_is_interrupted(whole: Path, monkeypatch: pytes
     monkeypatch.setattr("backend.atlas.connect._READ_SECONDS", 0.0)
     monkeypatch.setattr("backend.atlas.connect._STEPS", 1)
     with pytest.raises(AtlasUnusable, match="interrupted"), Atlas.open(whole, read_only=True) as atlas:
-        atlas.columns(1, ["total_effect"])
+        atlas.neurons.columns(1, ["total_effect"])
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
@@ -200,7 +200,7 @@ def test_an_atlas_on_a_disk_that_is_read_only_is_read(
     access = os.access
     monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path and access(place, mode))
     with Atlas.open(path, read_only=True) as atlas:
-        assert atlas.run(1).status == "finished"
+        assert atlas.runs.get(1).status == "finished"
     assert list(tmp_path.iterdir()) == [path], "nothing was written beside it"
 
 

@@ -36,7 +36,7 @@ def test_a_path_is_shown_by_its_last_part(asked: str, shown: str) -> None:
 
 def test_a_run_is_told_without_folders_and_with_its_card(tiny_atlas: TinyAtlas) -> None:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        record = atlas.run(tiny_atlas.run)
+        record = atlas.runs.get(tiny_atlas.run)
     told = run_summary(record)
     assert str(record.config["dataset"]).startswith("/"), "else nothing is tested"
     assert (told.config["model"], told.config["dataset"]) == ("llama", "text.txt")
@@ -47,14 +47,14 @@ def test_a_run_is_told_without_folders_and_with_its_card(tiny_atlas: TinyAtlas) 
 
 def test_a_run_made_before_cards_has_none(tiny_atlas: TinyAtlas) -> None:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        record = atlas.run(tiny_atlas.run)
+        record = atlas.runs.get(tiny_atlas.run)
     assert run_summary(replace(record, card=None)).card is None
 
 
 @pytest.mark.parametrize("broken", [{}, {"warnings": "none"}, [], "card", {"checkpoint": {"name": 5}}])
 def test_a_damaged_card_is_said_to_be_damaged(tiny_atlas: TinyAtlas, broken: Any) -> None:
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        record = atlas.run(tiny_atlas.run)
+        record = atlas.runs.get(tiny_atlas.run)
     with pytest.raises(AtlasUnusable, match=f"card of run {record.id} is damaged"):
         run_summary(replace(record, card=broken))
 

@@ -10,7 +10,8 @@ import pytest
 
 from backend.answers.runs import run_summary
 from backend.atlas import export
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.database import NotInAtlas
+from backend.atlas.store import Atlas
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import RunSummary
 from tests.conftest import TinyAtlas
@@ -20,7 +21,7 @@ def test_formats_agree_and_have_the_glossarys_columns(tiny_atlas: TinyAtlas, tmp
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
         for format in ("csv", "parquet", "json"):
             export.export_run(atlas, tiny_atlas.run, format, tmp_path / f"out.{format}")
-        expected = atlas.columns(tiny_atlas.run, ["total_effect"])["total_effect"]
+        expected = atlas.neurons.columns(tiny_atlas.run, ["total_effect"])["total_effect"]
     tables = [pq.read_table(tmp_path / "out.parquet"), pacsv.read_csv(tmp_path / "out.csv")]
     rows = [table.to_pylist() for table in tables] + [json.loads((tmp_path / "out.json").read_text())["neurons"]]
     assert rows[0][3]["neuron"] == rows[2][3]["neuron"] == f"{tiny_atlas.layer}.3"
@@ -34,7 +35,7 @@ def test_formats_agree_and_have_the_glossarys_columns(tiny_atlas: TinyAtlas, tmp
 def test_every_format_says_what_was_measured(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
     """In a Parquet file's metadata, in a JSON file's object, beside a CSV, which has no line but its head and rows."""
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        expected = run_summary(atlas.run(tiny_atlas.run))
+        expected = run_summary(atlas.runs.get(tiny_atlas.run))
         for format in ("parquet", "json"):
             written = export.export_run(atlas, tiny_atlas.run, format, tmp_path / f"out.{format}")
             assert written == [tmp_path / f"out.{format}"]
@@ -72,4 +73,4 @@ def test_others_may_read_what_the_users_mask_lets_them(tiny_atlas: TinyAtlas, tm
 
 def test_an_empty_atlas_has_nothing_to_export(tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas, pytest.raises(NotInAtlas, match="no run to export"):
-        export.export_run(atlas, atlas.newest_run(), "csv", tmp_path / "out.csv")
+        export.export_run(atlas, atlas.runs.newest(), "csv", tmp_path / "out.csv")

@@ -10,92 +10,93 @@ import numpy as np
 import pytest
 
 from backend.atlas import jobs
+from backend.atlas.database import NotInAtlas
 from backend.atlas.jobs import TooManyJobs
-from backend.atlas.store import Atlas, NotInAtlas
+from backend.atlas.store import Atlas
 from tests.atlas.plans import PLAN
 
 
 @pytest.fixture
 def atlas(tmp_path: Path) -> Iterator[Atlas]:
     with Atlas.open(tmp_path / "a.db") as opened:
-        opened.begin_run(PLAN)
+        opened.runs.begin(PLAN)
         yield opened
 
 
 def add(atlas: Atlas, seed: int = 0) -> int:
-    return atlas.add_job("induction", "tiny", 1, {"seed": seed}).id
+    return atlas.jobs.add("induction", "tiny", 1, {"seed": seed}).id
 
 
 def test_jobs_are_taken_in_order_and_once(atlas: Atlas) -> None:
     first, second = add(atlas, 0), add(atlas, 1)
-    taken = [atlas.take_job(), atlas.take_job(), atlas.take_job()]
+    taken = [atlas.jobs.take(), atlas.jobs.take(), atlas.jobs.take()]
     assert [job and job.id for job in taken] == [first, second, None]
-    assert [job.status for job in atlas.jobs(10)] == ["running", "running"]
-    assert [job.id for job in atlas.jobs(1)] == [second], "the newest first"
+    assert [job.status for job in atlas.jobs.newest(10)] == ["running", "running"]
+    assert [job.id for job in atlas.jobs.newest(1)] == [second], "the newest first"
 
 
 def test_the_same_request_waits_once_and_may_be_asked_again_when_it_has_ended(atlas: Atlas) -> None:
     first = add(atlas)
     assert add(atlas) == first
     assert add(atlas, 1) != first
-    atlas.take_job()
+    atlas.jobs.take()
     assert add(atlas) == first, "it runs"
-    atlas.end_job(first, "finished")
+    atlas.jobs.end(first, "finished")
     assert add(atlas) != first
 
 
 def test_a_silent_workers_job_is_taken_up_with_what_it_has(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     job = add(atlas)
-    atlas.take_job()
-    atlas.add_job_part(job, "start", ["{}"])
-    assert atlas.take_job() is None, "its worker is alive"
+    atlas.jobs.take()
+    atlas.jobs.keep_part(job, "start", ["{}"])
+    assert atlas.jobs.take() is None, "its worker is alive"
     monkeypatch.setattr(jobs, "_SILENCE", timedelta(0))
-    again = atlas.take_job()
+    again = atlas.jobs.take()
     assert again is not None
     assert again.parts_done == ["start"]
 
 
 def test_a_part_is_kept_once_and_in_order(atlas: Atlas) -> None:
     job = add(atlas)
-    atlas.add_job_part(job, "start", ['{"a": 1}'])
-    atlas.add_job_part(job, "heads", ['{"b": 2}', '{"c": 3}'])
-    atlas.add_job_part(job, "heads", ['{"d": 4}'])
-    assert atlas.job_events(job) == ['{"a": 1}', '{"b": 2}', '{"c": 3}']
-    assert atlas.job_events(job, start=2) == ['{"c": 3}']
-    assert atlas.job(job).parts_done == ["start", "heads"]
+    atlas.jobs.keep_part(job, "start", ['{"a": 1}'])
+    atlas.jobs.keep_part(job, "heads", ['{"b": 2}', '{"c": 3}'])
+    atlas.jobs.keep_part(job, "heads", ['{"d": 4}'])
+    assert atlas.jobs.results(job) == ['{"a": 1}', '{"b": 2}', '{"c": 3}']
+    assert atlas.jobs.results(job, start=2) == ['{"c": 3}']
+    assert atlas.jobs.get(job).parts_done == ["start", "heads"]
 
 
 def test_a_start_kept_before_its_summary_was_called_so_is_read_in_present_words(atlas: Atlas) -> None:
     job = add(atlas)
     start = {"kind": "start", "source": "random", "told": "20 sequences of “tokens”.", "repeats": 20}
     other = {"kind": "heads", "told": "no start"}
-    atlas.add_job_part(job, "start", [json.dumps(start), json.dumps(other)])
-    read, left = (json.loads(payload) for payload in atlas.job_events(job))
+    atlas.jobs.keep_part(job, "start", [json.dumps(start), json.dumps(other)])
+    read, left = (json.loads(payload) for payload in atlas.jobs.results(job))
     assert read == {"kind": "start", "source": "random", "summary": "20 sequences of “tokens”.", "repeats": 20}
     assert left == other
 
 
 def test_a_cancelled_job_stops_its_worker_and_stays_cancelled(atlas: Atlas) -> None:
     waiting, running = add(atlas, 1), None
-    assert atlas.cancel_job(waiting).status == "cancelled"
+    assert atlas.jobs.cancel(waiting).status == "cancelled"
     running = add(atlas)
-    atlas.take_job()
-    assert atlas.tell_job(running, 0.5, "half")
-    atlas.cancel_job(running)
-    assert not atlas.tell_job(running, 0.6, "more")
-    atlas.end_job(running, "finished")
-    assert atlas.job(running).status == "cancelled"
-    assert atlas.job(running).progress == 0.5
+    atlas.jobs.take()
+    assert atlas.jobs.report_progress(running, 0.5, "half")
+    atlas.jobs.cancel(running)
+    assert not atlas.jobs.report_progress(running, 0.6, "more")
+    atlas.jobs.end(running, "finished")
+    assert atlas.jobs.get(running).status == "cancelled"
+    assert atlas.jobs.get(running).progress == 0.5
 
 
 def test_an_ended_job_is_not_cancelled_and_an_interrupted_one_waits_again(atlas: Atlas) -> None:
     job = add(atlas)
-    atlas.take_job()
-    atlas.requeue_job(job)
-    assert atlas.job(job).status == "queued"
-    atlas.take_job()
-    atlas.end_job(job, "failed", "the disk is full")
-    ended = atlas.cancel_job(job)
+    atlas.jobs.take()
+    atlas.jobs.requeue(job)
+    assert atlas.jobs.get(job).status == "queued"
+    atlas.jobs.take()
+    atlas.jobs.end(job, "failed", "the disk is full")
+    ended = atlas.jobs.cancel(job)
     assert (ended.status, ended.message) == ("failed", "the disk is full")
     assert ended.finished_at is not None
 
@@ -111,19 +112,19 @@ def test_too_many_waiting_jobs_are_refused(atlas: Atlas, monkeypatch: pytest.Mon
 
 def test_a_job_that_is_not_there_is_told(atlas: Atlas) -> None:
     with pytest.raises(NotInAtlas, match="no job 7"):
-        atlas.job(7)
+        atlas.jobs.get(7)
 
 
 def test_the_change_of_activation_joins_a_finished_run_and_changes_nothing_else(atlas: Atlas) -> None:
-    run = atlas.begin_run(replace(PLAN, seed=5)).id
-    with atlas.writing() as writer:
+    run = atlas.runs.begin(replace(PLAN, seed=5)).id
+    with atlas.runs.writing() as writer:
         writer.set_neurons(run, 1, {"weight_norm": np.array([1.0, 2.0, 3.0])})
-    atlas.finish_run(run)
-    before = atlas.run(run)
-    atlas.add_induction_change(run, np.array([0.5, -1.0, 0.0]), np.array([0.1, np.nan, 0.2]))
-    found = atlas.columns(run, ["weight_norm", "induction_change", "induction_change_se"])
+    atlas.runs.finish(run)
+    before = atlas.runs.get(run)
+    atlas.jobs.add_induction_change(run, np.array([0.5, -1.0, 0.0]), np.array([0.1, np.nan, 0.2]))
+    found = atlas.neurons.columns(run, ["weight_norm", "induction_change", "induction_change_se"])
     assert found["weight_norm"].tolist() == [1.0, 2.0, 3.0]
     assert found["induction_change"].tolist() == [0.5, -1.0, 0.0]
     assert found["induction_change_se"][[0, 2]].tolist() == [0.1, 0.2]
     assert np.isnan(found["induction_change_se"][1])
-    assert atlas.run(run) == replace(before, revision=before.revision + 1)
+    assert atlas.runs.get(run) == replace(before, revision=before.revision + 1)

@@ -18,11 +18,11 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atlas]:
     rng = np.random.default_rng(0)
     path: Path = tmp_path_factory.mktemp("query") / "a.db"
     with Atlas.open(path) as opened:
-        run = opened.begin_run(PLAN).id
+        run = opened.runs.begin(PLAN).id
         effects = rng.random(SIZE).round(1)  # many ties
         effects[::5] = np.nan
         columns = {"weight_norm": rng.random(SIZE), "total_effect": effects}
-        with opened.writing() as writer:
+        with opened.runs.writing() as writer:
             writer.set_neurons(run, 1, columns, ["entropy" if i % 7 == 0 else "plain" for i in range(SIZE)], 3)
         yield opened
 
@@ -39,7 +39,7 @@ def test_pages_visit_every_neuron_once(atlas: Atlas, sort: str, limit: int) -> N
     cursor: str | None = None
     while True:
         query = _query(sort=sort, limit=limit, cursor=cursor)
-        rows, total = atlas.neurons(1, query)
+        rows, total = atlas.neurons.page(1, query)
         assert total == SIZE
         seen += [row.index for row in rows]
         cursor = query.next_cursor(total)
@@ -50,7 +50,7 @@ def test_pages_visit_every_neuron_once(atlas: Atlas, sort: str, limit: int) -> N
 
 def test_unmeasured_values_sort_last_either_way(atlas: Atlas) -> None:
     for sort in ("total_effect", "-total_effect"):
-        rows, _ = atlas.neurons(1, _query(sort=sort, limit=100))
+        rows, _ = atlas.neurons.page(1, _query(sort=sort, limit=100))
         values = [row.metrics["total_effect"] for row in rows]
         measured = [value for value in values if value is not None]
         assert values[len(measured) :] == [None] * (SIZE - len(measured))
@@ -67,14 +67,14 @@ def test_unmeasured_values_sort_last_either_way(atlas: Atlas) -> None:
     ],
 )
 def test_filters_hold(atlas: Atlas, term: str, holds: object) -> None:
-    rows, total = atlas.neurons(1, _query(where=[term], limit=100))
-    everyone = atlas.columns(1, ["weight_norm"])["weight_norm"]
+    rows, total = atlas.neurons.page(1, _query(where=[term], limit=100))
+    everyone = atlas.neurons.columns(1, ["weight_norm"])["weight_norm"]
     assert total == len(rows) == sum(map(holds, everyone))  # type: ignore[arg-type]
     assert all(holds(row.metrics["weight_norm"]) for row in rows)  # type: ignore[operator]
 
 
 def test_a_class_and_several_terms_all_hold(atlas: Atlas) -> None:
-    rows, total = atlas.neurons(1, _query(neuron_class="entropy", where=["weight_norm>0.2", "total_effect>0.1"]))
+    rows, total = atlas.neurons.page(1, _query(neuron_class="entropy", where=["weight_norm>0.2", "total_effect>0.1"]))
     assert total == len(rows) > 0
     assert all(row.index % 7 == 0 and row.metrics["weight_norm"] > 0.2 for row in rows)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from backend.atlas.records import ContextRecord, TraceRecord
+from backend.atlas.run_writer import RunIsFinished, RunTakenOver
 from backend.atlas.store import Atlas
-from backend.atlas.writer import RunIsFinished, RunTakenOver
 from tests.atlas.plans import MODEL, PLAN
 
 
@@ -23,8 +23,8 @@ def atlas(tmp_path: Path) -> Iterator[Atlas]:
 
 def _begun(atlas: Atlas) -> int:
     """A run with something in every stage."""
-    run = atlas.begin_run(PLAN).id
-    with atlas.writing() as writer:
+    run = atlas.runs.begin(PLAN).id
+    with atlas.runs.writing() as writer:
         for stage, count in (("weights", 1), ("activations", 3), ("effects", 4)):
             for index in range(count):
                 writer.add_shard(run, stage, index, {"sum": np.full(3, float(index))})
@@ -40,49 +40,49 @@ def test_a_run_belongs_to_who_took_it_up_last(atlas: Atlas, tmp_path: Path) -> N
     """The first to begin it may not publish its older state over the newer, nor end what is not its own."""
     run = _begun(atlas)
     with Atlas.open(tmp_path / "a.db") as other:
-        assert other.begin_run(PLAN).id == run
-        with other.writing() as writer:
+        assert other.runs.begin(PLAN).id == run
+        with other.runs.writing() as writer:
             writer.set_neurons(run, 1, {"weight_norm": np.full(5, 2.0)})
-        with pytest.raises(RunTakenOver, match="another process"), atlas.writing() as writer:
+        with pytest.raises(RunTakenOver, match="another process"), atlas.runs.writing() as writer:
             writer.set_neurons(run, 1, {"weight_norm": np.zeros(5)})
         with pytest.raises(RunTakenOver):
-            atlas.fail_run(run, "late")
+            atlas.runs.fail(run, "late")
         with pytest.raises(RunTakenOver):
-            atlas.finish_run(run)
-        other.finish_run(run)
-        with pytest.raises(RunIsFinished), atlas.writing() as writer:
+            atlas.runs.finish(run)
+        other.runs.finish(run)
+        with pytest.raises(RunIsFinished), atlas.runs.writing() as writer:
             writer.add_shard(run, "effects", 9, {})
-        assert other.columns(run, ["weight_norm"])["weight_norm"].tolist() == [2] * 5
+        assert other.neurons.columns(run, ["weight_norm"])["weight_norm"].tolist() == [2] * 5
 
 
 def test_what_was_made_by_others_is_dropped(atlas: Atlas) -> None:
     """Other code, packages or device: the run begins anew, under its number, and says so."""
     run, said = _begun(atlas), []
-    atlas.add_job("induction", "tiny", run, {"waits": True})
-    done = atlas.add_job("induction", "tiny", run, {"waits": False})
-    atlas.begin_job(done.id)
-    atlas.add_job_part(done.id, "start", ["{}"])
-    again = atlas.begin_run(replace(PLAN, made_by="newer", versions={"torch": "3"}), said.append)
+    atlas.jobs.add("induction", "tiny", run, {"waits": True})
+    done = atlas.jobs.add("induction", "tiny", run, {"waits": False})
+    atlas.jobs.begin(done.id)
+    atlas.jobs.keep_part(done.id, "start", ["{}"])
+    again = atlas.runs.begin(replace(PLAN, made_by="newer", versions={"torch": "3"}), said.append)
     assert (again.id, again.stage, again.tokens_counted, again.mean_loss) == (run, "queued", 0, None)
     assert again.versions == {"torch": "3"}
     assert len(said) == 1
     assert "begins anew" in said[0]
     for stage in ("weights", "activations", "effects"):
-        assert atlas.shards_done(run, stage) == set()
-    assert len(atlas.columns(run, ["weight_norm"])["index"]) == 0
-    assert atlas.contexts(run, 2) == []
-    assert atlas.run_with_frequencies("tiny", run) is None
-    assert [job.request for job in atlas.jobs(9)] == [{"waits": True}]
-    atlas.finish_run(run)
-    assert atlas.begin_run(replace(PLAN, made_by="newest")).status == "finished", "what is finished stays"
+        assert atlas.runs.shards_done(run, stage) == set()
+    assert len(atlas.neurons.columns(run, ["weight_norm"])["index"]) == 0
+    assert atlas.contexts.showing(run, 2) == []
+    assert atlas.runs.with_frequencies("tiny", run) is None
+    assert [job.request for job in atlas.jobs.newest(9)] == [{"waits": True}]
+    atlas.runs.finish(run)
+    assert atlas.runs.begin(replace(PLAN, made_by="newest")).status == "finished", "what is finished stays"
 
 
 def test_what_was_made_by_the_same_is_kept(atlas: Atlas) -> None:
     run, said = _begun(atlas), []
-    atlas.begin_run(PLAN, said.append)
+    atlas.runs.begin(PLAN, said.append)
     assert said == []
-    assert atlas.shards_done(run, "effects") == {0, 1, 2, 3}
-    assert [(index, list(arrays)) for index, arrays in atlas.shards(run, "activations")] == [
+    assert atlas.runs.shards_done(run, "effects") == {0, 1, 2, 3}
+    assert [(index, list(arrays)) for index, arrays in atlas.runs.shards(run, "activations")] == [
         (index, ["sum"]) for index in range(3)
     ]
 
@@ -109,11 +109,11 @@ def test_a_damaged_part_is_made_anew(atlas: Atlas, tmp_path: Path, change: str) 
     """With those after it, so that sums are taken in the order of a run that nothing happened to."""
     run, said = _begun(atlas), []
     _change(tmp_path / "a.db", 1, change)
-    atlas.begin_run(PLAN, said.append)
+    atlas.runs.begin(PLAN, said.append)
     assert len(said) == 1
     assert "damaged" in said[0]
-    assert atlas.shards_done(run, "effects") == {0}
-    assert atlas.shards_done(run, "activations") == {0, 1, 2}
+    assert atlas.runs.shards_done(run, "effects") == {0}
+    assert atlas.runs.shards_done(run, "activations") == {0, 1, 2}
 
 
 def test_a_run_begun_before_parts_were_sealed_begins_anew(atlas: Atlas, tmp_path: Path) -> None:
@@ -121,13 +121,13 @@ def test_a_run_begun_before_parts_were_sealed_begins_anew(atlas: Atlas, tmp_path
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         connection.execute("UPDATE runs SET made_by = NULL, owner = NULL")
         connection.commit()
-    atlas.begin_run(PLAN)
-    assert atlas.shards_done(run, "effects") == set()
+    atlas.runs.begin(PLAN)
+    assert atlas.runs.shards_done(run, "effects") == set()
 
 
 def test_other_weights_in_the_same_folder_are_another_model(atlas: Atlas) -> None:
     """Trained on between two runs: same name, same shape, same place."""
-    before = atlas.begin_run(PLAN)
-    after = atlas.begin_run(replace(PLAN, weights_hash="e" * 64))
+    before = atlas.runs.begin(PLAN)
+    after = atlas.runs.begin(replace(PLAN, weights_hash="e" * 64))
     assert (before.model, after.model) == ("tiny", "tiny-eeeeeeee")
-    assert atlas.model("tiny") == MODEL
+    assert atlas.models.get("tiny") == MODEL

@@ -34,7 +34,7 @@ def own_site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("carded")
     copy = folder / "atlas.db"
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
-        assert atlas.run(tiny_atlas.run).status == "finished"
+        assert atlas.runs.get(tiny_atlas.run).status == "finished"
     copy.write_bytes(tiny_atlas.path.read_bytes())
     with serving(TinyAtlas(copy, *list(vars(tiny_atlas).values())[1:]), folder / "cache") as site:
         body = {

@@ -42,11 +42,11 @@ class Measured:
         config = replace(self.config, **changed)  # type: ignore[arg-type]
         with Atlas.open(self.folder / "a.db") as atlas:
             run = pipeline.run(config, atlas, self.folder / "cache", self.folder / "work", Telling(), "cpu")
-            return atlas.run(run)
+            return atlas.runs.get(run)
 
     def first_tokens(self, run: RunRecord) -> np.ndarray:
         with Atlas.open(self.folder / "a.db", read_only=True) as atlas:
-            return atlas.sequences(run.id, windows_of(run))[:, 0]
+            return atlas.contexts.sequences(run.id, windows_of(run))[:, 0]
 
 
 @pytest.fixture(params=["e", "Z"], ids=["helped", "broken"])
@@ -98,7 +98,7 @@ def test_a_token_that_is_none_stops_a_run_before_it_begins(measured: tuple[str, 
     with pytest.raises(BadConfig, match="tokens of its vocabulary"):
         work.run(bos="<|nothing|>")
     with Atlas.open(work.folder / "a.db") as atlas:
-        assert not atlas.models()
+        assert not atlas.models.all()
     with pytest.raises(BadConfig, match="--bos takes"):
         work.run(bos="")
 
@@ -131,7 +131,7 @@ def test_no_peak_is_at_the_first_token(measured: tuple[str, Measured]) -> None:
     _, work = measured
     run = work.run()
     with Atlas.open(work.folder / "a.db", read_only=True) as atlas:
-        peaks = [shown.trace.peak_position for index in range(44) for shown in atlas.contexts(run.id, index)]
+        peaks = [shown.trace.peak_position for index in range(44) for shown in atlas.contexts.showing(run.id, index)]
     assert peaks
     assert min(peaks) > 0, "each sequence is one context here"
 

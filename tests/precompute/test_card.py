@@ -33,7 +33,7 @@ TEXT = "".join(f"Lamp {n} hangs by hook {n % 5}; it is lit.\n" for n in range(80
 def _card(config: RunConfig, folder: Path) -> RunCard:
     with Atlas.open(folder / "a.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
-        return RunCard.model_validate(atlas.run(run).card)
+        return RunCard.model_validate(atlas.runs.get(run).card)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_counts_add_up_to_the_sample(tiny_files: Callable[[str], ModelFiles]
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps(one) for one in documents))
     config = RunConfig(str(tiny_files("llama").folder), str(tmp_path / "text.jsonl"), 5, 24, field="words")
     with Atlas.open(tmp_path / "a.db") as atlas:
-        run = atlas.run(pipeline.run(config, atlas, tmp_path / "cache", tmp_path / "work", Silent(), "cpu"))
+        run = atlas.runs.get(pipeline.run(config, atlas, tmp_path / "cache", tmp_path / "work", Silent(), "cpu"))
     card = RunCard.model_validate(run.card)
     tokens = card.tokens
     assert (tokens.sampled, tokens.counted) == (run.tokens_sampled, run.tokens_counted)
@@ -150,7 +150,7 @@ def test_a_run_that_went_on_elsewhere_says_so(
         with pytest.raises(KeyboardInterrupt):
             _card(config, tmp_path)
     with Atlas.open(tmp_path / "a.db") as atlas:
-        begun = RunCard.model_validate(atlas.run(1).card)
+        begun = RunCard.model_validate(atlas.runs.get(1).card)
     assert begun.computation.precision is None
     assert begun.computation.also_on == []
     monkeypatch.setattr(cards, "device_words", lambda _: "NVIDIA H100")

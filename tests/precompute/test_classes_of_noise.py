@@ -27,8 +27,8 @@ def _classes(files: ModelFiles, folder: Path, sequences: int = 12) -> tuple[list
     config = RunConfig(str(files.folder), str(folder / "text.txt"), sequences=sequences, seq_len=32)
     with Atlas.open(folder / "noise.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
-        effects = atlas.columns(run, ["total_effect"])["total_effect"]
-        return atlas.classes(run), atlas.marks(run), float(np.median(effects))
+        effects = atlas.neurons.columns(run, ["total_effect"])["total_effect"]
+        return atlas.neurons.classes(run), atlas.neurons.marks(run), float(np.median(effects))
 
 
 @pytest.mark.parametrize(("family", "seed"), [("gpt2", 8), ("gpt-neox", 9), ("llama", 8), ("gemma", 8)])

@@ -88,7 +88,7 @@ def _stage(path: Path) -> str:
     """Where a killed run has come to."""
     try:
         with Atlas.open(path, read_only=True) as atlas:
-            run = atlas.run(1)
+            run = atlas.runs.get(1)
             return f"{run.stage} {run.progress:.2f}"
     except Exception:
         return "nothing yet"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from backend.atlas.query import NeuronQuery
+from backend.atlas.runs import Runs
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, BadLayer
 from backend.core.kernels import survey as surveys
@@ -54,23 +55,24 @@ def _sample(config: RunConfig, folder: Path) -> Sample:
 def test_a_run_measures_everything(config: RunConfig, tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(config, atlas, tmp_path)
-        record = atlas.run(run)
+        record = atlas.runs.get(run)
         assert (record.status, record.stage, record.progress) == ("finished", "done", 1.0)
         assert (record.layer, record.sequences, record.tokens_sampled) == (LAYERS - 1, 9, 9 * 32)
         assert record.tokens_counted == record.tokens_total > 200
         assert record.error_groups == 9
-        columns = atlas.columns(run, list(METRIC_COLUMNS))
+        columns = atlas.neurons.columns(run, list(METRIC_COLUMNS))
         missing = {name for name, column in columns.items() if not np.isfinite(column).all()}
         assert missing == {"induction_change", "induction_change_se"}, "a job of its own, after the run"
         assert len(columns["index"]) == D_MLP
-        edges, counts = atlas.histogram(run, 3) or (None, None)
+        edges, counts = atlas.neurons.histogram(run, 3) or (None, None)
         assert counts.sum() == 9 * 32
         assert edges[0] == pytest.approx(columns["min_activation"][3], rel=1e-5)
-        assert len(atlas.spectrum(run)) == D_MODEL
-        buckets = [shown.trace.bucket for shown in atlas.contexts(run, 3)]
+        assert len(atlas.runs.spectrum(run)) == D_MODEL
+        shown = atlas.contexts.showing(run, 3)
+        buckets = [one.trace.bucket for one in shown]
         assert buckets.count("max") >= 1
-        assert len({shown.id for shown in atlas.contexts(run, 3)}) == len(buckets), "a window serves a neuron once"
-        positions, effects = atlas.positions(run), atlas.token_effects(run, [3])[0]
+        assert len({one.id for one in shown}) == len(buckets), "a window serves a neuron once"
+        positions, effects = atlas.positions.get(run), atlas.positions.effects(run, [3])[0]
         assert len(positions.tokens) == len(effects["delta_loss"]) == record.tokens_total
         assert set(positions.sequences.tolist()) == set(range(9))
         assert np.abs(effects["delta_loss"]).mean() == pytest.approx(columns["total_effect"][3], rel=1e-4)
@@ -95,7 +97,7 @@ def test_the_numbers_are_those_of_the_whole_sample(
     expected = EffectSums.of(ablation_effects(model.readout, batch, means), by_sequence).columns()
     expected |= Moments.of(trace.activations.flatten(0, 1).double().numpy(), np.arange(9 * 32) // 32).columns()
     with Atlas.open(tmp_path / "a.db") as atlas:
-        found = atlas.columns(_run(config, atlas, tmp_path), list(expected))
+        found = atlas.neurons.columns(_run(config, atlas, tmp_path), list(expected))
     for name, column in expected.items():
         atol = 2e-5 if name.startswith("ln_mediated") else 2e-6  # a share magnifies rounding
         np.testing.assert_allclose(found[name], column, atol=atol, rtol=2e-4, err_msg=name)
@@ -105,7 +107,7 @@ def test_a_killed_run_resumes_and_ends_the_same(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Atlas.open(tmp_path / "whole.db") as atlas:
-        whole = atlas.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
+        whole = atlas.neurons.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
     calls = {"effects": 0}
     plain = pipeline.EffectsEngine.effects
 
@@ -119,13 +121,13 @@ def test_a_killed_run_resumes_and_ends_the_same(
         monkeypatch.setattr(pipeline.EffectsEngine, "effects", dying)
         with pytest.raises(KeyboardInterrupt):
             _run(config, atlas, tmp_path)
-        half = atlas.run(1)
+        half = atlas.runs.get(1)
         assert half.status == "running"
         assert half.error_groups == 2
         assert half.tokens_counted == sum(len(shard.places) for shard in _sample(config, tmp_path).measured[:2])
-        assert np.isfinite(atlas.columns(1, ["total_effect_se"])["total_effect_se"]).all(), "worth looking at"
+        assert np.isfinite(atlas.neurons.columns(1, ["total_effect_se"])["total_effect_se"]).all(), "worth looking at"
         assert _run(config, atlas, tmp_path) == 1
-        resumed = atlas.columns(1, list(METRIC_COLUMNS))
+        resumed = atlas.neurons.columns(1, list(METRIC_COLUMNS))
         assert calls["effects"] == 6 + 2 * 7, "finished shards are not redone"
     for name, column in whole.items():
         np.testing.assert_array_equal(resumed[name], column, err_msg=name)
@@ -134,8 +136,8 @@ def test_a_killed_run_resumes_and_ends_the_same(
 def test_one_sequence_is_measured_without_errors(config: RunConfig, tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(replace(config, sequences=1), atlas, tmp_path)
-        columns = atlas.columns(run, list(METRIC_COLUMNS))
-        assert (atlas.run(run).status, atlas.run(run).error_groups) == ("finished", 1)
+        columns = atlas.neurons.columns(run, list(METRIC_COLUMNS))
+        assert (atlas.runs.get(run).status, atlas.runs.get(run).error_groups) == ("finished", 1)
     assert np.isfinite(columns["total_effect"]).all()
     errors = [column for name, column in columns.items() if name.endswith("_se")]
     assert len(errors) > 10
@@ -149,8 +151,8 @@ def test_how_a_shard_is_cut_changes_nothing(config: RunConfig, tmp_path: Path, m
         monkeypatch.setattr(pipeline, "SHARD_TOKENS", at_once)
         with Atlas.open(tmp_path / f"{at_once}.db") as atlas:
             run = _run(config, atlas, tmp_path / str(at_once))
-            positions, effects = atlas.positions(run), atlas.token_effects(run, [3])[0]
-            found.append((atlas.columns(run, list(METRIC_COLUMNS)), positions, effects))
+            positions, effects = atlas.positions.get(run), atlas.positions.effects(run, [3])[0]
+            found.append((atlas.neurons.columns(run, list(METRIC_COLUMNS)), positions, effects))
     (cut, places, effects), (whole, same_places, same_effects) = found
     for name, column in whole.items():
         atol = 1e-3 if "mediated" in name else 2e-6  # a share of two means near 0 magnifies their rounding
@@ -169,22 +171,22 @@ def test_a_failed_run_says_why_and_resumes(config: RunConfig, tmp_path: Path, mo
             patch.setattr(pipeline.contexts, "windows", fail)
             with pytest.raises(RuntimeError):
                 _run(config, atlas, tmp_path)
-        assert atlas.run(1).status == "failed"
-        assert "the disk is full" in (atlas.run(1).message or "")
+        assert atlas.runs.get(1).status == "failed"
+        assert "the disk is full" in (atlas.runs.get(1).message or "")
         assert _run(config, atlas, tmp_path) == 1
-        assert atlas.run(1).status == "finished"
-        assert atlas.run(1).message is None
+        assert atlas.runs.get(1).status == "finished"
+        assert atlas.runs.get(1).message is None
 
 
 def test_finishing_twice_changes_nothing(config: RunConfig, tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(config, atlas, tmp_path)
-        revision = atlas.run(run).revision
+        revision = atlas.runs.get(run).revision
         assert _run(config, atlas, tmp_path) == run
-        assert atlas.run(run).revision == revision
+        assert atlas.runs.get(run).revision == revision
         other = _run(replace(config, seed=1), atlas, tmp_path)
         assert other != run
-        assert len(atlas.neurons(run, NeuronQuery(limit=100))[0]) == D_MLP
+        assert len(atlas.neurons.page(run, NeuronQuery(limit=100))[0]) == D_MLP
 
 
 def test_weight_metrics_are_there_before_effects(
@@ -194,7 +196,7 @@ def test_weight_metrics_are_there_before_effects(
     with Atlas.open(tmp_path / "a.db") as atlas:
         with pytest.raises(KeyboardInterrupt):
             _run(config, atlas, tmp_path)
-        columns = atlas.columns(1, [metric.name for metric in METRICS])
+        columns = atlas.neurons.columns(1, [metric.name for metric in METRICS])
         assert np.isfinite(columns["null_fraction"]).all()
         assert np.isnan(columns["total_effect"]).all()
 
@@ -210,7 +212,7 @@ def test_a_long_shard_does_not_look_interrupted(
 ) -> None:
     beats: list[int] = []
     monkeypatch.setattr(heartbeat, "_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(Atlas, "beat", lambda self, run: beats.append(run))
+    monkeypatch.setattr(Runs, "beat", lambda self, run: beats.append(run))
     plain = pipeline.Run.contexts
     monkeypatch.setattr(pipeline.Run, "contexts", lambda self: (time.sleep(0.2), plain(self))[1])
     with Atlas.open(tmp_path / "a.db") as atlas:
@@ -232,15 +234,15 @@ def test_another_layer_is_measured_by_forward_passes(
     counted = counted_positions(tokens, model.uncounted)
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(replace(config, layer=0), atlas, tmp_path)
-        record = atlas.run(run)
-        columns = atlas.columns(run, list(METRIC_COLUMNS))
+        record = atlas.runs.get(run)
+        columns = atlas.neurons.columns(run, list(METRIC_COLUMNS))
         assert (record.layer, record.status) == (0, "finished")
         assert record.tokens_counted == record.tokens_total == counted.sum()
-        assert atlas.contexts(run, 3)
-        assert atlas.token_effects(run, [3])
+        assert atlas.contexts.showing(run, 3)
+        assert atlas.positions.effects(run, [3])
         last = _run(config, atlas, tmp_path)
         assert last != run
-        assert atlas.newest_run("llama") == last, "pages open the last layer"
+        assert atlas.runs.newest("llama") == last, "pages open the last layer"
     neuron, module = 5, reference.neurons_of(0)
     mean = columns["mean_activation"][neuron]
     found = {"total_effect": [], "direct_effect_ln": [], "delta_entropy": []}
@@ -261,7 +263,7 @@ def test_memory_does_not_change_a_mean(config: RunConfig, tmp_path: Path, monkey
     for name, tiles in (("roomy", Tiles(256, 64)), ("tight", Tiles(16, 10))):
         monkeypatch.setattr(Tiles, "within", lambda *_, tiles=tiles: tiles)
         with Atlas.open(tmp_path / f"{name}.db") as atlas:
-            means.append(atlas.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
+            means.append(atlas.neurons.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
     for name, column in means[0].items():
         # A share of two means near 0 magnifies their rounding.
         atol = 1e-3 if name.startswith("ln_mediated") else 1e-6
@@ -272,7 +274,7 @@ def test_the_same_run_gives_the_same_atlas_bit_for_bit(config: RunConfig, tmp_pa
     columns = []
     for name in ("one", "other"):
         with Atlas.open(tmp_path / f"{name}.db") as atlas:
-            columns.append(atlas.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
+            columns.append(atlas.neurons.columns(_run(config, atlas, tmp_path / name), list(METRIC_COLUMNS)))
     for name, column in columns[0].items():
         np.testing.assert_array_equal(columns[1][name], column, err_msg=name)
 
@@ -281,10 +283,10 @@ def test_a_survey_is_near_and_keeps_no_single_tokens(config: RunConfig, tmp_path
     with Atlas.open(tmp_path / "a.db") as atlas:
         exact, survey = _run(config, atlas, tmp_path), _run(replace(config, mode="survey"), atlas, tmp_path)
         assert exact != survey
-        assert atlas.run(survey).config["tolerance_nats"] == surveys.TOLERANCE
-        assert atlas.token_effects(survey, [3]) == []
+        assert atlas.runs.get(survey).config["tolerance_nats"] == surveys.TOLERANCE
+        assert atlas.positions.effects(survey, [3]) == []
         names = ["total_effect", "direct_effect_ln", "delta_entropy", "delta_reciprocal_rank"]
-        one, other = atlas.columns(exact, names), atlas.columns(survey, names)
+        one, other = atlas.neurons.columns(exact, names), atlas.neurons.columns(survey, names)
     for name in names:
         np.testing.assert_allclose(other[name], one[name], atol=surveys.TOLERANCE, rtol=0, err_msg=name)
 
@@ -293,6 +295,6 @@ def test_a_layer_that_is_not_there_is_refused(config: RunConfig, tmp_path: Path)
     with Atlas.open(tmp_path / "a.db") as atlas:
         with pytest.raises(BadLayer, match="layers are 0 to 1"):
             _run(replace(config, layer=2), atlas, tmp_path)
-        assert atlas.newest_run() is None
+        assert atlas.runs.newest() is None
     with pytest.raises(BadConfig, match="last layer"):
         replace(config, layer=0, mode="survey")

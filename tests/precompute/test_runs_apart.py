@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.atlas.run_writer import RunTakenOver
 from backend.atlas.store import Atlas
-from backend.atlas.writer import RunTakenOver
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
 from precompute import pipeline, planning
@@ -184,7 +184,7 @@ def test_a_run_that_another_process_took_up_stops_with_a_sentence(bench: Bench, 
     with pytest.raises(RunTakenOver, match="another process"):
         bench.run(bench.base, tmp_path / "a.db", tmp_path, At("Effects 2", begin_again_and_die))
     with Atlas.open(tmp_path / "a.db") as atlas:
-        assert atlas.run(1).status == "running"
+        assert atlas.runs.get(1).status == "running"
     bench.run(bench.base, tmp_path / "a.db", tmp_path)
     assert_the_same(content(tmp_path / "a.db"), bench.clean("base"))
 

@@ -35,10 +35,10 @@ def config(tmp_path: Path, tiny_files: Callable[[str], ModelFiles], monkeypatch:
 def _run(config: RunConfig, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, object], np.ndarray]:
     with Atlas.open(folder / "a.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
-        positions = atlas.positions(run)
+        positions = atlas.positions.get(run)
         assert positions is not None
         assert positions.kl_before is not None
-        return atlas.columns(run, NAMES), atlas.run(run).config, positions.kl_before
+        return atlas.neurons.columns(run, NAMES), atlas.runs.get(run).config, positions.kl_before
 
 
 def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Callable[..., Unigram]) -> dict:
@@ -73,7 +73,7 @@ def test_the_models_own_mean_prediction_is_the_default(
     expected = _expected(tiny_model("llama"), config, tmp_path, lambda p: Unigram.of_mean(p.sum(dim=0)))
     _assert_same(found, expected)
     with Atlas.open(tmp_path / "a.db", read_only=True) as atlas:
-        kept = atlas.unigram(1)
+        kept = atlas.runs.unigram(1)
     mean = _mean_prediction(tiny_model("llama"), config, tmp_path)
     np.testing.assert_allclose(kept, mean, rtol=1e-4, err_msg="P_freq itself is kept with the run")
     assert "the model's mean prediction over the sample" in str(told["frequency_source"])
@@ -132,7 +132,7 @@ def test_a_corpus_that_counts_differently_makes_another_run_though_its_sample_is
         for end in ("", "", "zebra zebra zebra"):
             text.write_text(TEXT * 4 + end)
             runs.append(pipeline.run(chosen, atlas, tmp_path / "cache", tmp_path / "work", Silent(), "cpu"))
-            samples.append(atlas.sequences(runs[-1], windows_of(atlas.run(runs[-1]))).tolist())
+            samples.append(atlas.contexts.sequences(runs[-1], windows_of(atlas.runs.get(runs[-1]))).tolist())
     assert samples[0] == samples[2]
     assert runs == [1, 1, 2]
 

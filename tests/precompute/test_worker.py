@@ -113,12 +113,12 @@ def test_an_interrupted_job_goes_on_where_it_stopped(
     with Atlas.open(own) as atlas:
         with pytest.raises(KeyboardInterrupt):
             worker(atlas, tmp_path / "cache").work(once=True)
-        assert atlas.job(job["id"]).status == "queued"
-        assert atlas.job(job["id"]).parts_done == ["start", "curves", "heads"]
-        kept = atlas.job_events(job["id"])
+        assert atlas.jobs.get(job["id"]).status == "queued"
+        assert atlas.jobs.get(job["id"]).parts_done == ["start", "curves", "heads"]
+        kept = atlas.jobs.results(job["id"])
         worker(atlas, tmp_path / "cache").work(once=True)
-        assert atlas.job_events(job["id"])[: len(kept)] == kept
-        assert atlas.job(job["id"]).status == "finished"
+        assert atlas.jobs.results(job["id"])[: len(kept)] == kept
+        assert atlas.jobs.get(job["id"]).status == "finished"
     assert [sorted(parts) for parts in measured[3:]] == [["bos"], ["mean_output"], ["attribution"]]
 
 
@@ -136,9 +136,9 @@ def test_a_cancelled_job_stops_and_keeps_what_it_found(
 
         atlas.tell_job = cancelling  # type: ignore[method-assign]
         worker(atlas, tmp_path / "cache").work(once=True)
-        assert atlas.job(job).status == "cancelled"
-        assert "curves" in atlas.job(job).parts_done
-        assert "attribution" not in atlas.job(job).parts_done
+        assert atlas.jobs.get(job).status == "cancelled"
+        assert "curves" in atlas.jobs.get(job).parts_done
+        assert "attribution" not in atlas.jobs.get(job).parts_done
     last = events(client, job)[-1]
     assert (last.kind, last.problem.detail) == ("problem", "The job was cancelled.")
 
@@ -148,35 +148,35 @@ def test_a_job_that_cannot_be_done_fails_with_its_sentence_and_the_worker_goes_o
 ) -> None:
     with Atlas.open(own) as atlas:
         bad = {"source": "synthetic", "span": 200, "parts": ["curves"], "run": tiny_atlas.run}
-        broken = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, bad).id
+        broken = atlas.jobs.add("induction", tiny_atlas.slug, tiny_atlas.run, bad).id
         good = bad | {"span": 4, "sequences": 2}
-        other = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, good).id
+        other = atlas.jobs.add("induction", tiny_atlas.slug, tiny_atlas.run, good).id
         assert worker(atlas, tmp_path / "cache").work(once=True) == 2
-        assert atlas.job(broken).status == "failed"
-        assert atlas.job(broken).message
-        assert atlas.job(other).status == "finished"
+        assert atlas.jobs.get(broken).status == "failed"
+        assert atlas.jobs.get(broken).message
+        assert atlas.jobs.get(other).status == "finished"
 
 
 def test_more_text_than_the_sample_comes_from_the_corpus(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
     with Atlas.open(own) as atlas:
-        job = atlas.add_job(
+        job = atlas.jobs.add(
             "induction", tiny_atlas.slug, tiny_atlas.run,
             {"source": "natural", "span": 2, "sequences": 30, "parts": ["change"], "run": tiny_atlas.run},
         ).id  # fmt: skip
         worker(atlas, tmp_path / "cache").work(once=True)
-        record = atlas.job(job)
+        record = atlas.jobs.get(job)
         assert record.status == "finished", record.message
-        start = json.loads(atlas.job_events(job)[0])
+        start = json.loads(atlas.jobs.results(job)[0])
         searched = int(start["summary"].split("(")[1].split(" were")[0])
-        assert searched > len(atlas.sequences(tiny_atlas.run, 1)), "the whole corpus was searched"
+        assert searched > len(atlas.contexts.sequences(tiny_atlas.run, 1)), "the whole corpus was searched"
 
 
 def test_precompute_measures_induction_once(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
     with Atlas.open(own) as atlas:
         for _ in range(2):
             measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
-        assert [job.status for job in atlas.jobs(10)] == ["finished"]
-        assert np.isfinite(atlas.columns(tiny_atlas.run, ["induction_change"])["induction_change"]).all()
+        assert [job.status for job in atlas.jobs.newest(10)] == ["finished"]
+        assert np.isfinite(atlas.neurons.columns(tiny_atlas.run, ["induction_change"])["induction_change"]).all()
 
 
 def test_what_another_version_measured_is_measured_again(
@@ -187,7 +187,7 @@ def test_what_another_version_measured_is_measured_again(
             older.setattr(induction, "RESULTS_FORMAT", 0)
             measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
         measure_induction(tiny_atlas.run, 3, atlas, tmp_path / "cache", Silent(), "cpu")
-        assert [job.status for job in atlas.jobs(10)] == ["finished"] * 2
+        assert [job.status for job in atlas.jobs.newest(10)] == ["finished"] * 2
 
 
 def test_parts_of_another_version_are_not_gone_on_with(own: Path, tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
@@ -195,16 +195,16 @@ def test_parts_of_another_version_are_not_gone_on_with(own: Path, tiny_atlas: Ti
     parts = ["heads", "bos"]
     request = {"source": "synthetic", "sequences": 3, "span": 8, "parts": parts, "run": tiny_atlas.run, "top_heads": 2}
     with Atlas.open(own) as atlas:
-        job = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, request).id
-        atlas.take_up_job(job, "older code")
+        job = atlas.jobs.add("induction", tiny_atlas.slug, tiny_atlas.run, request).id
+        atlas.jobs.take_up(job, "older code")
         for part in ("start", "heads"):
-            atlas.add_job_part(job, part, ["{}"], "older code")
+            atlas.jobs.keep_part(job, part, ["{}"], "older code")
         worker(atlas, tmp_path / "cache").work(once=True)
-        kinds = [json.loads(event).get("kind") for event in atlas.job_events(job)]
-        assert atlas.job(job).status == "finished"
+        kinds = [json.loads(event).get("kind") for event in atlas.jobs.results(job)]
+        assert atlas.jobs.get(job).status == "finished"
         assert None not in kinds
         assert {"start", "heads"} <= set(kinds)
-        assert not atlas.add_job_part(job, "late", ["{}"], "older code"), "whose job it no longer is"
+        assert not atlas.jobs.keep_part(job, "late", ["{}"], "older code"), "whose job it no longer is"
 
 
 def test_other_weights_than_the_run_measured_are_refused(
@@ -219,10 +219,10 @@ def test_other_weights_than_the_run_measured_are_refused(
     save_file({name: tensor * 1.1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
     request = {"source": "synthetic", "sequences": 3, "span": 8, "parts": ["heads"], "run": tiny_atlas.run}
     with Atlas.open(own) as atlas:
-        job = atlas.add_job("induction", tiny_atlas.slug, tiny_atlas.run, request).id
+        job = atlas.jobs.add("induction", tiny_atlas.slug, tiny_atlas.run, request).id
         worker(atlas, tmp_path / "cache").work(once=True)
-        assert atlas.job(job).status == "failed"
-        assert "not those that run" in (atlas.job(job).message or "")
+        assert atlas.jobs.get(job).status == "failed"
+        assert "not those that run" in (atlas.jobs.get(job).message or "")
 
 
 @pytest.mark.parametrize(

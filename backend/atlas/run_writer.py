@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from backend.atlas import resuming
-from backend.atlas.records import Array, ContextRecord, SampledPositions, TraceRecord
+from backend.atlas.records import Array, ContextRecord, PositionsRecord, TraceRecord
 from backend.atlas.schema import (
     POSITIONS,
     ContextRow,
@@ -40,8 +40,8 @@ class RunTakenOver(CalibroscopeError):
     """Another process carries the run out now."""
 
 
-class Writer:
-    """Puts parts of a run into the atlas. Every `put_` replaces what was there. Made by `Atlas.writing`."""
+class RunWriter:
+    """Puts parts of a run into the atlas. Every `put_` replaces what was there. Made by `Atlas.runs.writing`."""
 
     def __init__(self, session: Session, owners: dict[int, str]) -> None:
         """owners: the mark under which each run was begun here."""
@@ -186,7 +186,7 @@ class Writer:
         )
         self._insert(TraceRow, rows)
 
-    def put_positions(self, run: int, positions: SampledPositions) -> None:
+    def put_positions(self, run: int, positions: PositionsRecord) -> None:
         """The positions whose per-token effects are kept."""
         made_by = self._touch(run).made_by
         self._session.merge(
