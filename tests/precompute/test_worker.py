@@ -127,14 +127,14 @@ def test_a_cancelled_job_stops_and_keeps_what_it_found(
 ) -> None:
     job = asked(client, tiny_atlas.slug)["id"]
     with Atlas.open(own) as atlas:
-        told = atlas.tell_job
+        report = atlas.jobs.report_progress
 
         def cancelling(number: int, progress: float, doing: str) -> bool:
             if progress > 0.25:
                 client.post(f"/api/v1/jobs/{number}/cancel")
-            return told(number, progress, doing)
+            return report(number, progress, doing)
 
-        atlas.tell_job = cancelling  # type: ignore[method-assign]
+        atlas.jobs.report_progress = cancelling  # type: ignore[method-assign]
         worker(atlas, tmp_path / "cache").work(once=True)
         assert atlas.jobs.get(job).status == "cancelled"
         assert "curves" in atlas.jobs.get(job).parts_done
