@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
+from app.cli import serving
 from backend.core.models.sources import ModelFiles
 from tests.conftest import TinyAtlas
 
@@ -112,8 +113,8 @@ def test_a_port_in_use_says_to_take_another() -> None:
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_the_demo_stops_its_analysis(sign: signal.Signals) -> None:
     program = (
-        "import sys, time\nfrom app.cli import _beside\n"
-        "with _beside([sys.executable, '-c', 'import time; time.sleep(60)']):\n"
+        "import sys, time\nfrom app.cli.serving import analysis_beside\n"
+        "with analysis_beside([sys.executable, '-c', 'import time; time.sleep(60)']):\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     parent = subprocess.Popen(
@@ -172,8 +173,8 @@ def test_serve_answers_on_its_port(
 
 @pytest.mark.parametrize(("ends", "told"), [("raise SystemExit(1)", True), ("pass", False)])
 def test_an_analysis_that_fails_is_announced(ends: str, told: bool) -> None:
-    with cli._beside([sys.executable, "-c", ends]) as analysis:
+    with serving.analysis_beside([sys.executable, "-c", ends]) as analysis:
         said: list[str] = []
-        cli._tell(analysis, said.append)
+        serving.announce_failure(analysis, said.append)
     assert bool(said) == told
     assert all("terminal" in sentence for sentence in said)

@@ -1,0 +1,42 @@
+"""Options that several commands take, and what they make together."""
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from backend.core.errors import BadConfig
+from backend.settings import Settings, unusable
+
+Model = Annotated[
+    str, typer.Option(help="A packaged model, a Hugging Face name, a model folder, or a .gguf file (see `models`).")
+]
+Dataset = Annotated[
+    str, typer.Option(help="A packaged corpus, a .txt, .jsonl or .parquet file, or a Hugging Face dataset.")
+]
+Sequences = Annotated[int, typer.Option(min=1, help="Sequences to sample from the corpus.")]
+SeqLen = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
+Seed = Annotated[int, typer.Option(help="Which sequences are drawn, and in which order positions are measured.")]
+Bos = Annotated[
+    str,
+    typer.Option(
+        help="What stands before each sequence: auto (a BOS or nothing, by the lower loss; else as the tokenizer "
+        "does), always (the tokenizer's BOS), never, or a token: its text, or its number."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. [default: 8050]")]
+
+
+def settings_of(**given: Any) -> Settings:
+    """The settings with what a command line says of them; an option that was left out (None) changes nothing.
+
+    Raises:
+        BadConfig: a setting is unusable.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise BadConfig(unusable(error)) from None
