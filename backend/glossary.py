@@ -230,3 +230,45 @@ TERMS: dict[str, str] = {
     "where it is below.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }
+
+InterventionKind = Literal["mean", "zero", "clip", "scale", "value"]
+ContextKind = Literal["mean", "zero", "clip"]
+"""Interventions on a neuron that need no number: what a run's contexts can be shown under."""
+SweepTarget = Literal["mean", "zero"]
+"""Interventions that set a neuron to one activation everywhere: what all neurons of a layer can be swept with."""
+LARGEST_INTERVENTION_VALUE = 1e4
+
+
+@dataclass(frozen=True)
+class InterventionRow:
+    """One thing that can be done to a neuron or to an attention head, at every position of a text."""
+
+    kind: InterventionKind
+    sentence: str
+    on_neurons: str | None
+    """What it is called in a neuron's menu; None where it is not for neurons."""
+    on_heads: str | None
+    """What it is called in a head's menu; None where it is not for heads."""
+    starting_value: float | None = None
+    """The number that a page begins with, where the kind needs one; None where it takes none."""
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether it needs a number, of a size up to `LARGEST_INTERVENTION_VALUE`."""
+        return self.starting_value is not None
+
+
+INTERVENTIONS: tuple[InterventionRow, ...] = (
+    InterventionRow("mean", "Sets a neuron's activation to its reference mean; a head's output to its mean over the "
+                    "text (a mean-output knock-out).", "set to mean", "set to mean output"),
+    InterventionRow("zero", "Sets a neuron's activation to 0, or what a head gathers by attention; a value bias, where "
+                    "the model has one, stays in place.", "set to 0", "set to 0"),
+    InterventionRow("clip", "Lowers a neuron's activation to its reference mean where it is above it.",
+                    "clip at mean", None),
+    InterventionRow("scale", "Multiplies a neuron's activation, or what a head gathers by attention, by a number; a "
+                    "value bias, where the model has one, stays as it is.", "multiply by", "multiply by", 2.0),
+    InterventionRow("value", "Sets a neuron's activation to a number.", "set to", None, 0.0),
+)  # fmt: skip
+"""Every intervention. What its target is stands in `core/interventions/kinds.py`."""
+
+INTERVENTION: dict[str, InterventionRow] = {row.kind: row for row in INTERVENTIONS}

@@ -152,3 +152,10 @@ def test_importing_the_app_loads_no_model_library(module: str) -> None:
     check = f"import sys, {module}; print([m for m in ('torch', 'transformer_lens', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_hook_points_are_named_in_one_place() -> None:
+    named = r"['\"](\{\w+\})?blocks\.|\.hook_\w+['\"]"
+    assert re.search(named, (ROOT / "backend/core/models/hook_points.py").read_text())
+    places = [path.relative_to(ROOT).as_posix() for path in FILES if re.search(named, path.read_text())]
+    assert places == ["backend/core/models/hook_points.py"]

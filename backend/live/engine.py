@@ -21,7 +21,7 @@ from backend.core.interventions.forward import activations_of
 from backend.core.interventions.frequency_distance import TextFrequencies
 from backend.core.interventions.generation import Generation, Sampling
 from backend.core.interventions.kinds import Intervention
-from backend.core.interventions.sweep import Target, sweep_text
+from backend.core.interventions.sweep import sweep_text
 from backend.core.kernels.choose import DEFAULT_MEMORY
 from backend.core.kernels.engine import EffectsEngine
 from backend.core.metrics.token_weights import token_weights
@@ -30,6 +30,7 @@ from backend.core.models.beginning import Beginning, habit
 from backend.core.models.traced_text import State, TracedText, trace_text, trace_tokens
 from backend.core.models.trust import KnownSources
 from backend.core.neurons import NeuronId
+from backend.glossary import SweepTarget
 from backend.live.generating import LiveGeneration
 from backend.live.inducing import LiveInduction
 from backend.live.line import EngineBusy, Line, Place
@@ -220,7 +221,7 @@ class LiveEngine:
         return self._in_turn(work)
 
     def sweep(
-        self, text: LiveText, position: int | None, target: Target, means: NDArray[np.float64] | None
+        self, text: LiveText, position: int | None, target: SweepTarget, means: NDArray[np.float64] | None
     ) -> LiveSweep:
         """All neurons of the last layer, each alone, at one position or at all that count.
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from backend.glossary import NeuronClass
+from backend.glossary import ContextKind, NeuronClass
 from backend.schemas.base import FiniteFloat, NeuronName, Number, Wire
 from backend.schemas.runs import RunSummary
 
@@ -163,7 +163,7 @@ class SimilarNeurons(Wire):
 
 
 class ContextAblateRequest(Wire):
-    kind: Literal["mean", "clip", "zero"] = "mean"
+    kind: ContextKind = "mean"
     """`mean` sets the run's mean activation, `clip` lowers activations above it to it, `zero` sets 0."""
 
 
@@ -173,7 +173,7 @@ class ContextAblation(Wire):
 
     context: int
     neuron: NeuronName
-    kind: Literal["mean", "clip", "zero"]
+    kind: ContextKind
     reference: str
     """Where the mean came from."""
     tokens: list[str]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
+from backend.glossary import INTERVENTIONS, LARGEST_INTERVENTION_VALUE, InterventionKind, SweepTarget
 from backend.schemas.base import FiniteFloat, Id, NeuronName, Number, Problem, Seed, UnitName, Wire
 
 MAX_TEXT_CHARS = 20_000
@@ -13,7 +14,6 @@ MAX_GENERATED_TOKENS = 200
 TokenPosition = Annotated[int, Field(ge=0, lt=MAX_TEXT_TOKENS)]
 TokenPositions = Annotated[list[TokenPosition], Field(max_length=MAX_TEXT_TOKENS)]
 SweepSort = Literal["total_effect", "direct_effect_ln", "delta_loss", "delta_entropy", "abs_delta_entropy"]
-InterventionKind = Literal["mean", "zero", "clip", "value", "scale"]
 
 
 class TextRequest(Wire):
@@ -97,10 +97,15 @@ class ActivationList(Wire):
     strips: list[ActivationStrip]
 
 
+_KINDS = " ".join(f"`{row.kind}`: {row.sentence}" for row in INTERVENTIONS)
+
+
 class InterventionRequest(Wire):
     neuron: UnitName
-    kind: InterventionKind = "mean"
-    value: Annotated[float | None, Field(allow_inf_nan=False, ge=-1e4, le=1e4)] = None
+    kind: Annotated[InterventionKind, Field(description=_KINDS)] = "mean"
+    value: Annotated[
+        float | None, Field(allow_inf_nan=False, ge=-LARGEST_INTERVENTION_VALUE, le=LARGEST_INTERVENTION_VALUE)
+    ] = None
     """The activation to set (`value`) or the factor (`scale`); null for the other kinds."""
 
 
@@ -155,7 +160,7 @@ class SweepRequest(Wire):
     position: TokenPosition | None = None
     """The token after which the prediction is asked about: its loss is that of the token that follows. Null for means
     over the text."""
-    target: Literal["mean", "zero"] = "mean"
+    target: SweepTarget = "mean"
     sort: SweepSort = "total_effect"
     """By size, largest first. At the last token there is no loss to move, so the order there is that of entropies."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50

@@ -10,18 +10,10 @@ from dash import html, no_update
 from pydantic import TypeAdapter, ValidationError
 
 from app.pages.lab import ids
+from backend.glossary import INTERVENTIONS, LARGEST_INTERVENTION_VALUE
 from backend.schemas import MAX_INTERVENTIONS, ModelSummary, UnitName
 
-_KINDS = {
-    "mean": "set to mean",
-    "zero": "set to 0",
-    "clip": "clip at mean",
-    "scale": "multiply by",
-    "value": "set to",
-}
-_STARTING_VALUE = {"scale": 2.0, "value": 0.0}
-_LARGEST_VALUE = 1e4
-_HEAD_KINDS = ("mean", "zero", "scale")
+_STARTING_VALUE = {row.kind: row.starting_value for row in INTERVENTIONS if row.starting_value is not None}
 _NAME = TypeAdapter(UnitName)
 
 Rows = list[dict[str, Any]]
@@ -55,7 +47,8 @@ def is_neuron(name: object) -> bool:
 
 def _kinds(name: str) -> dict[str, str]:
     """What can be done to a neuron, or to a head."""
-    return {kind: words for kind, words in _KINDS.items() if "." in name or kind in _HEAD_KINDS}
+    labels = {row.kind: row.on_neurons if "." in name else row.on_heads for row in INTERVENTIONS}
+    return {kind: label for kind, label in labels.items() if label is not None}
 
 
 def _read_value(kind: str, written: str) -> float | None:
@@ -65,7 +58,7 @@ def _read_value(kind: str, written: str) -> float | None:
         value = float(written)
     except ValueError:
         return _STARTING_VALUE[kind]
-    return value if abs(value) <= _LARGEST_VALUE else _STARTING_VALUE[kind]
+    return value if abs(value) <= LARGEST_INTERVENTION_VALUE else _STARTING_VALUE[kind]
 
 
 def added(chosen: Rows, typed: str | None, model: ModelSummary | None = None) -> tuple[Any, str | None]:
@@ -108,7 +101,7 @@ def edited(chosen: Rows, places: list[dict[str, str]], kinds: list[str], values:
         elif kind != row["kind"] or not isinstance(value, int | float):
             value = _STARTING_VALUE[kind]
         else:
-            value = min(_LARGEST_VALUE, max(-_LARGEST_VALUE, value))
+            value = min(LARGEST_INTERVENTION_VALUE, max(-LARGEST_INTERVENTION_VALUE, value))
         rows.append({"neuron": row["neuron"], "kind": kind, "value": value})
     return rows
 
@@ -124,7 +117,7 @@ def intervention_row(row: dict[str, Any], activations: Sequence[float] = ()) -> 
     options = [{"value": value, "label": label} for value, label in _kinds(name).items()]
     number_input = dmc.NumberInput(
         id={"type": ids.VALUE, **place}, value=value if value is not None else "",
-        step=0.5, size="xs", w=68, debounce=300, min=-_LARGEST_VALUE, max=_LARGEST_VALUE,
+        step=0.5, size="xs", w=68, debounce=300, min=-LARGEST_INTERVENTION_VALUE, max=LARGEST_INTERVENTION_VALUE,
         **{"aria-label": f"Number for {name}"},
         style={} if kind in _STARTING_VALUE else {"display": "none"},
     )  # fmt: skip
@@ -151,7 +144,7 @@ def _slider(name: str, kind: str, value: float, activations: Sequence[float]) ->
     return dmc.Slider(
         id={"type": ids.SLIDER, "neuron": name}, value=value, min=low, max=high, step=step, marks=marks,
         size="sm", updatemode="drag", className="intervention-slider",
-        thumbLabel=f"{_KINDS[kind]}, {name}",
+        thumbLabel=f"{_kinds(name)[kind]}, {name}",
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from dash.development.base_component import Component
 from app.components.states import empty, failure
 from app.pages.neuron import views
 from backend.client import ApiError, AsyncClient, Call, calls
+from backend.glossary import ContextKind
 from backend.schemas import ContextAblateRequest, NeuronDetail, Problem, TokenEffects
 
 WHERE, BODY, POLL, SEEN = "neuron-where", "neuron-body", "neuron-poll", "neuron-seen"
@@ -52,7 +53,7 @@ def register(app: Dash, client: AsyncClient) -> None:
         running=[(Output({"type": views.ABLATE, "context": MATCH}, "loading"), True, False)],
         prevent_initial_call=True,
     )  # fmt: skip
-    async def without(clicks: int | None, kind: views.Kind, place: dict[str, Any], shown: dict[str, Any]) -> Any:
+    async def without(clicks: int | None, kind: ContextKind, place: dict[str, Any], shown: dict[str, Any]) -> Any:
         return await _without(client, clicks, kind, place["context"], shown)
 
     clientside_callback(
@@ -121,7 +122,7 @@ async def _try(client: AsyncClient, call: Call[Any]) -> Any:
 
 
 async def _without(
-    client: AsyncClient, clicks: int | None, kind: views.Kind, context: int, shown: dict[str, Any]
+    client: AsyncClient, clicks: int | None, kind: ContextKind, context: int, shown: dict[str, Any]
 ) -> Any:
     """A context without the neuron: a second click takes it away again, another kind asks again where it is open."""
     if not clicks:

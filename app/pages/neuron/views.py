@@ -1,7 +1,7 @@
 """What the neuron page shows, as functions from what the service answered to components."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 import dash_mantine_components as dmc
@@ -21,7 +21,7 @@ from app.figures.scales import zero_values
 from app.notation.numbers import number, signed
 from app.pages.atlas.page import neuron_address, run_banner
 from backend.client import ApiError
-from backend.glossary import METRICS
+from backend.glossary import INTERVENTION, METRICS, ContextKind
 from backend.schemas import (
     ContextAblation,
     ContextList,
@@ -39,8 +39,7 @@ SHOWN, TOLD, MEASURED = "neuron-shown", "neuron-told", "neuron-measured"
 HISTOGRAM, COUNTS, THRESHOLD, SHARE = "neuron-histogram", "neuron-counts", "neuron-threshold", "neuron-share"
 KIND, ABLATE, ABLATED = "neuron-ablation-kind", "neuron-context-ablate", "neuron-context-ablated"
 
-Kind = Literal["mean", "clip", "zero"]
-KINDS: dict[Kind, str] = {"mean": "set to mean", "clip": "clip at mean", "zero": "set to 0"}
+KINDS: dict[ContextKind, str] = {kind: INTERVENTION[kind].on_neurons or kind for kind in get_args(ContextKind)}
 _BUCKETS = {
     "max": "Loudest contexts",
     "min": "Lowest contexts",

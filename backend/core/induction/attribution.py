@@ -11,6 +11,7 @@ from backend.core.errors import UnsupportedModel
 from backend.core.induction.text import Repeats
 from backend.core.metrics.attribution import InputDirection, Reads, of_heads, of_vectors
 from backend.core.metrics.jackknife import GroupSums, groups_of
+from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import HeadId
 
@@ -124,12 +125,12 @@ class _HookPoints:
 
     def __init__(self, model: AnalysisModel) -> None:
         last = model.last_layer
-        self.heads = [f"blocks.{layer}.attn.hook_z" for layer in _attention_layers(model)]
-        self.mlps = [f"blocks.{layer}.hook_mlp_out" for layer in range(last)]
-        self.embedding = "blocks.0.hook_resid_pre"
-        self.read = f"blocks.{last}.hook_resid_{'pre' if model.parallel else 'mid'}"
-        pre = f"blocks.{last}.mlp.hook_pre"
-        self.activation = {"in": pre, "gate": pre, "up": f"{pre}_linear"}
+        self.heads = [hook_points.head_outputs(layer) for layer in _attention_layers(model)]
+        self.mlps = [hook_points.mlp_output(layer) for layer in range(last)]
+        self.embedding = hook_points.residual_before(0)
+        self.read = (hook_points.residual_before if model.parallel else hook_points.residual_between)(last)
+        pre = hook_points.pre_activations(last)
+        self.activation = {"in": pre, "gate": pre, "up": hook_points.up_projections(last)}
         every = [*self.heads, *self.mlps, self.embedding, self.read, pre]
         gated = len(model.input_directions([0])) > 1
         self.names = sorted({*every, *([self.activation["up"]] if gated else [])})

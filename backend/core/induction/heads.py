@@ -17,7 +17,8 @@ from torch import Tensor
 
 from backend.core.induction.readings import OccurrenceMeans, Readings, RepeatMeans, read_repeats
 from backend.core.induction.text import Repeats, random_repeats
-from backend.core.interventions.heads import bos_hooks, continued, head_hooks, output_hooks, prefixes
+from backend.core.interventions.forward import continued_with_activations, residuals_before
+from backend.core.interventions.heads import bos_hooks, head_hooks, output_hooks
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,
@@ -28,6 +29,7 @@ from backend.core.metrics.induction import (
     prefix_matching,
 )
 from backend.core.metrics.jackknife import Array
+from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import HeadId
 
@@ -156,7 +158,7 @@ def head_scores(model: AnalysisModel, batch: Repeats) -> HeadScores:
         return read
 
     layers = range(model.n_layers)
-    model.observed(batch.tokens, [(f"blocks.{layer}.attn.hook_pattern", reading(layer)) for layer in layers])
+    model.observed(batch.tokens, [(hook_points.attention_patterns(layer), reading(layer)) for layer in layers])
     matching, bos = zip(*(scores[layer] for layer in layers), strict=True)
     return HeadScores(torch.stack(matching, dim=1), torch.stack(bos, dim=1))
 
@@ -256,7 +258,7 @@ class Knockouts:
         for number, batch in enumerate(self._batches):
             hooks = bos_hooks(group.heads) if group.kind == "bos" else output_hooks(group.heads, outputs)
             before = self._residuals_before(number, batch, layers)[group.layer]
-            residual, activations = continued(self._model, before, group.layer, hooks)
+            residual, activations = continued_with_activations(self._model, before, group.layer, hooks)
             readings.append(read_repeats(self._model.readout, batch, residual, activations[..., self._neurons]))
             yield _doing(group)
 
@@ -290,7 +292,7 @@ class Knockouts:
     def _residuals_before(self, number: int, batch: Repeats, layers: AbstractSet[int]) -> dict[int, Tensor]:
         if number in self._kept:
             return self._kept[number]
-        residuals = prefixes(self._model, batch.tokens, layers)
+        residuals = residuals_before(self._model, batch.tokens, layers)
         size = sum(tensor.numel() * tensor.element_size() for tensor in residuals.values())
         if self._bytes + size <= _RESIDUAL_BYTES:
             self._kept[number], self._bytes = residuals, self._bytes + size
@@ -299,7 +301,7 @@ class Knockouts:
 
 def output_sums(model: AnalysisModel, batch: Repeats, heads: Sequence[HeadId]) -> dict[HeadId, Tensor]:
     """Σ z of heads over all tokens of second occurrences, [d_head] each, float64."""
-    points = {head: f"blocks.{head.layer}.attn.hook_z" for head in heads}
+    points = {head: hook_points.head_outputs(head.layer) for head in heads}
     last = max(head.layer for head in heads)
     _, kept = model.run(batch.tokens, *set(points.values()), stop_at_layer=last + 1)
     rows = batch.second_tokens
@@ -350,7 +352,7 @@ class SinglePositions:
 
             return keep
 
-        hooks = [(f"blocks.{head.layer}.attn.hook_z", keep_first(head)) for head in heads]
+        hooks = [(hook_points.head_outputs(head.layer), keep_first(head)) for head in heads]
         residual = model.extended(tokens, memory, [*hooks, _reading(model, neurons, kept)])
         return cls(model, tokens, neurons, memory, residual, kept[0], first)
 
@@ -379,7 +381,7 @@ def _reading(model: AnalysisModel, neurons: list[int], kept: list[Tensor]) -> tu
     def keep(activations: Tensor, hook: Any) -> None:
         kept.append(activations[..., neurons].detach().float())
 
-    return f"blocks.{model.last_layer}.mlp.hook_post", keep
+    return hook_points.activations(model.last_layer), keep
 
 
 def _up_to(memory: Any, length: int) -> Any:

@@ -48,7 +48,7 @@ def ablate_text(
     Args:
         frequencies: those to tell the distance from; None leaves it out.
         means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text, as
-            units of earlier layers always do.
+            units of earlier layers always do. An intervention that brings its own mean is set to that.
 
     Raises:
         BadNeuron: a neuron or a head that the model does not have.
@@ -76,13 +76,18 @@ def check_interventions(model: AnalysisModel, interventions: Sequence[Interventi
 def references(
     model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
 ) -> list[Tensor]:
-    """Each unit's reference mean: the given one for the last layer's neurons, else over the text; a head's [d_head]."""
+    """Each unit's reference mean, [] of a neuron and [d_head] of a head: the intervention's own, for neurons of the
+    last layer the given one, else that over the text."""
     plain = activations_of(model, text, [intervention.unit for intervention in interventions])
     found = []
     for values, intervention in zip(plain, interventions, strict=True):
         unit = intervention.unit
-        known = means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer
-        found.append(torch.tensor(means[unit.index]) if known and means is not None else values.mean(dim=0))
+        if intervention.mean is not None:
+            found.append(torch.tensor(intervention.mean))
+        elif means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer:
+            found.append(torch.tensor(means[unit.index]))
+        else:
+            found.append(values.mean(dim=0))
     return found
 
 
@@ -95,10 +100,10 @@ def _in_closed_form(
 ) -> TextAblation:
     indices = [intervention.unit.index for intervention in interventions]
     before = text.activations[:, indices]
-    reference = before.mean(dim=0) if means is None else torch.from_numpy(means[indices]).to(before)
+    reference = references(model, text, interventions, means)
     after = torch.stack([i.target(before[:, k], reference[k]) for k, i in enumerate(interventions)], dim=1)
     total, frozen = closed_form.states(model.readout, text, indices, after - before, frequencies)
-    return TextAblation(total, frozen, before, after, frequencies and frequencies.before(text))
+    return TextAblation(total, frozen, before, after, None if frequencies is None else frequencies.before(text))
 
 
 def _by_forward_pass(
@@ -121,7 +126,7 @@ def _by_forward_pass(
         frozen=state_at(frozen, text.tokens, text.scale, frequencies),
         activations_before=torch.stack([_size(values) for values in plain], dim=1),
         activations_after=torch.stack([_size(values) for values in seen], dim=1),
-        kl_before=frequencies and frequencies.before(text),
+        kl_before=None if frequencies is None else frequencies.before(text),
     )
 
 

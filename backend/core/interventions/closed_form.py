@@ -4,7 +4,7 @@ Any number of them add up in the residual stream, x′ = x + Σ δ_i·w_out_i, s
 L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one factor s/s′ with the norm recomputed (`kernels/plain.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,9 +49,9 @@ def states(
         return total, state_at(frozen, text.tokens, text.scale, frequencies)
     step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
     parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
-    told = zip((scale, text.scale), change.distances(text, frequencies), strict=True)
-    total, frozen = (_joined([part[n] for part in parts], s, distance) for n, (s, distance) in enumerate(told))
-    return total, frozen
+    totals, frozens = zip(*parts, strict=True)
+    total_distance, frozen_distance = change.distances(text, frequencies)
+    return _joined(totals, scale, total_distance), _joined(frozens, text.scale, frozen_distance)
 
 
 def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
@@ -180,7 +180,7 @@ class _Best:
         return tokens, (values - log_partition[:, None]).exp()
 
 
-def _joined(parts: list[Columns], scale: Tensor, distance: Distance) -> State:
+def _joined(parts: Sequence[Columns], scale: Tensor, distance: Distance) -> State:
     loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
     kl = None if distance is None else distance(loss)
     loss[-1], rank[-1] = torch.nan, 0

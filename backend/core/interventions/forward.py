@@ -4,27 +4,24 @@ The residual stream before the first intervened layer is computed once and kept 
 run again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from backend.core.interventions.hooks import replacing
 from backend.core.interventions.kinds import Intervention
 from backend.core.kernels.engine import Frequency, joined_effects
 from backend.core.kernels.residuals import Unmoved, moved_effects
 from backend.core.metrics.effects import Effects
+from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel, Hooks
 from backend.core.models.traced_text import TracedText
-from backend.core.neurons import HeadId, NeuronId, Unit
+from backend.core.neurons import NeuronId, Unit
 
 _TOKENS_AT_ONCE = 4_096
 """Tokens of ablated copies that run through the model together."""
-
-
-def point(unit: Unit) -> str:
-    """The name of the hook point at which a unit's values pass."""
-    return f"blocks.{unit.layer}.attn.hook_z" if isinstance(unit, HeadId) else f"blocks.{unit.layer}.mlp.hook_post"
 
 
 def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]) -> list[Tensor]:
@@ -34,9 +31,9 @@ def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]
         text.values[unit] = text.activations[:, unit.index]
         unread.remove(unit)
     if unread:
-        points, last = {point(unit) for unit in unread}, max(unit.layer for unit in unread)
+        points, last = {hook_points.of_unit(unit) for unit in unread}, max(unit.layer for unit in unread)
         _, kept = model.run(torch.tensor([text.tokens]), *points, stop_at_layer=last + 1)
-        text.values.update({unit: kept[point(unit)][0, :, unit.index].clone() for unit in unread})
+        text.values.update({unit: kept[hook_points.of_unit(unit)][0, :, unit.index].clone() for unit in unread})
     return [text.values[unit] for unit in units]
 
 
@@ -59,35 +56,38 @@ def continue_from(
 
     Args:
         layer: the first layer that is intervened on.
-        references: each unit's reference mean: a number, or of a head [d_head].
+        references: each unit's reference mean: [] of a neuron, [d_head] of a head.
     """
-    seen: dict[int, Tensor] = {}
-    hooks = replacing_hooks(interventions, references, seen)
+    replaced: dict[int, Tensor] = {}
+    hooks = replacing(interventions, references, replaced=replaced)
     residual = model.continued(prefix(model, text, layer)[None], layer, hooks)[0]
-    return residual, [seen[place] for place in range(len(interventions))]
+    return residual, [replaced[place] for place in range(len(interventions))]
 
 
-def replacing_hooks(
-    interventions: Sequence[Intervention], references: Sequence[Tensor], seen: dict[int, Tensor]
-) -> Hooks:
-    """A hook for every intervention; `seen` is told by place what each unit's values were set to."""
-    pairs = zip(interventions, references, strict=True)
-    return [
-        (point(intervention.unit), _replacing(place, intervention, mean, seen))
-        for place, (intervention, mean) in enumerate(pairs)
-    ]
+def continued_with_activations(
+    model: AnalysisModel, residual: Tensor, layer: int, hooks: Hooks
+) -> tuple[Tensor, Tensor]:
+    """From the residual stream before a layer, [batch, position, d_model]: the one after the last block, and the last
+    layer's activations, [batch, position, d_mlp].
+
+    Args:
+        hooks: what is done to values that pass on the way.
+    """
+    kept: list[Tensor] = []
+
+    def keep(activations: Tensor, hook: Any) -> None:
+        kept.append(activations.detach().float())
+
+    reading = (hook_points.activations(model.last_layer), keep)
+    return model.continued(residual, layer, [*hooks, reading]), kept[-1]
 
 
-def _replacing(place: int, intervention: Intervention, mean: Tensor, seen: dict[int, Tensor]) -> Any:
-    def replace(values: Tensor, hook: Any) -> Tensor:
-        index = intervention.unit.index
-        target = intervention.target(values[0, :, index], mean)
-        seen[place] = target.float()
-        changed = values.clone()
-        changed[:, :, index] = target
-        return changed
-
-    return replace
+def residuals_before(model: AnalysisModel, tokens: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
+    """The residual stream before some layers, from one pass over tokens [batch, position]: [batch, position, d_model]
+    by layer."""
+    names = {layer: hook_points.residual_before(layer) for layer in sorted(set(layers))}
+    _, kept = model.run(tokens, *names.values(), stop_at_layer=max(names) + 1)
+    return {layer: kept[name] for layer, name in names.items()}
 
 
 def ablate_each(
@@ -114,7 +114,7 @@ def ablate_each(
     at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
     found: list[Effects] = []
     for neurons in torch.arange(len(targets)).split(at_once):
-        hooks: Hooks = [(f"blocks.{layer}.mlp.hook_post", _each_to(neurons, targets))]
+        hooks: Hooks = [(hook_points.activations(layer), _each_to(neurons, targets))]
         after = model.continued(start.expand(len(neurons), -1, -1), layer, hooks)
         found += [moved_effects(model.readout, unmoved, residual[positions]) for residual in after]
         advanced(len(neurons))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.core.errors import BadText
 from backend.core.interventions.ablation import Means, check_interventions, references
-from backend.core.interventions.forward import replacing_hooks
+from backend.core.interventions.hooks import replacing
 from backend.core.interventions.kinds import Intervention
 from backend.core.models.analysis_model import AnalysisModel, Hooks
 from backend.core.models.traced_text import TracedText
@@ -105,7 +105,7 @@ class Generation:
         self._changed = None
         if interventions:
             means_of_units = references(model, text, interventions, means)
-            self._changed = Continuation(model, text.tokens, replacing_hooks(interventions, means_of_units, {}))
+            self._changed = Continuation(model, text.tokens, replacing(interventions, means_of_units))
 
     @property
     def ended(self) -> EndReason | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from backend.core.models.analysis_model import AnalysisModel, Hooks
+from backend.core.models import hook_points
+from backend.core.models.analysis_model import Hooks
 from backend.core.neurons import HeadId
 
 
@@ -49,23 +50,4 @@ def head_hooks(heads: Iterable[HeadId], value: Callable[[Tensor, HeadId], Tensor
 
         return replace
 
-    return [(f"blocks.{layer}.attn.hook_z", replacing(own)) for layer, own in by_layer.items()]
-
-
-def prefixes(model: AnalysisModel, tokens: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
-    """The residual stream before some layers, from one pass: [batch, position, d_model] by layer."""
-    wanted = sorted(set(layers))
-    names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in wanted}
-    _, kept = model.run(tokens, *names.values(), stop_at_layer=wanted[-1] + 1)
-    return {layer: kept[name] for layer, name in names.items()}
-
-
-def continued(model: AnalysisModel, prefix: Tensor, layer: int, hooks: Hooks) -> tuple[Tensor, Tensor]:
-    """From the residual stream before a layer on: that after the last block, and the last layer's activations."""
-    kept: list[Tensor] = []
-
-    def keep(activations: Tensor, hook: Any) -> None:
-        kept.append(activations.detach().float())
-
-    residual = model.continued(prefix, layer, [*hooks, (f"blocks.{model.last_layer}.mlp.hook_post", keep)])
-    return residual, kept[-1]
+    return [(hook_points.head_outputs(layer), replacing(own)) for layer, own in by_layer.items()]

@@ -1,55 +1,88 @@
-"""What can be done to a neuron or a head, as data: the target that replaces its values (SPEC "Ablation").
+"""What can be done to a neuron or a head: for each kind in `glossary.INTERVENTIONS`, the target of its values.
 
-n is a neuron's activation, [tokens]; an intervention turns it into a target, and δ = target − n is what the residual
-stream gains along w_out. A head's values are its z, [tokens, d_head].
+A neuron's values are its activations n; an intervention turns them into targets, and δ = target − n is what the
+residual stream gains along w_out. A head's values are its z, which W_O reads. Where a family's values have a bias
+(GPT-2, GPT-NeoX, Phi, OPT, Qwen 2), weight processing moves it to the attention's output bias: z is what the head
+gathers without it, so setting z to 0, or scaling it, leaves what the bias writes in place.
+
+To add a kind, give it a row in `glossary.INTERVENTIONS`, with its name in `InterventionKind`, and a target here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backend.core.errors import BadIntervention
 from backend.core.neurons import HeadId, Unit
+from backend.glossary import INTERVENTION, INTERVENTIONS, InterventionKind
 
-Kind = Literal["mean", "zero", "clip", "value", "scale"]
+
+@dataclass(frozen=True)
+class Reference:
+    """What targets are made of, besides a unit's values."""
+
+    mean: Tensor
+    """Of a neuron [], of a head [d_head]."""
+    first: Tensor
+    """What the unit has at the first position of each text, [batch, 1] or [batch, 1, d_head]."""
+    number: float
+    """The intervention's own value."""
+
+
+TARGETS: dict[InterventionKind, Callable[[Tensor, Reference], Tensor]] = {
+    "mean": lambda values, reference: reference.mean.to(values).expand_as(values).clone(),
+    "zero": lambda values, _: torch.zeros_like(values),
+    "clip": lambda values, reference: torch.minimum(values, reference.mean.to(values)),
+    "scale": lambda values, reference: values * reference.number,
+    "value": lambda values, reference: torch.full_like(values, reference.number),
+}
+"""From a unit's values before, [..., position] of a neuron and [..., position, d_head] of a head, to those after."""
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """One neuron or head and what happens to it.
+    """One neuron or head and what happens to it, as the kind's row in `glossary.INTERVENTIONS` says.
 
-    kind: `mean` sets the reference mean, `zero` sets 0, `clip` lowers activations above the reference mean to it,
-    `value` sets `value`, `scale` multiplies by `value`. Heads know `mean`, `zero` and `scale`.
+    Raises:
+        BadIntervention: the kind is not for this unit, a number is missing or not wanted, or it is not finite.
     """
 
     unit: Unit
-    kind: Kind = "mean"
+    kind: InterventionKind = "mean"
     value: float | None = None
+    mean: float | None = None
+    """A neuron's reference mean; None takes the one that is handed in with the text."""
 
     def __post_init__(self) -> None:
-        needs_value = self.kind in ("value", "scale")
-        if needs_value and self.value is None:
+        row, is_head = INTERVENTION[self.kind], isinstance(self.unit, HeadId)
+        if (row.on_heads if is_head else row.on_neurons) is None:
+            kinds = [one.kind for one in INTERVENTIONS if (one.on_heads if is_head else one.on_neurons) is not None]
+            what = "head" if is_head else "neuron"
+            raise BadIntervention(f"{self.unit} is a {what}: what can be done to it is {', '.join(kinds)}.")
+        if row.needs_value and self.value is None:
             raise BadIntervention(f"The intervention {self.kind!r} on {self.unit} needs a number in `value`.")
-        if not needs_value and self.value is not None:
+        if not row.needs_value and self.value is not None:
             raise BadIntervention(f"The intervention {self.kind!r} on {self.unit} takes no `value`: leave it out.")
-        if isinstance(self.unit, HeadId) and self.kind in ("clip", "value"):
-            raise BadIntervention(f"{self.unit} is a head: it can be set to its mean, to zero, or scaled.")
         if self.value is not None and not math.isfinite(self.value):
             raise BadIntervention(f"The value for {self.unit} is not a finite number.")
 
-    def target(self, activation: Tensor, mean: Tensor) -> Tensor:
-        """The values after the intervention, from those before, [tokens] or [tokens, d_head], and their mean."""
-        match self.kind:
-            case "mean":
-                return mean.to(activation).expand_as(activation).clone()
-            case "zero":
-                return torch.zeros_like(activation)
-            case "clip":
-                return activation.clamp(max=float(mean))
-            case "value":
-                return torch.full_like(activation, self.value or 0.0)
-            case "scale":
-                return activation * (self.value or 0.0)
+    def target(self, values: Tensor, mean: Tensor | None, first: Tensor | None = None) -> Tensor:
+        """The values after the intervention.
+
+        Args:
+            values: before it, [..., position] of a neuron, [..., position, d_head] of a head.
+            mean: of a neuron [], of a head [d_head]; None where the kind needs none.
+            first: what the unit has at the text's first position; None where `values` begin there.
+        """
+        positions = -2 if isinstance(self.unit, HeadId) else -1
+        return TARGETS[self.kind](
+            values,
+            Reference(
+                mean=values.new_zeros(()) if mean is None else mean,
+                first=values.narrow(positions, 0, 1) if first is None else first,
+                number=self.value or 0.0,
+            ),
+        )

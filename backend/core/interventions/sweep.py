@@ -1,7 +1,6 @@
 """All neurons of the last layer, each ablated alone, on one traced text: who matters here?"""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,15 +9,14 @@ from numpy.typing import NDArray
 from backend.core.kernels.engine import EffectsEngine
 from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.models.traced_text import TracedText
-
-Target = Literal["mean", "zero"]
+from backend.glossary import SweepTarget
 
 
 def sweep_text(
     engine: EffectsEngine,
     text: TracedText,
     position: int | None,
-    target: Target = "mean",
+    target: SweepTarget = "mean",
     means: NDArray[np.float64] | None = None,
 ) -> Effects:
     """What ablating every neuron does at one position, or at every position behind the text's means.

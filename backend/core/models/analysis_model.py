@@ -18,6 +18,7 @@ from torch import Tensor
 
 from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.metrics.attribution import InputDirection, Reads
+from backend.core.models import hook_points
 from backend.core.models.conversions import require_every_weight
 from backend.core.models.devices import choose_device, refusing_memory_errors
 from backend.core.models.readout import NormKind, Readout
@@ -153,7 +154,7 @@ class AnalysisModel:
 
         layer: whose activations are kept; None for the last.
         """
-        activations = f"blocks.{self.last_layer if layer is None else layer}.mlp.hook_post"
+        activations = hook_points.activations(self.last_layer if layer is None else layer)
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
             _, kept = self.run(tokens, self.residual_point, activations, stop_at_layer=self.n_layers)
         return Trace(tokens, kept[self.residual_point], kept[activations])
@@ -195,7 +196,7 @@ class AnalysisModel:
     @property
     def residual_point(self) -> str:
         """The hook point that the residual stream passes after the last block."""
-        return f"blocks.{self.last_layer}.hook_resid_post"
+        return hook_points.residual_after(self.last_layer)
 
     @torch.no_grad()
     def residual_before(self, tokens: Tensor, layer: int) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from backend.core.errors import SelfCheckFailed, UnsupportedModel, first_line, is_memory_error
+from backend.core.models import hook_points
 
 if TYPE_CHECKING:
     from backend.core.models.analysis_model import AnalysisModel
@@ -18,7 +19,6 @@ LOG_PROB_TOLERANCE = 5e-3
 """nats; float32 rounding over a deep model reaches some 1e-4, a wrong fold or centring whole nats."""
 CLOSED_FORM_TOLERANCE = 1e-3
 """Relative to the largest value; observed 1e-6."""
-_SCALE = "ln_final.hook_scale"
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class SelfCheck:
             UnsupportedModel: a closed form does not hold, or the model offers no place to read what it needs.
             SelfCheckFailed: the predictions are not the original's.
         """
-        activations, mlp_output = (f"blocks.{model.last_layer}.{name}" for name in ("mlp.hook_post", "hook_mlp_out"))
+        last = model.last_layer
+        activations, mlp_output = hook_points.activations(last), hook_points.mlp_output(last)
         try:
-            logits, kept = model.run(probe, activations, mlp_output, model.residual_point, _SCALE)
+            logits, kept = model.run(probe, activations, mlp_output, model.residual_point, hook_points.FINAL_SCALE)
         except (KeyError, RuntimeError) as error:
             if is_memory_error(error):
                 raise
@@ -61,7 +62,7 @@ class SelfCheck:
                 f"{model.name}: its last MLP offers no activations to read, so no neuron can be ablated."
             )
         mlp = _mlp_writes_activations(model, post, written)
-        scale, readout = _readout_holds(model, residual, kept.get(_SCALE), own)
+        scale, readout = _readout_holds(model, residual, kept.get(hook_points.FINAL_SCALE), own)
         return cls(probe.numel(), log_probs, mlp, scale, readout)
 
 

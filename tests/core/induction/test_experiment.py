@@ -18,7 +18,8 @@ from backend.core.induction.experiment import Experiment, ExperimentPart, Plan, 
 from backend.core.induction.heads import HeadGroup, Knockout, ScoredHeads, head_groups, head_scores
 from backend.core.induction.readings import ActivationChange, Curves
 from backend.core.induction.text import Repeats, RepeatSpec, doubled, find_repeats, random_repeats, repeats_in_text
-from backend.core.interventions.heads import bos_hooks, continued
+from backend.core.interventions.forward import continued_with_activations
+from backend.core.interventions.heads import bos_hooks
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,
@@ -288,14 +289,14 @@ def test_a_head_on_the_first_token_writes_its_value(family: str, tiny_model: Mod
         return changed
 
     prefix = model.residual_before(repeats.tokens, 0)
-    by_z, _ = continued(model, prefix, 0, bos_hooks(heads))
-    by_pattern, _ = continued(
+    by_z, _ = continued_with_activations(model, prefix, 0, bos_hooks(heads))
+    by_pattern, _ = continued_with_activations(
         model, prefix, 0, [(f"blocks.{layer}.attn.hook_pattern", to_first) for layer in range(LAYERS)]
     )
     plain = model.trace(repeats.tokens).residual
     assert (by_z - plain).abs().max() > 0.1
     close(by_pattern, plain if family in POST_HOC else by_z, 1e-5)
-    nothing, _ = continued(model, prefix, 0, bos_hooks([]))
+    nothing, _ = continued_with_activations(model, prefix, 0, bos_hooks([]))
     assert torch.equal(nothing, plain)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from backend.core.errors import BadIntervention, BadNeuron, BadText
-from backend.core.interventions.forward import replacing_hooks
 from backend.core.interventions.generation import Continuation, Generation, Sampling, Step, choose
+from backend.core.interventions.hooks import replacing
 from backend.core.interventions.kinds import Intervention
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.traced_text import TracedText, trace_text
@@ -47,7 +47,7 @@ def test_token_by_token_is_what_the_whole_text_gives(family: str, tiny_model: Lo
     text = trace_text(model, TEXT, 64)
     units = [NeuronId(0, 3), HeadId(1, 1), NeuronId(model.last_layer, 5)]
     interventions = [Intervention(unit, "scale", 3.0) for unit in units]
-    for hooks in ([], replacing_hooks(interventions, [torch.zeros(())] * 3, {})):
+    for hooks in ([], replacing(interventions, [torch.zeros(())] * 3)):
         growing, tokens = Continuation(model, text.tokens, hooks), list(text.tokens)
         for added in (7, 40, 9, 40, 40, 12):
             residual = model.extended(torch.tensor([tokens]), model.new_memory(), hooks)[0, -1]

@@ -1,0 +1,59 @@
+"""Where values can be read and replaced as they pass through a model: TransformerLens' names, written here alone.
+
+`b` is a batch of token sequences, `p` a position.
+"""
+
+from backend.core.neurons import HeadId, Unit
+
+FINAL_SCALE = "ln_final.hook_scale"
+"""The final norm's divisor, [b, p, 1]; some families do not offer it."""
+
+
+def activations(layer: int) -> str:
+    """What a layer's W_out reads: its neurons' activations, [b, p, d_mlp]."""
+    return f"blocks.{layer}.mlp.hook_post"
+
+
+def pre_activations(layer: int) -> str:
+    """What a layer's activation function reads, of a gated MLP its gate, [b, p, d_mlp]."""
+    return f"blocks.{layer}.mlp.hook_pre"
+
+
+def up_projections(layer: int) -> str:
+    """What a gated MLP's activated gate is multiplied by, [b, p, d_mlp]."""
+    return f"blocks.{layer}.mlp.hook_pre_linear"
+
+
+def mlp_output(layer: int) -> str:
+    """What a layer's MLP writes, its bias included, [b, p, d_model]."""
+    return f"blocks.{layer}.hook_mlp_out"
+
+
+def head_outputs(layer: int) -> str:
+    """What a layer's W_O reads: its heads' z, [b, p, heads, d_head]."""
+    return f"blocks.{layer}.attn.hook_z"
+
+
+def attention_patterns(layer: int) -> str:
+    """How a layer's heads attend, [b, heads, query, key]. OPT and GPT-Neo only tell it: replacing it does nothing."""
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
+def residual_before(layer: int) -> str:
+    """The residual stream that a block reads, [b, p, d_model]; before the first, the embedding."""
+    return f"blocks.{layer}.hook_resid_pre"
+
+
+def residual_between(layer: int) -> str:
+    """The residual stream between a block's attention and its MLP, [b, p, d_model]."""
+    return f"blocks.{layer}.hook_resid_mid"
+
+
+def residual_after(layer: int) -> str:
+    """The residual stream after a block, [b, p, d_model]."""
+    return f"blocks.{layer}.hook_resid_post"
+
+
+def of_unit(unit: Unit) -> str:
+    """Where a neuron's activation or a head's z passes, among those of its layer."""
+    return head_outputs(unit.layer) if isinstance(unit, HeadId) else activations(unit.layer)
