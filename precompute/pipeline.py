@@ -19,7 +19,7 @@ from backend.atlas.run_writer import RunIsFinished, RunTakenOver
 from backend.atlas.store import Atlas
 from backend.core.interventions.forward import ablate_each
 from backend.core.kernels.choose import DEFAULT_MEMORY
-from backend.core.kernels.engine import EffectsEngine, Frequency
+from backend.core.kernels.engine import EffectsEngine, UnigramReadout
 from backend.core.metrics import chance, weights
 from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
 from backend.core.metrics.effects import Effects, EffectSums, TokenBatch
@@ -281,7 +281,7 @@ class Run:
         """Mean ablation of every neuron of an earlier layer, at all positions of a sequence."""
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float()
-        frequency = Frequency.of(self.model.readout, unigram)
+        frequency = UnigramReadout.of(self.model.readout, unigram)
         neurons, length = len(self.readout.W_out), self.config.seq_len
 
         def measured(shard: Measured) -> Iterator[_Batch]:

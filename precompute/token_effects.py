@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.atlas.records import PositionsRecord
-from backend.core.metrics.effects import Effects
+from backend.core.metrics.effects import AT_TOKENS, Effects
 from precompute.sample import Sample
 
 _FEWEST, _MOST = 256, 512
@@ -25,10 +25,7 @@ class TokenEffects:
     """Per-token effects at some positions, for box plots and scatters, drawn at random from all that count: so they
     come from nearly all sequences, and those of an unfinished run from all that it has measured."""
 
-    _EFFECTS = (
-        "activation", "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "delta_loss_freq",
-        "delta_kl",
-    )  # fmt: skip
+    _EFFECTS = ("activation", *AT_TOKENS)
     _PREFIX = "sampled."
 
     def __init__(
@@ -57,7 +54,7 @@ class TokenEffects:
         wanted = torch.from_numpy(np.isin(places, self._wanted))
         if not bool(wanted.any()):
             return
-        tensors = {name: getattr(effects, name) for name in self._EFFECTS if name != "activation"}
+        tensors = {name: getattr(effects, name) for name in AT_TOKENS}
         tensors |= {
             "activation": activations,
             "loss_before": effects.before_loss,

@@ -17,7 +17,8 @@ from backend.core.interventions.kinds import Intervention
 from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import survey
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.metrics.effects import PairStatistics
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import find_model
 from backend.core.models.traced_text import trace_text
@@ -25,7 +26,7 @@ from backend.core.neurons import NeuronId
 from tests.benchmarks.cases import SHAPES, Case, Deltas, deltas_of, packaged, synthetic
 from tests.core.prose import PROSE
 
-Kernel = Callable[[Problem, Before], PairStatistics]
+Kernel = Callable[[Ablations, Before], PairStatistics]
 
 
 @dataclass(frozen=True)

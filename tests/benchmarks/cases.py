@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.effects import TokenBatch
+from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.metrics.effects import PairStatistics, TokenBatch
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.readout import Readout
 from precompute.corpus import counted_positions
@@ -41,14 +41,14 @@ class Case:
         share = self.share * count / len(self.readout.W_out)
         return replace(self, readout=readout, batch=batch, means=self.means[:count], share=share)
 
-    def problem(self, path: DirectPath) -> tuple[Problem, Before]:
+    def problem(self, path: DirectPath) -> tuple[Ablations, Before]:
         readout, batch = self.readout, self.batch
         centred = readout.centred(batch.residual)
         scale = readout.scale(centred)
         deltas = self.means - batch.activations
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
         logits = readout.logits(centred, scale)
-        problem = Problem(logits, batch.targets, deltas / scale[:, None], r, path, readout.b_U)
+        problem = Ablations(logits, batch.targets, deltas / scale[:, None], r, path, readout.b_U)
         return problem, Before.of(logits, batch.targets, readout.b_U)
 
     def published(self) -> Deltas:

@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backend.core.interventions.frequency_distance import Moved, TextFrequencies, state_at
+from backend.core.interventions.frequency_distance import LogitChange, TextFrequencies, state_at
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.metrics.effects import PairStatistics
 from backend.core.models.readout import Readout
 from backend.core.models.traced_text import PREDICTIONS, State, TracedText
 
@@ -72,7 +73,7 @@ class _Change:
     def __init__(self, written: Tensor, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
         self.written, self.c, self.A, self.r, self.b_U = written, c, A, r, b_U
 
-    def problem(self, text: TracedText, tokens: slice) -> tuple[Problem, Tensor]:
+    def problem(self, text: TracedText, tokens: slice) -> tuple[Ablations, Tensor]:
         """The tokens with one row of changes for all, or with a row each; and which pairs are meant."""
         c, r = self.c[tokens], self.r[tokens]
         log_p, targets = text.predictions.log_p[tokens], text.following[tokens]
@@ -82,15 +83,15 @@ class _Change:
             rows, wanted = c @ self.A, torch.eye(len(c), dtype=torch.bool)
             c = wanted.float()
         path = DirectPath.of_rows(rows, rows, rows)
-        return Problem(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
+        return Ablations(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
 
     def distances(self, text: TracedText, frequencies: TextFrequencies | None) -> tuple[Distance, Distance]:
         """D_KL(P_freq‖P) from the losses, with the norm recomputed and frozen."""
         if frequencies is None:
             return None, None
         x_correct = (self.c * self.A[:, text.following].T).sum(dim=1)
-        moved = Moved(self.written, x_correct, self.r, self.b_U)
-        return frequencies.after(text, moved), frequencies.after(text, replace(moved, r=None))
+        logit_change = LogitChange(self.written, x_correct, self.r, self.b_U)
+        return frequencies.after(text, logit_change), frequencies.after(text, replace(logit_change, r=None))
 
 
 def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, Columns]:
@@ -114,20 +115,20 @@ def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, C
     return total, frozen
 
 
-def _filled(problem: Problem, before: Before, mean_a: Tensor, wanted: Tensor) -> PairStatistics:
-    out = PairStatistics.empty(problem)
+def _filled(problem: Ablations, before: Before, mean_a: Tensor, wanted: Tensor) -> PairStatistics:
+    out = problem.room()
     compiled.fill_rows(problem, before, mean_a, wanted, out)
     return out
 
 
-def _without_rescaling(problem: Problem) -> Problem:
+def _without_rescaling(problem: Ablations) -> Ablations:
     return replace(problem, r=torch.ones_like(problem.r))
 
 
 class _Best:
     """The ten most probable tokens afterwards, from the few dozen that were best before."""
 
-    def __init__(self, text: TracedText, change: _Change, problem: Problem, tokens: slice) -> None:
+    def __init__(self, text: TracedText, change: _Change, problem: Ablations, tokens: slice) -> None:
         self._change, self._problem = change, problem
         self._candidates = text.nearest[tokens]
         self._q = change.r[tokens, None] - 1

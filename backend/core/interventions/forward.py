@@ -12,8 +12,8 @@ from torch import Tensor
 
 from backend.core.interventions.hooks import replacing
 from backend.core.interventions.kinds import Intervention
-from backend.core.kernels.engine import Frequency, joined_effects
-from backend.core.kernels.residuals import Unmoved, moved_effects
+from backend.core.kernels.engine import UnigramReadout, joined_effects
+from backend.core.kernels.residuals import Unablated, effects_of_residual
 from backend.core.metrics.effects import Effects
 from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel, Hooks
@@ -97,7 +97,7 @@ def ablate_each(
     targets: Tensor,
     positions: Tensor,
     advanced: Callable[[int], None] = lambda neurons: None,
-    frequency: Frequency | None = None,
+    frequency: UnigramReadout | None = None,
 ) -> Effects:
     """What setting each neuron of a layer, alone and at every position of a sequence, does at some positions.
 
@@ -110,13 +110,13 @@ def ablate_each(
     """
     start = model.residual_before(tokens[None], layer)
     plain = model.continued(start, layer, [])[0]
-    unmoved = Unmoved.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device), frequency)
+    unablated = Unablated.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device), frequency)
     at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
     found: list[Effects] = []
     for neurons in torch.arange(len(targets)).split(at_once):
         hooks: Hooks = [(hook_points.activations(layer), _each_to(neurons, targets))]
         after = model.continued(start.expand(len(neurons), -1, -1), layer, hooks)
-        found += [moved_effects(model.readout, unmoved, residual[positions]) for residual in after]
+        found += [effects_of_residual(model.readout, unablated, residual[positions]) for residual in after]
         advanced(len(neurons))
     return joined_effects(found)
 

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
 from backend.core.models.readout import Readout
 from backend.core.models.traced_text import State, TracedText, state_of
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Moved:
+class LogitChange:
     """What interventions on the last layer do to a text's logits: y = r·(u + x) + b, with u = log p − b, x = c·A."""
 
     written: Tensor
@@ -50,36 +50,24 @@ class TextFrequencies:
     def before(self, text: TracedText) -> Tensor:
         """D of the text as it is, [tokens], float64; computed once for a text."""
         if self.name not in text.distances:
-            text.distances[self.name] = self.unigram.divergence(text.predictions)
+            text.distances[self.name] = self.unigram.divergence(text.predictions.log_p)
         return text.distances[self.name]
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """D of logits, [rows, d_vocab] → [rows], float64."""
-        weights = self.unigram.p.to(logits)
-        parts = []
-        for rows in logits.split(_ROWS_AT_ONCE):
-            shifted = rows - rows.amax(dim=1, keepdim=True)
-            parts.append(shifted.logsumexp(dim=1).double() - (shifted @ weights).double())
-        return (torch.cat(parts) - self.unigram.entropy).clamp_min(0)
+        return torch.cat([self.unigram.divergence(rows.log_softmax(dim=1)) for rows in logits.split(_ROWS_AT_ONCE)])
 
-    def after(self, text: TracedText, moved: Moved) -> Callable[[Tensor], Tensor]:
-        """D of the moved logits, [tokens], float64, as a function of their losses [tokens].
-
-        loss = log Z − y_correct, so D = −H(P_freq) + loss + (y_correct − Σ P_freq·y).
-        """
-        predictions = text.predictions
-        mean_l = -self.unigram.entropy - self.before(text)
-        beyond = predictions.log_correct[:, 0].double() - mean_l
-        beyond_b = torch.zeros_like(beyond)
-        if moved.b_U is not None:
-            b_U = moved.b_U.double()
-            beyond_b = predictions.b_correct[:, 0].double() - b_U @ self.unigram.p
-        beyond = beyond - beyond_b + moved.x_correct.double() - moved.written.double() @ self.read
-        beyond = (beyond if moved.r is None else moved.r.double() * beyond) + beyond_b
-        return lambda loss: (loss.double() + beyond - self.unigram.entropy).clamp_min(0)
+    def after(self, text: TracedText, change: LogitChange) -> Callable[[Tensor], Tensor]:
+        """D of the changed logits, [tokens], float64, as a function of their losses [tokens]."""
+        before, predictions = self.before(text), text.predictions
+        r = torch.ones_like(before) if change.r is None else change.r.double()
+        written = r * (change.x_correct.double() - change.written.double() @ self.read)
+        lead = self.unigram.lead(predictions, change.b_U, before)
+        loss_before = -predictions.log_correct[:, 0].double()
+        return lambda loss: (before + delta_divergence(loss - loss_before, r - 1, lead, written)).clamp_min(0)
 
 
 def state_at(logits: Tensor, tokens: Sequence[int], scale: Tensor, frequencies: TextFrequencies | None) -> State:
-    """As `state_of`, with the distance from the token frequencies where they are known."""
+    """What logits [tokens, d_vocab] predict, with the distance from the token frequencies where they are known."""
     state = state_of(logits, tokens, scale)
     return state if frequencies is None else replace(state, kl=frequencies.of_logits(logits))

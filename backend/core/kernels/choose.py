@@ -1,16 +1,19 @@
-"""Which kernel computes the effects here, and why. All have one interface: (Problem, Before) → PairStatistics."""
+"""Which kernel computes the effects here, and why. All have one interface: (Ablations, Before) → PairStatistics.
+
+A kernel says which statistics it computes. Others are taken from the plain kernel, and its reason says so: a
+new statistic has to be written there alone, and elsewhere where it is to be fast.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
-from backend.core.kernels import held, series, survey
-from backend.core.kernels import plain as kernels
-from backend.core.kernels import rows as compiled
-from backend.core.kernels.problem import Before, PairStatistics, Problem
+from backend.core.kernels import plain, rows, series, survey
+from backend.core.kernels.problem import Ablations, Before, FixedDirection
+from backend.core.metrics.effects import PairStatistics
 
 Mode = Literal["exact", "survey"]
 
@@ -22,7 +25,7 @@ _FEW_TOKENS = 16
 _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
 _MORE_ROWS_A_TOKEN = 5
-"""… and where a direction is held, besides."""
+"""… and beside a fixed direction, besides."""
 _ROWS_OF_SCRATCH = 560
 """… and that the kernel takes besides."""
 _WITH_POWERS = 4
@@ -43,14 +46,14 @@ class Tiles:
     """Whether there is room for the powers of A."""
 
     @classmethod
-    def within(cls, memory: int, n_neurons: int, d_vocab: int, held: bool = False) -> "Tiles":
+    def within(cls, memory: int, n_neurons: int, d_vocab: int, fixed: bool = False) -> "Tiles":
         """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons.
 
-        held: whether a direction of the logits is held too.
+        fixed: whether the loss beside a fixed direction of the logits is wanted too.
         """
         row, tokens = 4 * d_vocab, _MOST_TOKENS
         memory -= _KEPT_BACK
-        a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if held else 0)
+        a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if fixed else 0)
         while tokens > 8 and tokens * a_token * row > memory / 3:
             tokens //= 2
         left = memory - (tokens * a_token + _ROWS_OF_SCRATCH) * row
@@ -59,58 +62,90 @@ class Tiles:
         )
 
 
+_FAST = frozenset(
+    {
+        "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "rank", "changed",
+        "delta_loss_freq",
+    }
+)  # fmt: skip
+"""What every fast kernel computes."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A way to compute all pairs."""
 
     name: str
     reason: str
-    every_pair: Callable[[Problem, Before], PairStatistics]
+    every_pair: Callable[[Ablations, Before], PairStatistics]
     bound: float | None = None
     """Largest error, in nats, that it allows itself for a loss or an entropy; None where it sums every term."""
 
 
-def choose_kernel(device: torch.device, mode: Mode = "exact") -> Kernel:
-    """The fastest kernel for a device; a survey's errors stay below `survey.TOLERANCE`, all others are exact."""
+def choose_kernel(device: torch.device, mode: Mode = "exact", *, along: bool = False) -> Kernel:
+    """The fastest kernel for a device; a survey's errors stay below `survey.TOLERANCE`, all others are exact.
+
+    Args:
+        along: whether ablations move the logits along a direction of each token's own (`Ablations.along`).
+    """
+    if along:
+        return Kernel(
+            "row by row", "a norm after the MLP moves each token's logits along a direction of its own, which only the "
+            "plain kernel takes", plain.every_pair,
+        )  # fmt: skip
     if device.type == "cpu":
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
         if mode == "survey":
             reason = f"CPU, {products} products; bounded to {survey.TOLERANCE:g} nats, whole rows else"
-            return Kernel("survey", reason, survey.every_pair, survey.TOLERANCE)
+            return completed(Kernel("survey", reason, survey.every_pair, survey.TOLERANCE), _FAST)
         reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
-        return Kernel("moment series", reason, by_series, series.EXACT.tolerance)
+        return completed(Kernel("moment series", reason, by_series, series.EXACT.tolerance), _FAST)
     if find_spec("triton") is not None:
         from backend.core.kernels import triton_rows as gpu
 
-        return Kernel("Triton", "CUDA, and Triton is installed", gpu.every_pair)
-    return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", kernels.every_pair)
+        return completed(Kernel("Triton", "CUDA, and Triton is installed", gpu.every_pair), _FAST)
+    return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", plain.every_pair)
 
 
-def by_series(problem: Problem, before: Before) -> PairStatistics:
+def completed(kernel: Kernel, computes: frozenset[str]) -> Kernel:
+    """A kernel that computes some statistics, with the others from the plain one."""
+    others = sorted({field.name for field in fields(PairStatistics)} - computes)
+    if not others:
+        return kernel
+
+    def every_pair(problem: Ablations, before: Before) -> PairStatistics:
+        exact = plain.every_pair(problem, before)
+        return replace(kernel.every_pair(problem, before), **{name: getattr(exact, name) for name in others})
+
+    return replace(kernel, reason=f"{kernel.reason}; {', '.join(others)} row by row", every_pair=every_pair)
+
+
+def by_series(problem: Ablations, before: Before) -> PairStatistics:
     """The CPU's kernel: moment series where they are certified, whole rows elsewhere, ranks from windows.
 
     For a few tokens, raising all of A to its powers costs more than whole rows do.
     """
     if len(problem.logits) < _FEW_TOKENS:
         return by_rows(problem, before)
-    out = PairStatistics.empty(problem)
+    out = problem.room()
     expansion = series.Series(problem, before.predictions)
     certified = expansion.fill(out)
-    spread = compiled.Spread(expansion.spread, series.EXACT.order + 1)
-    compiled.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
-    compiled.fill_ranks(problem, before, certified, out)
-    if expansion.held is not None:
-        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, ~expansion.held_certified, out)
+    spread = rows.Spread(expansion.spread, series.EXACT.order + 1)
+    rows.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
+    rows.fill_ranks(problem, before, certified, out)
+    if expansion.directed is not None:
+        fixed, wanted = expansion.directed.fixed, ~expansion.fixed_certified
+        rows.fill_fixed(problem, before, fixed, expansion.mean_a, wanted, out)
     return out
 
 
-def by_rows(problem: Problem, before: Before) -> PairStatistics:
+def by_rows(problem: Ablations, before: Before) -> PairStatistics:
     """The compiled loops over whole rows for every pair."""
-    out = PairStatistics.empty(problem)
+    out = problem.room()
     everything = torch.ones_like(problem.c, dtype=torch.bool)
     mean_a = problem.path.mean(before.predictions.p)
-    compiled.fill_rows(problem, before, mean_a, everything, out)
-    if problem.direction is not None:
-        held.fill_held(problem, before, held.Held.of(problem, before.predictions), mean_a, everything, out)
+    rows.fill_rows(problem, before, mean_a, everything, out)
+    if problem.fixed_direction is not None:
+        rows.fill_fixed(problem, before, FixedDirection.of(problem, before.predictions), mean_a, everything, out)
     return out

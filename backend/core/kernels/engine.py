@@ -1,17 +1,25 @@
 """Effects of all neurons of a readout: tokens and neurons in tiles, by the kernel that was chosen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
-from backend.core.metrics.effects import Effects, TokenBatch
-from backend.core.metrics.frequency import Unigram, read_by
+from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.metrics.effects import Effects, PairStatistics, TokenBatch
+from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
 from backend.core.models.readout import Readout
+
+
+class Distances(NamedTuple):
+    """D_KL(P_freq‖P), nats, float64."""
+
+    before: Float[Tensor, "tokens"]
+    delta: Float[Tensor, "tokens neurons"]
 
 
 class EffectsEngine:
@@ -26,7 +34,7 @@ class EffectsEngine:
             unigram: token frequencies, which the effects on and through them need; None leaves those out.
         """
         self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
-        self._frequency = None if unigram is None else Frequency.of(readout, unigram)
+        self._frequency = None if unigram is None else UnigramReadout.of(readout, unigram)
         self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
         self._kept: DirectPath | None = None
 
@@ -54,11 +62,11 @@ class EffectsEngine:
         direction = None if frequency is None else frequency.direction
         parts = []
         for part, path in self._paths():
-            own = (c[:, part].contiguous(), r[:, part].contiguous())
-            problem = Problem(logits, batch.targets, *own, path, readout.b_U, direction)
+            sizes = (c[:, part].contiguous(), r[:, part].contiguous())
+            problem = Ablations(logits, batch.targets, *sizes, path, readout.b_U, direction)
             pairs = self.kernel.every_pair(problem, before)
-            told = {} if frequency is None else frequency.told(problem, before, pairs)
-            parts.append(effects_of(before, pairs, told))
+            distances = None if frequency is None else frequency.distances(problem, before, pairs.delta_loss)
+            parts.append(effects_of(before, pairs, distances))
         return parts[0] if len(parts) == 1 else joined_effects(parts)
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
@@ -75,29 +83,28 @@ class EffectsEngine:
 
 
 @dataclass(frozen=True)
-class Frequency:
-    """Token frequencies as the effects of one readout need them."""
+class UnigramReadout:
+    """Token frequencies as the logits of one readout meet them."""
 
     unigram: Unigram
-    direction: Tensor
-    """v̂, [d_vocab], in the readout's precision and on its device."""
-    read: Tensor
-    """W_U·P_freq, [d_model], float64."""
+    direction: Float[Tensor, "d_vocab"]
+    """v̂ of v_freq, in the readout's precision and on its device."""
+    read: Float[Tensor, "d_model"]
+    """W_U·P_freq, float64."""
 
     @classmethod
     def of(cls, readout: Readout, unigram: Unigram) -> Self:
+        """Of a readout and P_freq over its vocabulary."""
         placed = Unigram(unigram.p.to(readout.W_U.device))
         return cls(placed, placed.direction.to(readout.W_U), read_by(readout.W_U, placed.p))
 
-    def told(self, problem: Problem, before: Before, pairs: PairStatistics) -> dict[str, Tensor | None]:
-        """The fields of `Effects` that are about token frequency."""
-        mean_a = problem.path.W_out.double() @ self.read
-        predictions = before.predictions
-        return {
-            "before_kl": self.unigram.divergence(predictions),
-            "delta_kl": self.unigram.delta_divergence(problem, predictions, mean_a, pairs.delta_loss),
-            "delta_loss_freq": pairs.delta_loss_freq,
-        }
+    def distances(self, problem: Ablations, before: Before, delta_loss: Tensor) -> Distances:
+        """D_KL(P_freq‖P) before, and how every ablation changes it."""
+        d, path = problem.r.double() * problem.c, problem.path
+        written = d * (path.of_tokens(problem.targets).double() - path.W_out.double() @ self.read)
+        divergence = self.unigram.divergence(before.predictions.log_p)
+        lead = self.unigram.lead(before.predictions, problem.b_U, divergence)
+        return Distances(divergence, delta_divergence(delta_loss, problem.r.double() - 1, lead[:, None], written))
 
 
 def ablation_effects(
@@ -113,20 +120,11 @@ def _joined(parts: Sequence[Any], dim: int) -> dict[str, Tensor]:
     return {name: torch.cat([getattr(part, name) for part in parts], dim=dim) for name in names}
 
 
-def effects_of(before: Before, pairs: PairStatistics, told: Mapping[str, Tensor | None]) -> Effects:
-    """What the kernels found, beside the predictions before; told: what `Frequency.told` adds."""
-    return Effects(
-        before_loss=before.loss,
-        before_entropy=before.entropy,
-        before_rank=before.rank,
-        delta_loss=pairs.delta_loss,
-        delta_loss_frozen=pairs.delta_loss_frozen,
-        delta_entropy=pairs.delta_entropy,
-        delta_entropy_frozen=pairs.delta_entropy_frozen,
-        delta_reciprocal_rank=1 / pairs.rank.double() - 1 / before.rank.double()[:, None],
-        changed=pairs.changed,
-        **told,
-    )
+def effects_of(before: Before, pairs: PairStatistics, distances: Distances | None) -> Effects:
+    """What a kernel found of every pair, beside the predictions before."""
+    known = {} if distances is None else {"before_kl": distances.before, "delta_kl": distances.delta}
+    by_itself = {"before_loss": before.loss, "before_entropy": before.entropy, "before_rank": before.rank}
+    return Effects(**vars(pairs), **by_itself, **known)
 
 
 def joined_effects(parts: Sequence[Effects]) -> Effects:

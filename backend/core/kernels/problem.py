@@ -1,16 +1,61 @@
-"""What a kernel is given and what it gives back, as data."""
+"""What a kernel is given and what it gives back, as data.
 
-from dataclasses import dataclass, fields
+Every effect is a tilt of the logits l of a token, for a neuron i with A_i = w_out_i·W_U:
+
+    y = l + q·(l − b) + d·A_i + Σ e·v
+
+With c = δ/s and r = s/s′ the direct effect (Eq. 6) has (q, d) = (0, c) and the total effect (Eq. 5) (r − 1, r·c), since
+y = r·(l − b + c·A_i) + b. The direct effect beside a direction of the logits (Eq. 8) is the total one with e·v̂ added,
+e = −(y − l)·v̂, so that the logits' component along v̂ is what it was before. A norm after the MLP adds an e·v of each
+token's own to all of them. No unembedding is redone for a neuron.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.metrics.distributions import count_above
+from backend.core.metrics.effects import BESIDE_A_DIRECTION, PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 TILE = 4096
 """Tokens of the vocabulary that are summed together in float32, and whose extremes are known."""
 _ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Along:
+    """A direction of the logits, and how far every ablation moves them along it."""
+
+    v: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"]
+    """One direction for all tokens, or one a token."""
+    e: Float[Tensor, "tokens neurons"]
+
+    def of_tokens(self, tokens: Int[Tensor, "tokens"]) -> Float[Tensor, "tokens"]:
+        """v at one token of the vocabulary for each position."""
+        return self.v[tokens] if self.v.ndim == 1 else self.v.gather(1, tokens[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """How far an ablation takes the logits in each of the ways there are: y = l + q·(l − b) + d·A_i + Σ e·v."""
+
+    q: Float[Tensor, "tokens neurons"]
+    """0 where the norm's scale is frozen."""
+    d: Float[Tensor, "tokens neurons"]
+    along: tuple[Along, ...] = ()
+
+    def rescaled(self, r: Float[Tensor, "tokens neurons"]) -> "Tilt":
+        """The tilt y′ = r·(y − b) + b, which recomputing the norm makes of y."""
+        return Tilt(r * self.q + (r - 1), r * self.d, tuple(replace(one, e=r * one.e) for one in self.along))
+
+
+def along_component(rows: Float[Tensor, "tokens d_vocab"], v: Tensor) -> Float[Tensor, "tokens"]:
+    """rows·v, where v is one direction [d_vocab] or one a row [tokens, d_vocab]."""
+    return rows @ v if v.ndim == 1 else torch.linalg.vecdot(rows, v)
 
 
 @dataclass(frozen=True)
@@ -88,6 +133,10 @@ class DirectPath:
             return weights @ self.A.T
         return (weights @ self.W_U.T) @ self.W_out.T
 
+    def along(self, v: Tensor) -> Tensor:
+        """A_i·v: [n_neurons] of one direction [d_vocab], [tokens, n_neurons] of one a token [tokens, d_vocab]."""
+        return self.W_out @ (self.W_U @ v) if v.ndim == 1 else (v @ self.W_U.T) @ self.W_out.T
+
 
 def _power(rows: Tensor, k: int, kind: torch.dtype) -> Tensor:
     power = rows.clone()
@@ -97,22 +146,52 @@ def _power(rows: Tensor, k: int, kind: torch.dtype) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Tokens and the neurons ablated on them, one at a time."""
+class Ablations:
+    """Tokens and the neurons that are ablated on them, one at a time."""
 
-    logits: Tensor
-    """L, [tokens, d_vocab]"""
-    targets: Tensor
-    """The correct next tokens, [tokens]."""
-    c: Tensor
-    """δ/s, [tokens, n_neurons]"""
-    r: Tensor
-    """s/s′, [tokens, n_neurons]"""
+    logits: Float[Tensor, "tokens d_vocab"]
+    """l; a constant a token more or less changes nothing."""
+    targets: Int[Tensor, "tokens"]
+    """The correct next tokens."""
+    c: Float[Tensor, "tokens neurons"]
+    """δ/s"""
+    r: Float[Tensor, "tokens neurons"]
+    """s/s′"""
     path: DirectPath
-    b_U: Tensor | None
-    """The unembedding's bias, [d_vocab], or None where it is zero."""
-    direction: Tensor | None = None
-    """A direction v̂ of the logits, of length 1, [d_vocab]; asks for `delta_loss_freq`."""
+    b_U: Float[Tensor, "d_vocab"] | None
+    """The unembedding's bias, or None where it is zero."""
+    fixed_direction: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"] | None = None
+    """v̂ of length 1 and mean 0, one for all tokens or one a token; asks for `delta_loss_freq`."""
+    along: Along | None = None
+    """Where an ablation moves the logits along a direction of each token's own too, as a norm after the MLP makes it:
+    by e with the final norm's scale frozen, by r·e with it recomputed."""
+
+    @cached_property
+    def frozen(self) -> Tilt:
+        """With the final norm's scale frozen."""
+        return Tilt(torch.zeros_like(self.c), self.c, () if self.along is None else (self.along,))
+
+    @cached_property
+    def total(self) -> Tilt:
+        """With the final norm recomputed."""
+        return self.frozen.rescaled(self.r)
+
+    def room(self) -> PairStatistics:
+        """Room for the statistics of all pairs; `delta_loss_freq` is None where no direction is fixed."""
+        kinds = {"rank": torch.int64, "changed": torch.bool}
+        names = [field.name for field in fields(PairStatistics) if self._asks_for(field.name)]
+        return PairStatistics(**{name: torch.empty_like(self.c, dtype=kinds.get(name)) for name in names})
+
+    def _asks_for(self, statistic: str) -> bool:
+        return self.fixed_direction is not None or statistic != BESIDE_A_DIRECTION
+
+    def require_along_none(self, kernel: str) -> None:
+        """
+        Raises:
+            NotImplementedError: the kernel cannot move logits along a direction of each token's own.
+        """
+        if self.along is not None:
+            raise NotImplementedError(f"The {kernel} kernel moves logits along no direction of each token's own.")
 
 
 @dataclass(frozen=True)
@@ -139,23 +218,43 @@ class Before:
 
 
 @dataclass(frozen=True)
-class PairStatistics:
-    """What ablating neuron i changes at token t, after − before; every tensor is [tokens, n_neurons]."""
+class FixedDirection:
+    """What keeps the logits' component along v̂ as it was (Eq. 8): the total tilt with e·v̂ added, under p.
 
-    delta_loss: Tensor
-    delta_loss_frozen: Tensor
-    delta_entropy: Tensor
-    delta_entropy_frozen: Tensor
-    rank: Tensor
-    """The correct token's rank after ablation, norm recomputed; integer from 1."""
-    changed: Tensor
-    """Whether some token now beats the token that was most probable before (norm recomputed)."""
-    delta_loss_freq: Tensor | None = None
-    """As delta_loss, with the logits' component along `Problem.direction` put back to what it was; None without one."""
+    With y′ the ablated logits, l those before and u = l − b, e = −(y′ − l)·v̂ = −(q·(u·v̂) + d·(A_i·v̂)). Then y is p
+    tilted by e^X with X = q·ũ + d·ã + e·ṽ, each less its mean under p, and the loss changes by log Σ p·e^X − X_correct.
+    A_i·v̂ is one number a neuron, u·v̂ one a token: nothing is summed over the vocabulary for e.
+    """
+
+    along: Along
+    mean: Float[Tensor, "tokens 1"]
+    """Σ p·v̂"""
+    farthest: Float[Tensor, "tokens 1"]
+    """max |ṽ|"""
+    correct: Float[Tensor, "tokens 1"]
+    """ṽ of the correct token."""
 
     @classmethod
-    def empty(cls, problem: Problem) -> "PairStatistics":
-        """Room for all pairs of a problem."""
-        kinds = {"rank": torch.int64, "changed": torch.bool}
-        names = [f.name for f in fields(cls) if problem.direction is not None or f.name != "delta_loss_freq"]
-        return cls(**{name: torch.empty_like(problem.c, dtype=kinds.get(name)) for name in names})
+    def of(cls, problem: Ablations, predictions: Predictions) -> "FixedDirection":
+        """Of ablations that have a fixed direction."""
+        v = problem.fixed_direction
+        assert v is not None
+        mean = along_component(predictions.p, v)[:, None]
+        # v̂ has mean 0, so that the constant by which log p and the logits differ is nothing along it.
+        u_along = along_component(predictions.log_p, v) - predictions.mean_l[:, 0] * v.sum(dim=-1)
+        if problem.b_U is not None:
+            u_along = u_along - v @ problem.b_U
+        e = -(problem.total.q * u_along[:, None] + problem.total.d * problem.path.along(v))
+        highest, lowest = v.amax(dim=-1, keepdim=True), v.amin(dim=-1, keepdim=True)
+        along = Along(v, e)
+        correct = along.of_tokens(problem.targets)[:, None] - mean
+        return cls(along, mean, torch.maximum(highest - mean, mean - lowest), correct)
+
+    def x_correct(
+        self, problem: Ablations, predictions: Predictions, mean_a: Tensor
+    ) -> Float[Tensor, "tokens neurons"]:
+        """X of the correct token, float64; mean_a: Σ p·a."""
+        l_correct, b_correct = predictions.centred_correct()
+        q, d = problem.r.double() - 1, problem.r.double() * problem.c
+        a_correct = problem.path.of_tokens(problem.targets).double() - mean_a
+        return q * (l_correct - b_correct)[:, None] + d * a_correct + self.along.e.double() * self.correct

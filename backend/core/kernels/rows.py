@@ -13,8 +13,9 @@ from torch import Tensor
 
 from backend.core.kernels import rows_compiled as native
 from backend.core.kernels.plain import chosen_pairs
-from backend.core.kernels.problem import TILE, Before, PairStatistics, Problem
-from backend.core.kernels.sums import close_sums
+from backend.core.kernels.problem import TILE, Ablations, Before, FixedDirection
+from backend.core.kernels.sums import write_losses_and_entropies
+from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 _TOKENS_AT_ONCE = 64
@@ -40,7 +41,7 @@ class Spread:
 
 
 def fill_rows(
-    problem: Problem,
+    problem: Ablations,
     before: Before,
     mean_a: Tensor,
     wanted: Tensor,
@@ -55,6 +56,7 @@ def fill_rows(
         spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
         rounding: what the polynomials may leave out, in nats.
     """
+    problem.require_along_none("row by row, compiled")
     predictions = before.predictions
     reach = Reach.of(problem, predictions, mean_a)
     wild = wanted & (reach.farthest > FARTHEST)
@@ -65,12 +67,80 @@ def fill_rows(
         return
     degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
     sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
-    close_sums(problem, predictions, mean_a, pairs, sums, out)
+    write_losses_and_entropies(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
     out.changed[pairs] = above[:, 1] > 0
 
 
-def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatistics) -> None:
+def fill_fixed(
+    problem: Ablations,
+    before: Before,
+    fixed: FixedDirection,
+    mean_a: Tensor,
+    wanted: Tensor,
+    out: PairStatistics,
+    rounding: float = ROUNDING,
+) -> None:
+    """Fill `out.delta_loss_freq` of the wanted pairs, [tokens, n_neurons], from whole rows of logits.
+
+    Args:
+        mean_a: Σ p·a, [tokens, n_neurons].
+        rounding: what the polynomials may leave out, in nats.
+    """
+    assert out.delta_loss_freq is not None
+    predictions = before.predictions
+    q, d = problem.total.q, problem.total.d
+    reach = d.abs() * (problem.path.size + mean_a.abs()) + q.abs() * predictions.deepest
+    reach += fixed.along.e.abs() * fixed.farthest
+    wild = wanted & (reach > FARTHEST)
+    _fill_wild(problem, before, wild, out)
+    pairs = in_blocks(wanted & ~wild)
+    if not len(pairs[0]):
+        return
+    sums = _sums_along(problem, predictions, fixed, mean_a, pairs, rounding)
+    x_correct = fixed.x_correct(problem, predictions, mean_a)[pairs]
+    out.delta_loss_freq[pairs] = (sums.log1p() - x_correct).float()
+
+
+def _fill_wild(problem: Ablations, before: Before, wild: Tensor, out: PairStatistics) -> None:
+    """The plain kernel writes all of a pair; of it only this loss is taken, so that nothing else depends on it."""
+    own = problem.room()
+    for t in wild.any(dim=1).nonzero().flatten().tolist():
+        chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), own)
+    if out.delta_loss_freq is not None and own.delta_loss_freq is not None:
+        out.delta_loss_freq[wild] = own.delta_loss_freq[wild]
+
+
+def _sums_along(
+    problem: Ablations,
+    predictions: Predictions,
+    fixed: FixedDirection,
+    mean_a: Tensor,
+    pairs: tuple[Tensor, Tensor],
+    rounding: float,
+) -> Tensor:
+    """Σ p·(e^X − 1) by pair, float64, over all cores."""
+    tokens, rows = pairs
+    path, has_b = problem.path, problem.b_U is not None
+    mass = torch.stack([part.sum(dim=1) for part in torch.split(predictions.p, TILE, dim=1)], dim=1)
+    p, log_p, A, sizes, b, v = arrays(
+        predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem), torch.atleast_2d(fixed.along.v)
+    )
+    by_token = arrays(
+        predictions.mean_l[:, 0] - predictions.mean_b[:, 0], fixed.mean[:, 0], predictions.deepest[:, 0],
+        fixed.farthest[:, 0], mass,
+    )  # fmt: skip
+    q, d = problem.total.q[pairs], problem.total.d[pairs]
+    by_pair = arrays(mean_a[pairs], rows.int(), tokens.int(), d, q, fixed.along.e[pairs])
+    sums = torch.empty(len(tokens), dtype=torch.float64)
+    data = (p, log_p, A, sizes, b, has_b, v, *by_token, rounding / mass.shape[1], *by_pair)
+    filled = sums.numpy()
+    jobs = pairwise(cuts(tokens))
+    in_parallel(lambda job: _LOOPS.sum_along(*data, *job, filled), jobs)
+    return sums
+
+
+def fill_ranks(problem: Ablations, before: Before, wanted: Tensor, out: PairStatistics) -> None:
     """Fill rank and changed of the wanted pairs, exactly."""
     reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
     more = np.zeros(tuple(wanted.shape), np.int32)
@@ -96,7 +166,7 @@ def fill_ranks(problem: Problem, before: Before, wanted: Tensor, out: PairStatis
     out.changed.copy_(torch.where(wanted, torch.from_numpy(beaten), out.changed))
 
 
-def _movement(problem: Problem, tokens: Tensor) -> Tensor:
+def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
     """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
     c, path = problem.c, problem.path
     own = c * path.of_tokens(tokens)
@@ -111,7 +181,7 @@ def _movement(problem: Problem, tokens: Tensor) -> Tensor:
     return torch.where(q < 0.5, near, torch.inf)
 
 
-def bias(problem: Problem) -> Tensor:
+def bias(problem: Ablations) -> Tensor:
     """b_U, or something in its place where there is none."""
     return torch.zeros(1) if problem.b_U is None else problem.b_U
 
@@ -125,7 +195,7 @@ class Reach:
     z: Tensor
 
     @classmethod
-    def of(cls, problem: Problem, predictions: Predictions, mean_a: Tensor) -> "Reach":
+    def of(cls, problem: Ablations, predictions: Predictions, mean_a: Tensor) -> "Reach":
         x = problem.c.abs() * (problem.path.size + mean_a.abs())
         return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
@@ -166,7 +236,7 @@ class Degrees:
     def of(
         cls,
         reach: Reach,
-        problem: Problem,
+        problem: Ablations,
         predictions: Predictions,
         pairs: tuple[Tensor, Tensor],
         spread: Spread | None,
@@ -200,7 +270,7 @@ def in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(
-    problem: Problem,
+    problem: Ablations,
     before: Before,
     predictions: Predictions,
     mean_a: Tensor,

@@ -280,6 +280,88 @@ def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
         above[1] += found[5]
 
 
+# The tilt that moves along a direction too. Only its loss is wanted: one exponential a token, and no counting.
+
+
+def _along_loop(expm1: Any) -> Any:
+    """The pass over one tile, with e^x − 1 as given."""
+
+    @njit(nogil=True, fastmath=FAST, cache=True)
+    def plain(p, log_p, a, v, m, o, w, d, q, e):
+        total = F(0)
+        for k in range(p.shape[0]):
+            x = d * (a[k] - o) + q * (log_p[k] - m) + e * (v[k] - w)
+            total += p[k] * expm1(F(1), x)
+        return total
+
+    @njit(nogil=True, fastmath=FAST, cache=True)
+    def biased(p, log_p, a, b, v, m, o, w, d, q, e):
+        total = F(0)
+        for k in range(p.shape[0]):
+            x = d * (a[k] - o) + q * (log_p[k] - b[k] - m) + e * (v[k] - w)
+            total += p[k] * expm1(F(1), x)
+        return total
+
+    return plain, biased
+
+
+_along_3, _along_biased_3 = _along_loop(third)
+_along_6, _along_biased_6 = _along_loop(sixth)
+_along_12, _along_biased_12 = _along_loop(twelfth)
+_along_far, _along_biased_far = _along_loop(far)
+
+
+@njit(nogil=True, cache=True)
+def _along_tile(p, log_p, a, b, has_b, v, m, o, w, d, q, e, reach, allowed):
+    """One tile by the lowest degree that leaves out no more than `allowed`, as a share of the tile's mass."""
+    growth = np.exp(reach)
+    if reach**4 / 24 * growth <= allowed:
+        if has_b:
+            return _along_biased_3(p, log_p, a, b, v, m, o, w, d, q, e)
+        return _along_3(p, log_p, a, v, m, o, w, d, q, e)
+    if reach**7 / 5040 * growth <= allowed:
+        if has_b:
+            return _along_biased_6(p, log_p, a, b, v, m, o, w, d, q, e)
+        return _along_6(p, log_p, a, v, m, o, w, d, q, e)
+    if reach <= NEAR:
+        if has_b:
+            return _along_biased_12(p, log_p, a, b, v, m, o, w, d, q, e)
+        return _along_12(p, log_p, a, v, m, o, w, d, q, e)
+    if has_b:
+        return _along_biased_far(p, log_p, a, b, v, m, o, w, d, q, e)
+    return _along_far(p, log_p, a, v, m, o, w, d, q, e)
+
+
+@njit(nogil=True, cache=True)
+def sum_along(
+    p, log_p, A, sizes, b, has_b, v, mean_u, mean_v, deepest, farthest, mass, allowed, mean_a, rows, tokens, d, q, e,
+    first, last, sums,
+):  # fmt: skip
+    """Σ p·(e^X − 1) over whole rows, X = q·ũ + d·ã + e·ṽ, into `sums` [pairs] for the pairs `first` to `last`, which
+    are sorted by row of A.
+
+    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; sizes: max |A| by tile, [n_rows, tiles]; b: [d_vocab], or
+    anything where not has_b; v: [1 or tokens, d_vocab]. By token: mean_u = Σ p·u, mean_v = Σ p·v, deepest = max |ũ|,
+    farthest = max |ṽ|, and mass, Σ p by tile, [tokens, tiles]; allowed: what may be left out of each tile. By pair:
+    mean_a = Σ p·a, rows, tokens (int32), d, q, e (float32).
+    """
+    d_vocab = p.shape[1]
+    for k in range(first, last):
+        sums[k] = 0
+    for start in range(0, d_vocab, TILE):
+        part = slice(start, min(start + TILE, d_vocab))
+        tile = start // TILE
+        some_b = b[part] if has_b else b
+        for k in range(first, last):
+            t, i = tokens[k], rows[k]
+            own = t if len(v) > 1 else 0
+            reach = abs(d[k]) * (sizes[i, tile] + abs(mean_a[k])) + abs(q[k]) * deepest[t] + abs(e[k]) * farthest[t]
+            sums[k] += _along_tile(
+                p[t, part], log_p[t, part], A[i, part], some_b, has_b, v[own, part], mean_u[t], mean_a[k], mean_v[t],
+                d[k], q[k], e[k], reach, allowed / max(mass[t, tile], F(1e-30)),
+            )  # fmt: skip
+
+
 @njit(nogil=True, cache=True)
 def _near(logits, centre, width):
     """Tokens whose logit is within `width` of the token `centre`'s, nearest bins first; and where each bin starts."""

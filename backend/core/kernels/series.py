@@ -16,24 +16,34 @@ Nothing is taken on trust. Past order n, e^X has at most |X|^{n+1}/(n+1)!·κ_n 
 the remainder is |X|^{n+1}/n!·∫(1 − s)ⁿ·e^{sX} ds over 0 to 1, and e^{sX} lies below its chord, 1 − s + s·e^X. So one
 more product, Σ p·(N + 3 + |l̃|)·|a|^{N+1}, bounds the error of each pair, rounding to half precision included where it
 is used. Pairs whose bound exceeds the tolerance are left to a kernel that sums whole rows.
+
+Beside a fixed direction X gains e·ṽ, for the loss alone. Its bound is the one above with |e|·(Σ ω·|ṽ|^{N+1})^{1/(N+1)}
+and |e|·max |ṽ| added by Minkowski's inequality; as only F is wanted and ω ≥ (N + 3)·p, a share 1/(N + 3) of Y^{N+1}
+bounds Σ p·|X|^{N+1}.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from math import comb, factorial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.kernels.held import Held
-from backend.core.kernels.problem import PairStatistics, Problem
-from backend.core.kernels.series_held import HeldMoments
+from backend.core.kernels import rows
+from backend.core.kernels import series_compiled as native_series
+from backend.core.kernels.problem import Ablations, FixedDirection
+from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 _NEURONS_AT_ONCE = 256
 _HALF_ERROR = 3 * 2.0**-9
 """Relative error of a half-precision product against the sum of its terms' sizes: both factors and the result are
 rounded to 9 bits; sums are kept in float32."""
+
+_LOOPS: Any = native_series
 
 Weight = tuple[int, int]
 """(0, j) for p·ũʲ, (1, j) for p·l̃·ũʲ."""
@@ -66,7 +76,7 @@ EXACT = Accuracy(order=3, half_from=3, tolerance=3e-6)
 class _Weights:
     """The rows over the vocabulary, [tokens, d_vocab] each, that powers of A are multiplied with, and their sums."""
 
-    def __init__(self, problem: Problem, predictions: Predictions, order: int) -> None:
+    def __init__(self, problem: Ablations, predictions: Predictions, order: int) -> None:
         log_p = predictions.centred_l()
         self._unbiased = problem.b_U is None
         u = log_p if problem.b_U is None else predictions.centred_u(problem.b_U)
@@ -115,16 +125,87 @@ class _Moments:
     """An upper bound of max |ã|."""
 
 
+Powers = tuple[int, int]
+"""(j, m) for p·ũʲ·ṽᵐ, m ≥ 1."""
+_KEYS: tuple[Powers, ...] = ((0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 3))
+"""Those up to order 3, as the compiled loop numbers them."""
+
+
+class _DirectionMoments:
+    """The moments E[ũʲ·ãᵏ·ṽᵐ] with m ≥ 1 and j + k + m ≤ N that e·ṽ in X asks for besides.
+
+    Those with k = 1 are products through d_model; only p·ṽ meets A² over the whole vocabulary.
+    """
+
+    def __init__(
+        self,
+        problem: Ablations,
+        predictions: Predictions,
+        fixed: FixedDirection,
+        order: int,
+        half_from: int,
+        narrow: torch.dtype,
+    ) -> None:
+        """Of order 2 or 3."""
+        self.fixed, self._order, self._path = fixed, order, problem.path
+        tokens, d_vocab = predictions.p.shape
+        keys = _KEYS[: 1 if order == 2 else 3]
+        weighted_rows = np.empty((len(keys), tokens, d_vocab), np.float32)
+        sums = np.empty((tokens, len(_KEYS) + 2))
+        p, log_p, b, v = rows.arrays(
+            predictions.p, predictions.log_p, rows.bias(problem), torch.atleast_2d(fixed.along.v)
+        )
+        means = rows.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], fixed.mean[:, 0])
+        data = (p, log_p, b, problem.b_U is not None, v, *means, np.float32(order + 3), weighted_rows, sums)
+        rows.over_tokens(tokens, lambda *part: _LOOPS.weigh_along(*data, *part))
+        filled = torch.from_numpy(sums).float()
+        self.sums = {key: filled[:, place, None] for place, key in enumerate(_KEYS) if sum(key) <= order}
+        self.sums[0, 1] = torch.zeros_like(self.sums[0, 1])  # by definition of ṽ
+        weighted = [torch.from_numpy(row) for row in weighted_rows]
+        self._first = {key: self._path.mean(row) for key, row in zip(keys, weighted, strict=True)}
+        self._row = weighted[0] if half_from > 3 else weighted[0].to(narrow)
+        self.spread = filled[:, len(_KEYS) + order - 2, None].pow(1 / (order + 1))
+        """(Σ ω·|ṽ|^{N+1})^{1/(N+1)}, ω = p·(N + 3 + |l̃|), [tokens, 1]"""
+
+    def central(self, part: slice, mean: Tensor) -> dict[tuple[int, int, int], Tensor]:
+        """E[ũʲ·ãᵏ·ṽᵐ] by (j, k, m) for some neurons, each [tokens, neurons]; mean: Σ p·a there."""
+        central: dict[tuple[int, int, int], Tensor] = {}
+        for (j, m), total in self.sums.items():
+            raw = [total]
+            for k in range(1, self._order - j - m + 1):
+                raw.append(self._first[j, m][:, part] if k == 1 else self._with_square(part))
+            for k in range(len(raw)):
+                whole = raw[k]
+                for i in range(k):
+                    whole = whole + comb(k, i) * (-mean) ** (k - i) * raw[i]
+                central[j, k, m] = whole
+        return central
+
+    def _with_square(self, part: slice) -> Tensor:
+        """Σ p·ṽ·a², the one product over the whole vocabulary, of order 3."""
+        return (self._row @ self._path.power(2, self._row.dtype, part).T).float()
+
+    def rise(self, central: dict[tuple[int, int, int], Tensor], q: Tensor, d: Tensor, e: Tensor) -> Tensor:
+        """What e·ṽ adds to Σ p·e^X up to order N."""
+        total = torch.zeros_like(d)
+        for j, k, m in product(range(self._order), range(self._order), range(1, self._order + 1)):
+            if 2 <= j + k + m <= self._order:  # E[X] = 0
+                size = factorial(j) * factorial(k) * factorial(m)
+                total = total + q**j * d**k * e**m * central[j, k, m] / size
+        return total
+
+
 class Series:
     """Losses and entropies of every pair of a problem, to a low order."""
 
     def __init__(
-        self, problem: Problem, predictions: Predictions, accuracy: Accuracy = EXACT, *, losses_only: bool = False
+        self, problem: Ablations, predictions: Predictions, accuracy: Accuracy = EXACT, *, losses_only: bool = False
     ) -> None:
         """
         Args:
-            losses_only: leave out the moments that only entropies need; for `fill_held` alone.
+            losses_only: leave out the moments that only entropies need; for `fill_fixed` alone.
         """
+        problem.require_along_none("moment series")
         self._problem, self._predictions, self._accuracy = problem, predictions, accuracy
         self._kinds = (0,) if losses_only else (0, 1)
         self._weights = _Weights(problem, predictions, accuracy.order)
@@ -135,9 +216,9 @@ class Series:
         self._first = {
             weight: problem.path.mean(self._weights.rows(weight, torch.float32)) for weight in self._weights_of(1)
         }
-        self.held = None if problem.direction is None else self._held_moments()
-        self.held_certified = torch.zeros_like(problem.c, dtype=torch.bool)
-        """Whose `delta_loss_freq` is certified, [tokens, n_neurons]; filled by `fill` and `fill_held`."""
+        self.directed = None if problem.fixed_direction is None else self._direction_moments()
+        self.fixed_certified = torch.zeros_like(problem.c, dtype=torch.bool)
+        """Whose `delta_loss_freq` is certified, [tokens, n_neurons]; filled by `fill` and `fill_fixed`."""
 
     @property
     def mean_a(self) -> Tensor:
@@ -153,29 +234,30 @@ class Series:
             certified[:, part] = self._fill_part(part, out)
         return certified
 
-    def fill_held(self, out: PairStatistics) -> None:
-        """Write `delta_loss_freq` alone; `held_certified` tells for which pairs it is certified."""
+    def fill_fixed(self, out: PairStatistics) -> None:
+        """Write `delta_loss_freq` alone; `fixed_certified` tells for which pairs it is certified."""
         for start in range(0, self._problem.c.shape[1], _NEURONS_AT_ONCE):
             part = slice(start, min(start + _NEURONS_AT_ONCE, self._problem.c.shape[1]))
-            self._fill_held_part(part, self._moments(part), out)
+            self._fill_fixed_part(part, self._moments(part), out)
 
-    def _held_moments(self) -> HeldMoments:
+    def _direction_moments(self) -> _DirectionMoments:
         problem, own, accuracy = self._problem, self._predictions, self._accuracy
-        return HeldMoments(problem, own, Held.of(problem, own), accuracy.order, accuracy.half_from, self._half)
+        return _DirectionMoments(
+            problem, own, FixedDirection.of(problem, own), accuracy.order, accuracy.half_from, self._half
+        )
 
-    def _fill_held_part(self, part: slice, moments: _Moments, out: PairStatistics) -> None:
-        extra, problem = self.held, self._problem
+    def _fill_fixed_part(self, part: slice, moments: _Moments, out: PairStatistics) -> None:
+        extra, problem = self.directed, self._problem
         if extra is None or out.delta_loss_freq is None:
             return
-        c, r, e = problem.c[:, part], problem.r[:, part], extra.held.e[:, part]
-        q, d = r - 1, r * c
+        q, d, e = problem.total.q[:, part], problem.total.d[:, part], extra.fixed.along.e[:, part]
         orders = range(2, self._accuracy.order + 1)
         rise = torch.stack([self._expect(moments, 0, n, q, d) / factorial(n) for n in orders]).sum(dim=0)
         rise = rise + extra.rise(extra.central(part, moments.mean), q, d, e)
         a_correct, u_correct = self._correct(part, moments)
-        x_correct = q * u_correct + d * a_correct + e * extra.held.correct
+        x_correct = q * u_correct + d * a_correct + e * extra.fixed.correct
         out.delta_loss_freq[:, part] = rise.log1p() - x_correct
-        self.held_certified[:, part] = self._held_bound(moments, q, d, e) <= self._accuracy.tolerance
+        self.fixed_certified[:, part] = self._fixed_bound(moments, q, d, e) <= self._accuracy.tolerance
 
     def _correct(self, part: slice, moments: _Moments) -> tuple[Tensor, Tensor]:
         """ã and ũ of the correct token, [tokens, neurons] and [tokens, 1]."""
@@ -186,11 +268,11 @@ class Series:
     def _fill_part(self, part: slice, out: PairStatistics) -> Tensor:
         problem = self._problem
         moments = self._moments(part)
-        self._fill_held_part(part, moments, out)
-        c, r = problem.c[:, part], problem.r[:, part]
+        self._fill_fixed_part(part, moments, out)
+        c, total = problem.c[:, part], problem.total
         a_correct, u_correct = self._correct(part, moments)
         certified = torch.ones_like(c, dtype=torch.bool)
-        for q, d, suffix in ((None, c, "_frozen"), (r - 1, r * c, "")):
+        for q, d, suffix in ((None, c, "_frozen"), (total.q[:, part], total.d[:, part], "")):
             log_partition, tilted = self._tilt(moments, q, d)
             x_correct = d * a_correct if q is None else q * u_correct + d * a_correct
             getattr(out, f"delta_loss{suffix}")[:, part] = log_partition - x_correct
@@ -275,12 +357,12 @@ class Series:
                 bound = bound + _HALF_ERROR * size**n / factorial(n) * weights.total ** (1 - n / (order + 1))
         return bound
 
-    def _held_bound(self, moments: _Moments, q: Tensor, d: Tensor, e: Tensor) -> Tensor:
-        """A bound on the error of `delta_loss_freq`, in nats (series_held.py)."""
-        order, weights, extra = self._accuracy.order, self._weights, self.held
+    def _fixed_bound(self, moments: _Moments, q: Tensor, d: Tensor, e: Tensor) -> Tensor:
+        """A bound on the error of `delta_loss_freq`, in nats."""
+        order, weights, extra = self._accuracy.order, self._weights, self.directed
         assert extra is not None
         size = d.abs() * moments.spread + q.abs() * weights.spread + e.abs() * extra.spread
-        farthest = d.abs() * moments.farthest + q.abs() * weights.farthest + e.abs() * extra.held.farthest
+        farthest = d.abs() * moments.farthest + q.abs() * weights.farthest + e.abs() * extra.fixed.farthest
         size = size / (order + 3) ** (1 / (order + 1))
         bound: Tensor = (order + 1 + farthest.exp()) / (order + 2) * size ** (order + 1) / factorial(order + 1)
         if self._half != torch.float32:

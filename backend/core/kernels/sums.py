@@ -11,12 +11,13 @@ least 1: Σ p·x = Σ p·z = 0. Without a bias the last sum takes y for y + z = 
 
 from torch import Tensor
 
-from backend.core.kernels.problem import PairStatistics, Problem
+from backend.core.kernels.problem import Ablations
+from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 
-def close_sums(
-    problem: Problem, predictions: Predictions, mean_a: Tensor, pairs: tuple[Tensor, Tensor], sums: Tensor,
+def write_losses_and_entropies(
+    problem: Ablations, predictions: Predictions, mean_a: Tensor, pairs: tuple[Tensor, Tensor], sums: Tensor,
     out: PairStatistics,
 ) -> None:  # fmt: skip
     """Write losses and entropies of the pairs (tokens, rows).

@@ -9,7 +9,7 @@ and Σ p·l̃·a for all pairs is a product through d_model. What is left out of
 ¼·(1 + e^{max|X|})·Σ_tail p·(4 + |l̃|)·X² (series.py with N = 1), which one product with A∘A bounds for each pair. Where
 the bound is above the tolerance, more of the probable tokens are summed; where thousands do not suffice, the whole row.
 
-The loss with a direction of the logits held has no head of its own yet: it comes from the moment series of order 2 and
+The loss beside a fixed direction has no head of its own yet: it comes from the moment series of order 2 and
 whole rows, within the same tolerance, and costs more than all the rest of a survey.
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.kernels import held
 from backend.core.kernels import rows as compiled
 from backend.core.kernels import survey_compiled as native_survey
-from backend.core.kernels.problem import Before, PairStatistics, Problem
+from backend.core.kernels.problem import Ablations, Before
 from backend.core.kernels.series import Accuracy, Series, half_precision
+from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 TOLERANCE = 8e-4
@@ -34,30 +34,31 @@ _HEAD_ROUNDING, _ROW_ROUNDING = 2e-5, 2e-4
 """What the polynomials may leave out, in nats: of a head, whose tail is approximate too, and of a whole row."""
 _NEURONS_AT_ONCE = 256
 _LOOPS: Any = native_survey
-_HELD = Accuracy(order=2, half_from=2, tolerance=TOLERANCE / 2)
+_FIXED = Accuracy(order=2, half_from=2, tolerance=TOLERANCE / 2)
 
 
-def every_pair(problem: Problem, before: Before) -> PairStatistics:
+def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     """All pairs, each loss and entropy within TOLERANCE; ranks and argmax changes exactly."""
-    out = PairStatistics.empty(problem)
+    problem.require_along_none("survey")
+    out = problem.room()
     predictions = before.predictions
     mean_a = problem.path.mean(predictions.p)
     known, spread = _Head(problem, predictions).fill(mean_a, out)
     compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING)
     compiled.fill_ranks(problem, before, known, out)
-    if problem.direction is not None:
-        expansion = Series(problem, predictions, _HELD, losses_only=True)
-        expansion.fill_held(out)
-        assert expansion.held is not None
-        wanted = ~expansion.held_certified
-        held.fill_held(problem, before, expansion.held.held, expansion.mean_a, wanted, out, _ROW_ROUNDING)
+    if problem.fixed_direction is not None:
+        expansion = Series(problem, predictions, _FIXED, losses_only=True)
+        expansion.fill_fixed(out)
+        assert expansion.directed is not None
+        wanted = ~expansion.fixed_certified
+        compiled.fill_fixed(problem, before, expansion.directed.fixed, expansion.mean_a, wanted, out, _ROW_ROUNDING)
     return out
 
 
 class _Head:
     """The most probable tokens of every position, and what the others sum to."""
 
-    def __init__(self, problem: Problem, predictions: Predictions) -> None:
+    def __init__(self, problem: Ablations, predictions: Predictions) -> None:
         self._problem, self._predictions = problem, predictions
         tokens, d_vocab = predictions.p.shape
         self._cuts = np.unique(np.minimum(_CUTS, d_vocab))

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from backend.core.kernels.held import Held
-from backend.core.kernels.problem import Before, PairStatistics, Problem
-from backend.core.kernels.sums import close_sums
+from backend.core.kernels.problem import Ablations, Before, FixedDirection
+from backend.core.kernels.sums import write_losses_and_entropies
+from backend.core.metrics.effects import PairStatistics
 
 _TOKENS, _NEURONS, _VOCABULARY = 4, 8, 64
 
@@ -19,10 +19,11 @@ _TOKENS, _NEURONS, _VOCABULARY = 4, 8, 64
 @triton.jit
 def _rows(
     logits, log_p, p, A, b, mean_l, mean_b, mean_a, c_, q_, targets, tops, v_, mean_v, e_, sums, above, n_tokens,
-    n_neurons, d_vocab, BIASED: tl.constexpr, HELD: tl.constexpr, T: tl.constexpr, N: tl.constexpr, V: tl.constexpr,
+    n_neurons, d_vocab, v_stride, BIASED: tl.constexpr, FIXED: tl.constexpr, T: tl.constexpr, N: tl.constexpr,
+    V: tl.constexpr,
 ):  # fmt: skip
-    """sums [n_tokens, n_neurons, 5] as `sums.py` has them, and last Σ p·(e^X − 1) of `held.py` where HELD; above
-    [n_tokens, n_neurons, 2]."""
+    """sums [n_tokens, n_neurons, 5] as `sums.py` has them, and last Σ p·(e^X − 1) beside a fixed direction where
+    FIXED; above [n_tokens, n_neurons, 2]."""
     t = tl.program_id(1) * T + tl.arange(0, T)
     i = tl.program_id(0) * N + tl.arange(0, N)
     t_in, i_in = t < n_tokens, i < n_neurons
@@ -50,10 +51,10 @@ def _rows(
     s1 = tl.zeros((T, N, V), tl.float32)
     t0 = tl.zeros((T, N, V), tl.float32)
     t1 = tl.zeros((T, N, V), tl.float32)
-    held = tl.zeros((T, N, V), tl.float32)
+    fixed = tl.zeros((T, N, V), tl.float32)
     e = tl.zeros((T, N), tl.float32)[:, :, None]
     w = tl.zeros((T,), tl.float32)[:, None, None]
-    if HELD:
+    if FIXED:
         e = tl.load(e_ + pair, mask=pair_in, other=0.0)[:, :, None]
         w = tl.load(mean_v + t, mask=t_in, other=0.0)[:, None, None]
     n_correct = tl.zeros((T, N, V), tl.int32)
@@ -84,9 +85,9 @@ def _rows(
             t1 += more * (y + z) + frozen * z
         else:
             t1 += more * y
-        if HELD:
-            along = tl.load(v_ + v, mask=v_in, other=0.0)[None, None, :] - w
-            held += weight * (tl.exp(x + z + e * along) - 1.0)
+        if FIXED:
+            along = tl.load(v_ + t.to(tl.int64)[:, None] * v_stride + v[None, :], mask=here, other=0.0)[:, None, :] - w
+            fixed += weight * (tl.exp(x + z + e * along) - 1.0)
         n_correct += ((after > correct[:, :, None]) & (v[None, None, :] != target[:, None, None])
                       & v_in[None, None, :]).to(tl.int32)  # fmt: skip
         n_best += ((after > best[:, :, None]) & (v[None, None, :] != top[:, None, None])
@@ -95,13 +96,14 @@ def _rows(
     tl.store(sums + pair * 5 + 1, tl.sum(s1, axis=2), mask=pair_in)
     tl.store(sums + pair * 5 + 2, tl.sum(t0, axis=2), mask=pair_in)
     tl.store(sums + pair * 5 + 3, tl.sum(t1, axis=2), mask=pair_in)
-    tl.store(sums + pair * 5 + 4, tl.sum(held, axis=2), mask=pair_in)
+    tl.store(sums + pair * 5 + 4, tl.sum(fixed, axis=2), mask=pair_in)
     tl.store(above + pair * 2, tl.sum(n_correct, axis=2), mask=pair_in)
     tl.store(above + pair * 2 + 1, tl.sum(n_best, axis=2), mask=pair_in)
 
 
-def every_pair(problem: Problem, before: Before) -> PairStatistics:
+def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     """All pairs, on the device where the problem's tensors are."""
+    problem.require_along_none("Triton")
     tokens, n_neurons = problem.c.shape
     d_vocab = problem.logits.shape[1]
     predictions = before.predictions
@@ -109,21 +111,21 @@ def every_pair(problem: Problem, before: Before) -> PairStatistics:
     sums = torch.empty(tokens, n_neurons, 5, device=device)
     above = torch.empty(tokens, n_neurons, 2, dtype=torch.int32, device=device)
     b = problem.logits if problem.b_U is None else problem.b_U  # a pointer that is not followed where there is no bias
-    held = None if problem.direction is None else Held.of(problem, predictions)
-    along = (b, b, b) if held is None else (held.v, held.mean, held.e)
+    fixed = None if problem.fixed_direction is None else FixedDirection.of(problem, predictions)
+    along = (b, b, b) if fixed is None else (fixed.along.v, fixed.mean, fixed.along.e)
     grid = (triton.cdiv(n_neurons, _NEURONS), triton.cdiv(tokens, _TOKENS))
     _rows[grid](
         *_contiguous(problem.logits, predictions.log_p, predictions.p, problem.path.A, b),
         *_contiguous(predictions.mean_l, predictions.mean_b, mean_a, problem.c, problem.r - 1),
         *_contiguous(problem.targets, before.top, *along),
-        sums, above, tokens, n_neurons, d_vocab,
-        BIASED=problem.b_U is not None, HELD=held is not None, T=_TOKENS, N=_NEURONS, V=_VOCABULARY,
+        sums, above, tokens, n_neurons, d_vocab, d_vocab if along[0].ndim == 2 else 0,
+        BIASED=problem.b_U is not None, FIXED=fixed is not None, T=_TOKENS, N=_NEURONS, V=_VOCABULARY,
     )  # fmt: skip
-    out = PairStatistics.empty(problem)
+    out = problem.room()
     pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
-    close_sums(problem, predictions, mean_a, (pairs[0], pairs[1]), sums[..., :4].flatten(0, 1), out)
-    if held is not None and out.delta_loss_freq is not None:
-        x_correct = held.x_correct(problem, predictions, mean_a)
+    write_losses_and_entropies(problem, predictions, mean_a, (pairs[0], pairs[1]), sums[..., :4].flatten(0, 1), out)
+    if fixed is not None and out.delta_loss_freq is not None:
+        x_correct = fixed.x_correct(problem, predictions, mean_a)
         out.delta_loss_freq.copy_(sums[..., 4].double().log1p() - x_correct)
     out.rank.copy_(above[..., 0].long() + 1)
     out.changed.copy_(above[..., 1] > 0)

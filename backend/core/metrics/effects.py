@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,60 +23,86 @@ from backend.core.metrics.jackknife import Array, Estimate, GroupSums
 class TokenBatch:
     """Positions that count, with what the model computed there."""
 
-    residual: Tensor
-    """x, [tokens, d_model]"""
-    activations: Tensor
-    """n, [tokens, n_neurons]"""
-    targets: Tensor
-    """The next tokens, [tokens]"""
+    residual: Float[Tensor, "tokens d_model"]
+    """x"""
+    activations: Float[Tensor, "tokens neurons"]
+    """n"""
+    targets: Int[Tensor, "tokens"]
+    """The next tokens."""
+
+
+BESIDE_A_DIRECTION = "delta_loss_freq"
+"""The statistic that is there only where token frequencies, and so a direction of the logits, are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairStatistics:
+    """What ablating neuron i changes at token t, after − before: what a kernel computes of every pair."""
+
+    delta_loss: Float[Tensor, "tokens neurons"]
+    """Final norm recomputed, nats."""
+    delta_loss_frozen: Float[Tensor, "tokens neurons"]
+    """Final norm's scale frozen (Eq. 6), nats."""
+    delta_entropy: Float[Tensor, "tokens neurons"]
+    delta_entropy_frozen: Float[Tensor, "tokens neurons"]
+    rank: Int[Tensor, "tokens neurons"]
+    """The correct token's rank after ablation, norm recomputed; from 1."""
+    changed: Bool[Tensor, "tokens neurons"]
+    """Whether some token now beats the token that was most probable before (norm recomputed)."""
+    delta_loss_freq: Float[Tensor, "tokens neurons"] | None = None
+    """The change of loss with the logits' component along v_freq as it was (Eq. 8), nats; None without frequencies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects(PairStatistics):
+    """What ablating each neuron alone changes at every token, beside what the model predicted there by itself."""
+
+    before_loss: Float[Tensor, "tokens"]
+    before_entropy: Float[Tensor, "tokens"]
+    before_rank: Int[Tensor, "tokens"]
+    before_kl: Float[Tensor, "tokens"] | None = None
+    """D_KL(P_freq‖P), nats; None, as the change of it, where token frequencies are not known."""
+    delta_kl: Float[Tensor, "tokens neurons"] | None = None
+
+    @property
+    def delta_reciprocal_rank(self) -> Float[Tensor, "tokens neurons"]:
+        """Change of 1/rank of the correct token, float64."""
+        return 1 / self.rank.double() - 1 / self.before_rank.double()[:, None]
+
+
+AT_TOKENS = (
+    "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "delta_loss_freq", "delta_kl",
+)  # fmt: skip
+"""Fields of `Effects` that a run keeps of some tokens, for box plots and scatters."""
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Per-token results of ablating each neuron alone. `before_*` are [tokens], the rest [tokens, n_neurons]."""
+class Mean:
+    """A metric that is a mean over tokens: of which field of `Effects`, and of what function of it."""
 
-    before_loss: Tensor
-    before_entropy: Tensor
-    before_rank: Tensor
-    delta_loss: Tensor
-    delta_loss_frozen: Tensor
-    delta_entropy: Tensor
-    delta_entropy_frozen: Tensor
-    delta_reciprocal_rank: Tensor
-    changed: Tensor
-    before_kl: Tensor | None = None
-    """D_KL(P_freq‖P); None, as the next two, where token frequencies are not known."""
-    delta_kl: Tensor | None = None
-    delta_loss_freq: Tensor | None = None
-    """The change of loss with the logits' component along v_freq held."""
+    field: str
+    of: Callable[[Tensor], Tensor] = lambda values: values
 
 
-_MEANS: dict[str, Callable[[Effects], Tensor]] = {
-    "total_effect": lambda e: e.delta_loss.abs(),
-    "direct_effect_ln": lambda e: e.delta_loss_frozen.abs(),
-    "delta_loss": lambda e: e.delta_loss,
-    "delta_entropy": lambda e: e.delta_entropy,
-    "abs_delta_entropy": lambda e: e.delta_entropy.abs(),
-    "delta_reciprocal_rank": lambda e: e.delta_reciprocal_rank.abs(),
-    "prediction_change": lambda e: e.changed,
+MEANS: dict[str, Mean] = {
+    "total_effect": Mean("delta_loss", Tensor.abs),
+    "direct_effect_ln": Mean("delta_loss_frozen", Tensor.abs),
+    "delta_loss": Mean("delta_loss"),
+    "delta_entropy": Mean("delta_entropy"),
+    "abs_delta_entropy": Mean("delta_entropy", Tensor.abs),
+    "delta_reciprocal_rank": Mean("delta_reciprocal_rank", Tensor.abs),
+    "prediction_change": Mean("changed"),
+    "direct_effect_freq": Mean("delta_loss_freq", Tensor.abs),
+    "delta_kl": Mean("delta_kl"),
+    "abs_delta_kl": Mean("delta_kl", Tensor.abs),
 }
-"""Every mean over tokens, [tokens, n_neurons] → its summand."""
+"""Every effect metric that is a mean over tokens, by its name in the glossary, which says what it means. Where its
+field is None the metric is left out. Sums, standard errors and the atlas's columns follow from here."""
 
-_FREQUENCY_MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "direct_effect_freq": lambda delta_loss, _: delta_loss.abs(),
-    "delta_kl": lambda _, delta_kl: delta_kl,
-    "abs_delta_kl": lambda _, delta_kl: delta_kl.abs(),
-}
-"""The same of `delta_loss_freq` and `delta_kl`, where token frequencies are known."""
+SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_freq"}
+"""Metrics 1 − direct/total: the share of the total effect that a direct effect leaves out."""
 
-_SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_freq"}
-"""Shares of the total effect that a direct effect leaves out."""
-
-
-_BEFORE: dict[str, Callable[[Effects], Tensor]] = {
-    "before_loss": lambda e: e.before_loss,
-    "before_entropy": lambda e: e.before_entropy,
-}
+_BEFORE = {"before_loss": Mean("before_loss"), "before_entropy": Mean("before_entropy")}
 """What the model did by itself, [tokens]."""
 
 
@@ -93,10 +120,8 @@ class EffectSums:
         Args:
             groups: the group that all tokens' sequences are dealt to, or that of each token, [tokens].
         """
-        summands = {name: summand(effects) for name, summand in (_MEANS | _BEFORE).items()}
-        loss, kl = effects.delta_loss_freq, effects.delta_kl
-        if loss is not None and kl is not None:
-            summands |= {name: summand(loss, kl) for name, summand in _FREQUENCY_MEANS.items()}
+        values = {name: (mean.of, getattr(effects, mean.field)) for name, mean in (MEANS | _BEFORE).items()}
+        summands = {name: of(tensor) for name, (of, tensor) in values.items() if tensor is not None}
         if isinstance(groups, int):
             totals = {name: q.sum(dim=0, keepdim=True, dtype=torch.float64) for name, q in summands.items()}
             counts = np.array([float(len(effects.before_loss))])
@@ -128,7 +153,7 @@ class EffectSums:
         for name in known:
             if name not in _BEFORE:
                 columns |= _column(name, self.by_group.mean(name))
-        for share, direct in _SHARES.items():
+        for share, direct in SHARES.items():
             if direct in known:
                 columns |= _column(share, self.by_group.estimate(partial(_left_out, direct)))
         return columns

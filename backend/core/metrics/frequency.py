@@ -2,8 +2,8 @@
 
 P_freq says how often each token occurs whatever the context. v_freq = log P_freq less its mean over the vocabulary is
 the direction of the logits along which a prediction moves towards P_freq or away from it (Eq. 7). A neuron's direct
-effect with that direction held (Eq. 8) is computed by the kernels, from `Problem.direction`; what it does to
-D_KL(P_freq‖P) follows here from its change of loss, without another sum over the vocabulary.
+effect beside that direction (Eq. 8) is computed by the kernels; what it does to D_KL(P_freq‖P) follows here from its
+change of loss, without another sum over the vocabulary.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from typing import Self
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.kernels.problem import TILE, Problem
 from backend.core.metrics.predictions import Predictions
 
+_COLUMNS = 4096
+"""Of W_U that are read in float64 at once."""
 COUNT_SMOOTHING = 1.0
 """Added to every token's count (Laplace), so that no probability is 0."""
 MEAN_SMOOTHING = 1e-9
@@ -28,8 +30,8 @@ MEAN_SMOOTHING = 1e-9
 class Unigram:
     """P_freq over a model's vocabulary."""
 
-    p: Tensor
-    """[d_vocab], float64; positive, and sums to 1."""
+    p: Float[Tensor, "d_vocab"]
+    """float64; positive, and sums to 1."""
 
     @classmethod
     def of_counts(cls, counts: Tensor | NDArray[np.float64], smoothing: float = COUNT_SMOOTHING) -> Self:
@@ -68,44 +70,46 @@ class Unigram:
     def entropy(self) -> float:
         return -float((self.p * self.p.log()).sum())
 
-    def divergence(self, predictions: Predictions) -> Tensor:
-        """D_KL(P_freq‖P) of every token's prediction, in nats, [tokens], float64; never below 0."""
+    def divergence(self, log_p: Float[Tensor, "tokens d_vocab"]) -> Float[Tensor, "tokens"]:
+        """D_KL(P_freq‖P) = −H(P_freq) − Σ P_freq·log P of predictions, in nats, float64; never below 0."""
         # float32 of P_freq errs by 6·10⁻⁸ of each term: 10⁻⁶ nats in all.
-        expected = predictions.log_p @ self.p.to(predictions.log_p)
+        expected = log_p @ self.p.to(log_p)
         return (-self.entropy - expected.double()).clamp_min(0)
 
-    def delta_divergence(
-        self, problem: Problem, predictions: Predictions, mean_a: Tensor, delta_loss: Tensor
-    ) -> Tensor:
-        """The change of D_KL(P_freq‖P) for every pair, after − before, [tokens, n_neurons], float64.
-
-        Args:
-            mean_a: Σ P_freq·A_i, [n_neurons], float64.
-
-        With ΔL the change of the logits, ΔKL = ΔlogZ − Σ P_freq·ΔL and Δloss = ΔlogZ − ΔL_correct. As
-        ΔL = q·u + d·A_i with u = L − b_U, q = r − 1 and d = r·c, the difference is q and d times what u and A_i are at
-        the correct token beyond their means under P_freq.
-        """
-        q, d = problem.r.double() - 1, problem.r.double() * problem.c
-        beyond_u = self.beyond(predictions, problem.b_U)
-        beyond_a = problem.path.of_tokens(problem.targets).double() - mean_a
-        return delta_loss.double() + q * beyond_u[:, None] + d * beyond_a
-
-    def beyond(self, predictions: Predictions, b_U: Tensor | None) -> Tensor:
-        """u of the correct token beyond its mean under P_freq, [tokens], float64."""
-        weights = self.p.to(predictions.log_p)
-        mean, correct = predictions.log_p @ weights, predictions.log_correct[:, 0].double()
+    def lead(
+        self, predictions: Predictions, b_U: Float[Tensor, "d_vocab"] | None, divergence: Float[Tensor, "tokens"]
+    ) -> Float[Tensor, "tokens"]:
+        """u = log P − b_U of the correct token less its mean under P_freq, float64; divergence: D_KL(P_freq‖P)."""
+        lead = predictions.log_correct[:, 0].double() + self.entropy + divergence
         if b_U is None:
-            return correct - mean
-        return correct - predictions.b_correct[:, 0] - (mean.double() - b_U @ weights)
+            return lead
+        return lead - (predictions.b_correct[:, 0].double() - b_U.double() @ self.p)
+
+
+def delta_divergence(
+    delta_loss: Float[Tensor, "tokens neurons"],
+    q: Float[Tensor, "tokens neurons"],
+    lead: Float[Tensor, "tokens 1"],
+    written_lead: Float[Tensor, "tokens neurons"],
+) -> Float[Tensor, "tokens neurons"]:
+    """The change of D_KL(P_freq‖P) when logits change by q·u + w, after − before, in nats, float64.
+
+    As log P = y − log Z and loss = log Z − y_correct, D = loss + (y_correct − Σ P_freq·y) − H(P_freq): beside the loss
+    only the correct token's lead over the mean under P_freq counts, which is linear in the logits y.
+
+    Args:
+        lead: of u, as `Unigram.lead` has it.
+        written_lead: of w, what is written onto the logits beside the rescaling: d·A_i of a neuron.
+    """
+    return delta_loss.double() + q.double() * lead + written_lead
 
 
 def read_by(W_U: Tensor, values: Tensor) -> Tensor:
     """W_U·values for values [d_vocab]: what a residual stream writes onto them, [d_model], float64."""
     read = torch.zeros(len(W_U), dtype=torch.float64, device=W_U.device)
     values = values.to(read)
-    for start in range(0, W_U.shape[1], TILE):
-        part = slice(start, start + TILE)
+    for start in range(0, W_U.shape[1], _COLUMNS):
+        part = slice(start, start + _COLUMNS)
         read += W_U[:, part].double() @ values[part]
     return read
 
@@ -122,8 +126,8 @@ class ReadDirection:
     @classmethod
     def of(cls, W_U: Tensor, unigram: Unigram) -> Self:
         gram = torch.zeros(len(W_U), len(W_U), dtype=torch.float64, device=W_U.device)
-        for start in range(0, W_U.shape[1], TILE):
-            part = W_U[:, start : start + TILE].double()
+        for start in range(0, W_U.shape[1], _COLUMNS):
+            part = W_U[:, start : start + _COLUMNS].double()
             gram += part @ part.T
         return cls(gram, read_by(W_U, unigram.direction))
 

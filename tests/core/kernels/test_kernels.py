@@ -13,14 +13,15 @@ from backend.core.kernels import rows as compiled
 from backend.core.kernels import rows_compiled as native
 from backend.core.kernels import series, survey
 from backend.core.kernels.engine import EffectsEngine
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels.problem import Ablations, Along, Before, DirectPath
+from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 from tests.core.readouts import random_batch, random_readout
 
 D_VOCAB = 900
 
 
-def _before(problem: Problem) -> Before:
+def _before(problem: Ablations) -> Before:
     return Before.of(problem.logits, problem.targets, problem.b_U)
 
 
@@ -33,7 +34,7 @@ def small_problem(
     neurons: int = 300,
     d_vocab: int = D_VOCAB,
     device: str = "cpu",
-) -> Problem:
+) -> Ablations:
     """Logits with a peaked head and a long tail; effects of the size that `strength` says."""
     g = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(tokens, d_vocab, generator=g)
@@ -44,10 +45,10 @@ def small_problem(
     b_U = torch.randn(d_vocab, generator=g) if bias else None
     c, r, logits, targets = c.to(device), r.clamp_min(0.2).to(device), logits.to(device), targets.to(device)
     path = DirectPath.of(W_out.to(device), W_U.to(device))
-    return Problem(logits, targets, c, r, path, None if b_U is None else b_U.to(device))
+    return Ablations(logits, targets, c, r, path, None if b_U is None else b_U.to(device))
 
 
-def _exact(problem: Problem, t: int, i: int) -> tuple[float, float, float, float]:
+def _exact(problem: Ablations, t: int, i: int) -> tuple[float, float, float, float]:
     L, a = problem.logits[t].double(), problem.path.A[i].double()
     b = torch.zeros(1).double() if problem.b_U is None else problem.b_U.double()
     target = int(problem.targets[t])
@@ -67,7 +68,7 @@ COARSE = series.Accuracy(order=2, half_from=2, tolerance=4e-4)
 KERNELS = {"series": engine.by_series, "rows": engine.by_rows, "plain": kernels.every_pair}
 
 
-def _worst(problem: Problem, found: PairStatistics) -> float:
+def _worst(problem: Ablations, found: PairStatistics) -> float:
     worst = 0.0
     for t in range(len(problem.logits)):
         for i in range(0, problem.c.shape[1], 17):
@@ -95,7 +96,7 @@ def test_a_certificate_is_a_bound(
     """Certified pairs alone, without the rows that repair the others; every width of the products."""
     monkeypatch.setattr(series, "half_precision", lambda _: torch.bfloat16 if half else None)
     problem = small_problem(6, strength=strength, bias=bias)
-    found = PairStatistics.empty(problem)
+    found = problem.room()
     certified = series.Series(problem, Predictions.of(problem.logits, problem.targets, problem.b_U), accuracy).fill(
         found
     )
@@ -108,7 +109,7 @@ def test_a_certificate_is_a_bound(
     assert share < 0.5 or strength < 0.1
 
 
-def _assert_ranks(problem: Problem, found: PairStatistics) -> None:
+def _assert_ranks(problem: Ablations, found: PairStatistics) -> None:
     """Ranks and argmax changes are those of float64, where no other token comes within float32 rounding."""
     before = _before(problem)
     b = torch.zeros(D_VOCAB) if problem.b_U is None else problem.b_U
@@ -148,7 +149,7 @@ def test_ranks_from_windows_are_exact_for_all_that_is_asked(
         path = DirectPath.of(problem.path.W_out, problem.path.W_U, keep_powers=True)
         path.columns()
         problem = replace(problem, path=path)
-    found = PairStatistics.empty(problem)
+    found = problem.room()
     compiled.fill_ranks(problem, _before(problem), torch.ones_like(problem.c, dtype=torch.bool), found)
     _assert_ranks(problem, found)
 
@@ -188,7 +189,7 @@ def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.
     problem = small_problem(7, strength=0.3)
     before, predictions = _before(problem), Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions)
-    expansion.fill(PairStatistics.empty(problem))
+    expansion.fill(problem.room())
     pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
     reach = compiled.Reach.of(problem, predictions, expansion.mean_a)
     spread = compiled.Spread(expansion.spread, 4)
@@ -234,3 +235,112 @@ def test_tiles_do_not_change_effects(bias: bool, monkeypatch: pytest.MonkeyPatch
             assert getattr(tiled, name) is None
         else:
             torch.testing.assert_close(getattr(tiled, name).double(), values.double(), atol=6e-6, rtol=0)
+
+
+def _tilted_exactly(problem: Ablations) -> dict[str, torch.Tensor]:
+    """All three tilts written out in float64, row by row: y = l + q·(l − b) + d·A_i + Σ e·v."""
+    b = torch.zeros(1).double() if problem.b_U is None else problem.b_U.double()
+    names = ("delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "delta_loss_freq")
+    exact = {name: torch.empty(problem.c.shape, dtype=torch.float64) for name in names}
+
+    def loss_and_entropy(y: torch.Tensor, target: int) -> tuple[torch.Tensor, torch.Tensor]:
+        log_p = y.log_softmax(-1)
+        return -log_p[..., target], -(log_p.exp() * log_p).sum(-1)
+
+    for t, l in enumerate(problem.logits.double()):  # noqa: E741 - the letter of problem.py
+        target = int(problem.targets[t])
+        loss, entropy = loss_and_entropy(l, target)
+        c, r = problem.c[t, :, None].double(), problem.r[t, :, None].double()
+        frozen = l + c * problem.path.A.double()
+        if problem.along is not None:
+            v = problem.along.v.double()
+            frozen = frozen + problem.along.e[t, :, None].double() * (v if v.ndim == 1 else v[t])
+        total = l + (r - 1) * (l - b) + r * (frozen - l)
+        for suffix, y in (("", total), ("_frozen", frozen)):
+            loss_after, entropy_after = loss_and_entropy(y, target)
+            exact[f"delta_loss{suffix}"][t] = loss_after - loss
+            exact[f"delta_entropy{suffix}"][t] = entropy_after - entropy
+        if problem.fixed_direction is not None:
+            v = problem.fixed_direction.double()
+            v = v if v.ndim == 1 else v[t]
+            beside = total - ((total - l) @ v)[:, None] * v
+            exact["delta_loss_freq"][t] = loss_and_entropy(beside, target)[0] - loss
+    return exact
+
+
+def _directions(seed: int, problem: Ablations, *, each: bool) -> torch.Tensor:
+    """Of length 1 and mean 0: one for all tokens, or one a token."""
+    shape = problem.logits.shape if each else problem.logits.shape[1:]
+    v = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).exp()
+    v -= v.mean(dim=-1, keepdim=True)
+    return (v / v.norm(dim=-1, keepdim=True)).float()
+
+
+@pytest.mark.parametrize("strength", [1e-3, 0.2, 5.0])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [*KERNELS, "survey"])
+def test_a_fixed_direction_of_each_tokens_own_agrees_with_float64(strength: float, bias: bool, kernel: str) -> None:
+    problem = small_problem(5, strength=strength, bias=bias)
+    problem = replace(problem, fixed_direction=_directions(3, problem, each=True))
+    found = (KERNELS | {"survey": survey.every_pair})[kernel](problem, _before(problem)).delta_loss_freq
+    assert found is not None
+    exact = _tilted_exactly(problem)["delta_loss_freq"]
+    tolerance = survey.TOLERANCE if kernel == "survey" else 5e-6
+    assert float((found - exact).abs().max()) < tolerance + 5e-6 * strength
+    one = replace(problem, fixed_direction=_directions(3, problem, each=True)[0])
+    other = kernels.every_pair(one, _before(one)).delta_loss_freq
+    assert other is not None
+    assert float((other[1:] - found[1:]).abs().max()) > 1e-2 * strength, "each token's own direction must matter"
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("strength", [1e-3, 0.2, 5.0])
+def test_logits_moved_along_a_direction_agree_with_float64(
+    strength: float, fixed: bool, bias: bool, each: bool
+) -> None:  # fmt: skip
+    """As a norm after the MLP moves them: frozen, total, and beside a fixed direction."""
+    problem = small_problem(5, strength=strength, bias=bias)
+    e = 3 * strength * torch.randn(problem.c.shape, generator=torch.Generator().manual_seed(9))
+    along = Along(3 * _directions(7, problem, each=each), e)
+    direction = _directions(3, problem, each=each) if fixed else None
+    problem = replace(problem, along=along, fixed_direction=direction)
+    kernel = engine.choose_kernel(torch.device("cpu"), along=True)
+    found, exact = kernel.every_pair(problem, _before(problem)), _tilted_exactly(problem)
+    for name, values in exact.items():
+        if name != "delta_loss_freq" or fixed:
+            assert float((getattr(found, name) - values).abs().max()) < 5e-6 + 5e-6 * strength, name
+    without = kernels.every_pair(replace(problem, along=None), _before(problem))
+    assert float((without.delta_loss - found.delta_loss).abs().max()) > 1e-2 * strength
+
+
+def test_the_total_tilt_recomputes_the_norm_of_the_frozen_one() -> None:
+    problem = small_problem(5, strength=0.2)
+    v, e = _directions(7, problem, each=True), torch.ones_like(problem.c)
+    tilt = replace(problem, along=Along(v, e)).total
+    torch.testing.assert_close(tilt.q, problem.r - 1)
+    torch.testing.assert_close(tilt.d, problem.r * problem.c)
+    torch.testing.assert_close(tilt.along[0].e, problem.r * e)
+
+
+def test_a_kernel_that_knows_no_direction_of_each_token_says_so() -> None:
+    problem = small_problem(5, strength=0.2)
+    problem = replace(problem, along=Along(problem.logits, problem.c))
+    for kernel in (engine.by_series, engine.by_rows, survey.every_pair):
+        with pytest.raises(NotImplementedError, match="direction of each token's own"):
+            kernel(problem, _before(problem))
+    assert "norm after the MLP" in engine.choose_kernel(torch.device("cpu"), along=True).reason
+
+
+def test_what_a_kernel_does_not_compute_comes_from_the_plain_one() -> None:
+    problem = small_problem(5, strength=0.2)
+
+    def forgetful(problem: Ablations, before: Before) -> PairStatistics:
+        return replace(engine.by_rows(problem, before), delta_entropy=torch.full_like(problem.c, torch.nan))
+
+    kernel = engine.completed(engine.Kernel("forgetful", "for a test", forgetful), engine._FAST - {"delta_entropy"})
+    found, plain = kernel.every_pair(problem, _before(problem)), kernels.every_pair(problem, _before(problem))
+    assert torch.equal(found.delta_entropy, plain.delta_entropy)
+    assert not torch.equal(found.delta_loss, plain.delta_loss)
+    assert kernel.reason == "for a test; delta_entropy row by row"

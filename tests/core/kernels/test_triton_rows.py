@@ -1,5 +1,7 @@
 """The CUDA kernel under Triton's interpreter, where it runs on any machine, against the plain kernel."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,3 +45,14 @@ def test_the_loss_with_a_direction_held_agrees_too(strength: float, bias: bool) 
     assert strength == 0 or float((found.delta_loss_freq - found.delta_loss).abs().max()) > 1e-3
     for name, values in vars(without).items():
         assert values is None or torch.equal(getattr(found, name), values), name
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_each_token_may_have_a_direction_of_its_own(bias: bool) -> None:
+    problem = small_problem(8, strength=0.2, bias=bias, tokens=5, neurons=11, d_vocab=201, device=DEVICE)
+    before = Before.of(problem.logits, problem.targets, problem.b_U)
+    v = torch.randn(5, 201, generator=torch.Generator().manual_seed(2))
+    v -= v.mean(dim=1, keepdim=True)
+    problem = replace(problem, fixed_direction=(v / v.norm(dim=1, keepdim=True)).to(DEVICE))
+    plain, found = kernels.every_pair(problem, before).delta_loss_freq, gpu.every_pair(problem, before).delta_loss_freq
+    torch.testing.assert_close(found, plain, atol=5e-6, rtol=2e-6)

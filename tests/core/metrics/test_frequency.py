@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from backend.core.interventions.forward import ablate_each
 from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
-from backend.core.kernels import residuals as moved
-from backend.core.kernels import series, survey
-from backend.core.kernels.engine import EffectsEngine, Frequency, ablation_effects
-from backend.core.kernels.problem import Before, DirectPath, PairStatistics, Problem
+from backend.core.kernels import residuals, series, survey
+from backend.core.kernels.engine import EffectsEngine, UnigramReadout, ablation_effects
+from backend.core.kernels.problem import Ablations, Before, DirectPath
 from backend.core.metrics import frequency
-from backend.core.metrics.effects import Effects, EffectSums, TokenBatch
+from backend.core.metrics.effects import Effects, EffectSums, PairStatistics, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.readout import NormKind, Readout
@@ -39,19 +38,19 @@ def zipf(seed: int, d_vocab: int) -> Unigram:
     return Unigram.of_counts(counts[torch.randperm(d_vocab, generator=torch.Generator().manual_seed(seed))])
 
 
-def with_direction(problem: Problem) -> Problem:
+def with_direction(problem: Ablations) -> Ablations:
     direction = zipf(4, problem.logits.shape[1]).direction
-    return replace(problem, direction=direction.float().to(problem.logits.device))
+    return replace(problem, fixed_direction=direction.float().to(problem.logits.device))
 
 
-def _before(problem: Problem) -> Before:
+def _before(problem: Ablations) -> Before:
     return Before.of(problem.logits, problem.targets, problem.b_U)
 
 
-def _exact(problem: Problem) -> torch.Tensor:
+def _exact(problem: Ablations) -> torch.Tensor:
     """Eq. 8 written out in float64, [tokens, n_neurons]."""
-    assert problem.direction is not None
-    v = problem.direction.double()
+    assert problem.fixed_direction is not None
+    v = problem.fixed_direction.double()
     b = torch.zeros(1).double() if problem.b_U is None else problem.b_U.double()
     found = torch.empty(problem.c.shape, dtype=torch.float64)
     for t, L in enumerate(problem.logits.double()):
@@ -63,7 +62,7 @@ def _exact(problem: Problem) -> torch.Tensor:
     return found
 
 
-KERNELS: dict[str, Callable[[Problem, Before], PairStatistics]] = {
+KERNELS: dict[str, Callable[[Ablations, Before], PairStatistics]] = {
     "series": engine.by_series, "rows": engine.by_rows, "plain": kernels.every_pair, "survey": survey.every_pair,
 }  # fmt: skip
 
@@ -93,7 +92,7 @@ def test_frequency_changes_no_other_number(strength: float, bias: bool, kernel: 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("losses_only", [True, False])
-@pytest.mark.parametrize("accuracy", [series.EXACT, survey._HELD], ids=["exact", "survey"])
+@pytest.mark.parametrize("accuracy", [series.EXACT, survey._FIXED], ids=["exact", "survey"])
 @pytest.mark.parametrize("strength", [1e-3, 5e-3, 0.02, 0.1])
 def test_a_certificate_is_a_bound(
     strength: float, accuracy: series.Accuracy, losses_only: bool, bias: bool, half: bool,
@@ -102,11 +101,11 @@ def test_a_certificate_is_a_bound(
     """Certified pairs alone, without the rows that repair the others; every width of the products."""
     monkeypatch.setattr(series, "half_precision", lambda _: torch.bfloat16 if half else None)
     problem = with_direction(small_problem(6, strength=strength, bias=bias))
-    found = PairStatistics.empty(problem)
+    found = problem.room()
     expansion = series.Series(problem, _before(problem).predictions, accuracy, losses_only=losses_only)
-    expansion.fill_held(found)
+    expansion.fill_fixed(found)
     assert found.delta_loss_freq is not None
-    certified = expansion.held_certified
+    certified = expansion.fixed_certified
     errors = (found.delta_loss_freq - _exact(problem)).abs()[certified]
     assert not len(errors) or float(errors.max()) < accuracy.tolerance + 2e-6
     share = float(certified.float().mean())
@@ -152,7 +151,7 @@ def test_effects_of_an_earlier_layer_agree_with_brute_force(
     tokens = torch.randint(2, VOCAB, (12,), generator=torch.Generator().manual_seed(3))
     unigram = zipf(5, model.readout.W_U.shape[1])
     targets, positions = torch.zeros(D_MLP), torch.arange(11)
-    told = Frequency.of(model.readout, unigram)
+    told = UnigramReadout.of(model.readout, unigram)
     effects = ablate_each(model, tokens, 0, targets, positions, frequency=told)
     before = reference.frequency(tokens, unigram.p.numpy())
     torch.testing.assert_close(effects.before_kl, before.divergence(None), atol=2e-5, rtol=0)
@@ -204,8 +203,8 @@ def test_holding_the_direction_twice_is_holding_it_once(seed: int, bias: bool) -
     """What is left of A after v̂ is taken out of it has the same effect with v̂ held, where the norm does not change."""
     problem = with_direction(small_problem(seed, strength=0.2, bias=bias, tokens=4, neurons=9, d_vocab=60))
     problem = replace(problem, r=torch.ones_like(problem.r))
-    assert problem.direction is not None
-    v = problem.direction
+    assert problem.fixed_direction is not None
+    v = problem.fixed_direction
     A = problem.path.A
     bare = A - (A @ v)[:, None] * v
     # A residual stream as wide as the vocabulary can write exactly that.
@@ -293,10 +292,10 @@ def test_a_moved_residual_stream_agrees_between_kernels(bias: bool) -> None:
     readout = random_readout(7, bias=bias, neurons=5, d_model=16, d_vocab=80)
     readout.W_U.mul_(0.3)
     batch = random_batch(7, readout)
-    unmoved = moved.Unmoved.of(readout, batch.residual, batch.targets, Frequency.of(readout, zipf(7, 80)))
+    unablated = residuals.Unablated.of(readout, batch.residual, batch.targets, UnigramReadout.of(readout, zipf(7, 80)))
     change = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)) / 10
     r = torch.linspace(0.9, 1.1, 9)
-    fast, plain = (kernel(readout, unmoved, change, r) for kernel in (moved._compiled, moved._plain))
+    fast, plain = (kernel(readout, unablated, change, r) for kernel in (residuals._compiled, residuals._plain))
     assert plain.delta_loss_freq is not None
     torch.testing.assert_close(fast.delta_loss_freq, plain.delta_loss_freq, atol=5e-6, rtol=0)
     assert float((plain.delta_loss_freq - plain.delta_loss).abs().max()) > 1e-3

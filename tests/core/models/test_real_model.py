@@ -11,7 +11,7 @@ from backend.core.kernels import choose as engine
 from backend.core.kernels import plain as kernels
 from backend.core.kernels import survey
 from backend.core.kernels.engine import EffectsEngine, ablation_effects
-from backend.core.kernels.problem import Before, DirectPath, Problem
+from backend.core.kernels.problem import Ablations, Before, DirectPath
 from backend.core.metrics import chance, weights
 from backend.core.metrics.classes import ChanceLines, classify
 from backend.core.metrics.effects import EffectSums, TokenBatch
@@ -82,7 +82,7 @@ def test_compiled_ranks_are_those_of_the_plain_kernel(smollm2: AnalysisModel) ->
     deltas = trace.activations[0].mean(dim=0) - trace.activations[0, places]
     r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
     targets, path = torch.from_numpy(tokens)[0, places + 1], DirectPath.of(readout.W_out, readout.W_U)
-    problem = Problem(readout.logits(centred, scale), targets, deltas / scale[:, None], r, path, None)
+    problem = Ablations(readout.logits(centred, scale), targets, deltas / scale[:, None], r, path, None)
     before = Before.of(problem.logits, targets, None)
     plain = kernels.every_pair(problem, before)
     for found in (engine.by_rows(problem, before), survey.every_pair(problem, before)):
