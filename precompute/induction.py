@@ -9,7 +9,7 @@ import torch
 from backend import schemas
 from backend.answers.induction import InductionAnswers
 from backend.answers.induction_request import plan, repeat_spec
-from backend.atlas.records import JobRecord, RunRecord
+from backend.atlas.records import Array, JobRecord, RunRecord
 from backend.atlas.store import Atlas
 from backend.core.errors import CalibroscopeError, SourceError
 from backend.core.induction.experiment import Experiment, ExperimentPart, Plan, Progress
@@ -94,6 +94,7 @@ def _measure(
 ) -> None:
     part = replace(measured, parts=frozenset(group) & measured.parts)
     payloads: list[str] = []
+    neurons: dict[str, Array] | None = None
     with refusing_memory_errors(f"Measuring induction on {len(repeats.tokens)} sequences"):
         for found in Experiment(model, repeats, part, bos).steps():
             if isinstance(found, Progress):
@@ -103,19 +104,28 @@ def _measure(
             if event.kind == "heads" and group[0] != "heads":
                 continue  # scored again for the heads that are knocked out: they are the same
             payloads.append(event.model_dump_json())
-            if isinstance(found, ActivationChange) and job.run is not None:
-                _keep_change(atlas, job.run, model, found)
-    _keep(atlas, job.id, group[0], payloads, made_from)
+            if isinstance(found, ActivationChange):
+                neurons = _of_neurons(atlas, job, model, found)
+    _keep(atlas, job.id, group[0], payloads, made_from, neurons)
 
 
-def _keep(atlas: Atlas, job: int, part: str, payloads: list[str], made_from: str) -> None:
-    if not atlas.jobs.keep_part(job, part, payloads, made_from):
+def _keep(
+    atlas: Atlas,
+    job: int,
+    part: str,
+    payloads: list[str],
+    made_from: str,
+    neurons: dict[str, Array] | None = None,
+) -> None:
+    if not atlas.jobs.keep_part(job, part, payloads, made_from, neurons):
         raise JobCancelled(f"Job {job} has been taken up by another worker.")
 
 
-def _keep_change(atlas: Atlas, run: int, model: AnalysisModel, found: ActivationChange) -> None:
-    if atlas.runs.get(run).layer == model.last_layer:
-        atlas.jobs.add_induction_change(run, found.change.mean.numpy(), found.change.se.numpy())
+def _of_neurons(atlas: Atlas, job: JobRecord, model: AnalysisModel, found: ActivationChange) -> dict[str, Array] | None:
+    """The change of activation as metrics of the neurons of the job's run; None where it is not of the last layer."""
+    if job.run is None or atlas.runs.get(job.run).layer != model.last_layer:
+        return None
+    return {"induction_change": found.change.mean.numpy(), "induction_change_se": found.change.se.numpy()}
 
 
 class _Share:

@@ -71,7 +71,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
         paper_criterion=atlas.neurons.marks(record.id),
         columns={name: _finite_list(column) for name, column in found.items()},
         effect_tokens=int(tokens.max()) if len(tokens) else 0,
-        revision=str(record.revision),
+        revision=record.revision,
     )
 
 

@@ -23,7 +23,7 @@ def run_summary(record: RunRecord) -> schemas.RunSummary:
     Raises:
         AtlasUnusable: the card or the chance lines that the atlas holds are none.
     """
-    told: dict[str, Any] = {name: value for name, value in vars(record).items() if name != "revision"}
+    told: dict[str, Any] = dict(vars(record))
     told |= {"mode": record.config.get("mode", "exact"), "tolerance_nats": record.config.get("tolerance_nats", _EXACT)}
     told |= {"config": shown_config(record.config), "card": run_card(record), "chance": run_chance(record)}
     return schemas.RunSummary(**told)

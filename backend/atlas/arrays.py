@@ -124,3 +124,8 @@ class NamedArrays(TypeDecorator[dict[str, NDArray[Any]]]):
 
     def compare_values(self, x: Any, y: Any) -> bool:
         return x is y
+
+
+def nullable(column: NDArray[Any]) -> list[float | None]:
+    """A column of numbers as a database keeps it: what is not finite is NULL."""
+    return [value if finite else None for value, finite in zip(column.tolist(), np.isfinite(column), strict=True)]

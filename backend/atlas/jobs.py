@@ -1,17 +1,18 @@
 """Work that waits in the atlas for the worker, and what comes of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session
 
 from backend.atlas import damage
+from backend.atlas.arrays import nullable
 from backend.atlas.database import Database, NotInAtlas
 from backend.atlas.records import Array, JobRecord
-from backend.atlas.schema import JobEventRow, JobRow, NeuronRow, RunRow
+from backend.atlas.schema import JobEventRow, JobResultRow, JobRow, RunRow
 from backend.core.errors import CalibroscopeError
 
 _SILENCE = timedelta(minutes=2)
@@ -109,6 +110,7 @@ class Jobs:
             row = session.get(JobRow, job)
             if row is not None and row.made_from != made_from:
                 session.execute(delete(JobEventRow).where(JobEventRow.job == job))
+                session.execute(delete(JobResultRow).where(JobResultRow.job == job))
                 row.parts_done, row.made_from = [], made_from
         return self.get(job)
 
@@ -117,9 +119,21 @@ class Jobs:
         found: str | None = self._database.one(select(JobRow.made_from).where(JobRow.id == job))
         return found
 
-    def keep_part(self, job: int, part: str, payloads: Sequence[str], made_from: str | None = None) -> bool:
+    def keep_part(
+        self,
+        job: int,
+        part: str,
+        payloads: Sequence[str],
+        made_from: str | None = None,
+        neurons: Mapping[str, Array] | None = None,
+    ) -> bool:
         """Keep the results of a part of a job, all or none; False when another worker has taken the job up, whose
-        results are made from something else."""
+        results are made from something else.
+
+        Args:
+            payloads: the results as JSON, each a line.
+            neurons: metrics of the neurons of the job's run, each [n_neurons]; the run itself stays as it is.
+        """
         with self._database.changing() as session:
             row = session.get(JobRow, job)
             if row is None or row.made_from != made_from:
@@ -130,6 +144,8 @@ class Jobs:
             session.add_all(
                 JobEventRow(job=job, place=place + step, payload=payload) for step, payload in enumerate(payloads)
             )
+            if neurons is not None and row.run is not None:
+                _keep_neurons(session, job, row.run, neurons)
             row.parts_done = [*row.parts_done, part]
             return True
 
@@ -164,18 +180,17 @@ class Jobs:
         with self._database.changing() as session:
             session.execute(update(JobRow).where(JobRow.id == job, JobRow.status.in_(open_states)).values(**values))
 
-    def add_induction_change(self, run: int, change: Array, se: Array) -> None:
-        """Each neuron's change of activation on repeated text, [n_neurons]; what the run has measured stays."""
-        rows = [
-            {"index": i, "induction_change": value, "induction_change_se": error if np.isfinite(error) else None}
-            for i, (value, error) in enumerate(zip(change.tolist(), se.tolist(), strict=True))
-        ]
-        with self._database.changing() as session:
-            row = session.get(RunRow, run)
-            if row is None:
-                raise NotInAtlas(f"The atlas has no run {run}.")
-            session.execute(update(NeuronRow), [one | {"run": run, "layer": row.layer} for one in rows])
-            row.revision += 1
+
+def _keep_neurons(session: Session, job: int, run: int, columns: Mapping[str, Array]) -> None:
+    """Metrics of a run's neurons in place of those that earlier jobs measured; what is not finite is NULL."""
+    layer = session.scalars(select(RunRow.layer).where(RunRow.id == run)).one()
+    session.execute(delete(JobResultRow).where(JobResultRow.run == run))
+    lists = {name: nullable(column) for name, column in columns.items()}
+    rows = [
+        {"run": run, "layer": layer, "index": index, "job": job} | dict(zip(lists, values, strict=True))
+        for index, values in enumerate(zip(*lists.values(), strict=True))
+    ]
+    session.execute(insert(JobResultRow), rows)
 
 
 def _in_present_words(payload: str) -> str:

@@ -102,7 +102,9 @@ def require_metric(field_name: str, name: str) -> None:
 def _read_term(term: str) -> tuple[str, str, float]:
     match = _TERM.fullmatch(term.strip())
     if match is None:
-        raise BadQuery("where", f"The filter {term[:60]!r} cannot be read: write a metric, >= or <=, and a number.")
+        raise BadQuery(
+            "where", f"The filter {term[:60]!r} cannot be read: write a metric, one of >=, <=, > and <, and a number."
+        )
     require_metric("where", match[1])
     return match[1], match[2], float(match[3])
 

@@ -84,8 +84,8 @@ class RunRecord:
     mean_entropy: float | None
     created_at: datetime
     finished_at: datetime | None
-    revision: int
-    """Grows with everything that is published."""
+    revision: str
+    """Changes with everything that is published of the run, what jobs measure of its neurons included."""
     weights_hash: str
     config: Config
     versions: dict[str, str]

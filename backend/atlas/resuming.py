@@ -19,6 +19,7 @@ from backend.atlas.schema import (
     ContextRow,
     DirectionRow,
     HistogramRow,
+    JobResultRow,
     JobRow,
     NeuronRow,
     PositionsRow,
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 _SEAL = "seal"
 _PARTS = (
     ShardRow, NeuronRow, SpectrumRow, UnigramRow, DirectionRow, HistogramRow, TraceRow, ContextRow, PositionsRow,
-    TokenEffectsRow,
+    TokenEffectsRow, JobResultRow,
 )  # fmt: skip
 
 

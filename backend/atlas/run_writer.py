@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from backend.atlas import resuming
+from backend.atlas.arrays import nullable
 from backend.atlas.records import Array, ContextRecord, PositionsRecord, TraceRecord
 from backend.atlas.schema import (
     POSITIONS,
@@ -72,7 +73,7 @@ class RunWriter:
         """
         self._touch(run)
         size = len(next(iter(columns.values())))
-        values: dict[str, list[Any]] = {name: _nullable(column) for name, column in columns.items()}
+        values: dict[str, list[Any]] = {name: nullable(column) for name, column in columns.items()}
         if classes is not None:
             values["neuron_class"] = list(classes)
         if marks is not None:
@@ -253,7 +254,3 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     remaining = iter(rows)
     while batch := list(islice(remaining, _ROWS_AT_ONCE)):
         yield batch
-
-
-def _nullable(column: Array) -> list[float | None]:
-    return [value if finite else None for value, finite in zip(column.tolist(), np.isfinite(column), strict=True)]

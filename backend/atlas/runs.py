@@ -234,4 +234,10 @@ def _record(row: RunRow) -> RunRecord:
     with damage.reading(where):
         silent = row.status == "running" and datetime.now(UTC) - row.heartbeat > _SILENCE
     fields = {name: getattr(row, name) for name in _FIELDS}
-    return damage.record(RunRecord, where, fields | {"status": "interrupted" if silent else row.status})
+    fields |= {"status": "interrupted" if silent else row.status, "revision": _revision(row)}
+    return damage.record(RunRecord, where, fields)
+
+
+def _revision(row: RunRow) -> str:
+    job = row.results_of  # type: ignore[attr-defined]
+    return f"{row.revision}" if job is None else f"{row.revision}.{job}"

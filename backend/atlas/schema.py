@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Index, MetaData, Text, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Index, MetaData, Text, UniqueConstraint, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from backend.atlas.arrays import Array, NamedArrays
@@ -13,6 +13,8 @@ from backend.glossary import METRIC_COLUMNS
 
 Numbers = NDArray[Any]
 POSITIONS = "positions"
+JOB_COLUMNS = ("induction_change", "induction_change_se")
+"""Metrics of a neuron that a job measures, after the run: they are kept beside the run, which stays as it is."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -117,7 +119,8 @@ class RunRow(Base):
 
 
 class NeuronRow(Base):
-    """One row a neuron: its class and every scalar metric of the glossary, NULL where not measured."""
+    """One row a neuron: its class and every scalar metric of the glossary, NULL where not measured. Those that a job
+    has measured are read from the job's results."""
 
     __tablename__ = "neurons"
     run: Mapped[int] = _run()
@@ -130,7 +133,8 @@ class NeuronRow(Base):
 
 
 for _name in METRIC_COLUMNS:
-    setattr(NeuronRow, _name, mapped_column(_name, Float, nullable=True))
+    if _name not in JOB_COLUMNS:
+        setattr(NeuronRow, _name, mapped_column(_name, Float, nullable=True))
 
 
 class ShardRow(Base):
@@ -261,3 +265,30 @@ class JobEventRow(Base):
     job: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     place: Mapped[int] = mapped_column(primary_key=True)
     payload: Mapped[str] = mapped_column(Text)
+
+
+class JobResultRow(Base):
+    """What a job has measured of one neuron of its run; a later job's replaces it."""
+
+    __tablename__ = "job_results"
+    run: Mapped[int] = _run()
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    job: Mapped[int | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    """None where it was measured before this was kept."""
+
+
+for _name in JOB_COLUMNS:
+    setattr(JobResultRow, _name, mapped_column(_name, Float, nullable=True))
+    _of_neuron = select(getattr(JobResultRow, _name)).where(
+        JobResultRow.run == NeuronRow.run, JobResultRow.layer == NeuronRow.layer, JobResultRow.index == NeuronRow.index
+    )
+    setattr(NeuronRow, _name, column_property(_of_neuron.correlate_except(JobResultRow).scalar_subquery()))
+RunRow.results_of = column_property(
+    select(JobResultRow.job)
+    .where(JobResultRow.run == RunRow.id)
+    .limit(1)
+    .correlate_except(JobResultRow)
+    .scalar_subquery()
+)
+"""The job whose results of the run's neurons are shown; None where there are none, or older ones."""

@@ -66,6 +66,9 @@ class RunSummary(Wire):
     a run made before, whose errors took tokens as independent: they are too small."""
     mean_loss: Number
     mean_entropy: Number
+    revision: str
+    """Changes when anything of the run is published, results of jobs included: whoever shows its numbers need not ask
+    for them again while this stays."""
     created_at: datetime
     finished_at: datetime | None
     weights_hash: str

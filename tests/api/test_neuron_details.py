@@ -43,10 +43,10 @@ def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
     with sqlite3.connect(path) as database:
         for name in ("similar_ids", "similar_values", "logit_edges", "logit_counts"):
             database.execute(f"ALTER TABLE directions DROP COLUMN {name}")
-        for table in ("job_events", "jobs", "unigrams"):
+        for table in ("job_results", "job_events", "jobs", "unigrams"):
             database.execute(f"DROP TABLE {table}")
         database.execute("ALTER TABLE sampled_positions DROP COLUMN kl_before")
-        for name in ("direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl", "induction_change"):
+        for name in ("direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl"):
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}_se")
         for name in ("freq_alignment", "fraction_positive_se", "paper_criterion"):

@@ -17,7 +17,8 @@ def run(**changes: object) -> schemas.RunSummary:
         "id": 1, "model": "tiny", "layer": 29, "corpus": "words", "status": "finished", "stage": "done",
         "progress": 1.0, "message": None, "sequences": 4, "seq_len": 16, "seed": 0, "null_dim": 2,
         "tokens_sampled": 64, "tokens_counted": 50, "tokens_total": 50, "mean_loss": 3.2, "mean_entropy": 2.9,
-        "created_at": datetime.now(UTC), "finished_at": None, "weights_hash": "0" * 64, "config": {}, "versions": {},
+        "created_at": datetime.now(UTC), "finished_at": None, "revision": "4",
+        "weights_hash": "0" * 64, "config": {}, "versions": {},
         "mode": "exact", "tolerance_nats": 3e-6, "card": card(), "error_groups": 4,
     }  # fmt: skip
     return schemas.RunSummary(**(fields | changes))

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from backend.atlas import jobs
 from backend.atlas.database import NotInAtlas
 from backend.atlas.jobs import TooManyJobs
+from backend.atlas.query import NeuronQuery
 from backend.atlas.store import Atlas
 from tests.atlas.plans import PLAN
 
@@ -115,16 +118,46 @@ def test_a_job_that_is_not_there_is_told(atlas: Atlas) -> None:
         atlas.jobs.get(7)
 
 
-def test_the_change_of_activation_joins_a_finished_run_and_changes_nothing_else(atlas: Atlas) -> None:
+def test_what_a_job_measures_of_neurons_is_shown_with_a_finished_run_and_changes_nothing_of_it(atlas: Atlas) -> None:
     run = atlas.runs.begin(replace(PLAN, seed=5)).id
     with atlas.runs.writing() as writer:
         writer.set_neurons(run, 1, {"weight_norm": np.array([1.0, 2.0, 3.0])})
     atlas.runs.finish(run)
-    before = atlas.runs.get(run)
-    atlas.jobs.add_induction_change(run, np.array([0.5, -1.0, 0.0]), np.array([0.1, np.nan, 0.2]))
-    found = atlas.neurons.columns(run, ["weight_norm", "induction_change", "induction_change_se"])
+    before, kept = atlas.runs.get(run), rows_of(atlas, "runs", "neurons")
+    job = atlas.jobs.add("induction", "tiny", run, {}).id
+    measured = {"induction_change": np.array([0.5, -1.0, 0.0]), "induction_change_se": np.array([0.1, np.nan, 0.2])}
+    assert atlas.jobs.keep_part(job, "curves", [], neurons=measured)
+    found = atlas.neurons.columns(run, ["weight_norm", *measured])
     assert found["weight_norm"].tolist() == [1.0, 2.0, 3.0]
-    assert found["induction_change"].tolist() == [0.5, -1.0, 0.0]
-    assert found["induction_change_se"][[0, 2]].tolist() == [0.1, 0.2]
-    assert np.isnan(found["induction_change_se"][1])
-    assert atlas.runs.get(run) == replace(before, revision=before.revision + 1)
+    for name, column in measured.items():
+        np.testing.assert_array_equal(found[name], column)
+    assert rows_of(atlas, "runs", "neurons") == kept
+    assert atlas.runs.get(run) == replace(before, revision=f"{before.revision}.{job}"), "pages fetch it again"
+    assert atlas.runs.of_model("tiny")[0].revision == f"{before.revision}.{job}"
+
+
+def test_neurons_are_sorted_and_filtered_by_what_a_job_measured(atlas: Atlas) -> None:
+    with atlas.runs.writing() as writer:
+        writer.set_neurons(1, 1, {"weight_norm": np.arange(5.0)})
+    job = add(atlas)
+    atlas.jobs.keep_part(job, "curves", [], neurons={"induction_change": np.array([3.0, np.nan, 1.0, 2.0, -1.0])})
+    query = NeuronQuery(sort="-induction_change", where=["induction_change>-5"], columns=["induction_change"])
+    rows, total = atlas.neurons.page(1, query)
+    assert ([row.index for row in rows], total) == ([0, 3, 2, 4], 4)
+    assert rows[0].metrics == {"induction_change": 3.0}
+    assert [row.index for row in atlas.neurons.page(1, NeuronQuery(sort="induction_change"))[0]] == [4, 2, 3, 0, 1]
+
+
+def test_results_of_neurons_go_with_the_job_that_others_take_up_and_a_later_jobs_replace_them(atlas: Atlas) -> None:
+    with atlas.runs.writing() as writer:
+        writer.set_neurons(1, 1, {"weight_norm": np.arange(5.0)})
+    first, second = add(atlas, 0), add(atlas, 1)
+    for job, value in ((first, 1.0), (second, 2.0)):
+        atlas.jobs.keep_part(job, "curves", [], neurons={"induction_change": np.full(5, value)})
+        assert atlas.neurons.columns(1, ["induction_change"])["induction_change"].tolist() == [value] * 5
+    atlas.jobs.take_up(second, "newer code")
+    assert np.isnan(atlas.neurons.columns(1, ["induction_change"])["induction_change"]).all()
+
+
+def rows_of(atlas: Atlas, *tables: str) -> list[Any]:
+    return [atlas._database.rows(text(f"SELECT * FROM {table}")) for table in tables]

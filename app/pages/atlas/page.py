@@ -62,7 +62,7 @@ from app.pages.atlas.views import (
 from app.pages.run_choice import choose_run
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
-from backend.schemas import NeuronColumns, RunSummary
+from backend.schemas import RunSummary
 
 __all__ = ["layout", "neuron_address", "register", "run_banner"]
 
@@ -305,10 +305,9 @@ async def _refreshed(
     if summary is None:
         notice = None if chosen.models else await _notice(client)
         return *chosen.selects, None, None, False, views.nothing_yet(notice), True
-    columns = await client.send(calls.columns(summary.id, ["weight_norm"]))
-    revision = f"{summary.id}:{_revision(summary, columns)}"
+    revision = f"{summary.id}:{_revision(summary)}"
     is_final = summary.status in ("finished", "failed")
-    waiting = not columns.neuron
+    waiting = summary.stage == "queued"  # the stage that ends when the neurons' first metrics are published
     told = None if chosen.missing is None else views.another(chosen.missing, summary)
     return (
         *chosen.selects, run_banner(summary), no_update if revision == seen or waiting else revision, is_final,
@@ -316,10 +315,10 @@ async def _refreshed(
     )  # fmt: skip
 
 
-def _revision(run: RunSummary, columns: NeuronColumns) -> str:
+def _revision(run: RunSummary) -> str:
     """Changes when columns are worth fetching again: while a run grows, at most once a hundredth of it."""
     if run.status != "running":
-        return columns.revision
+        return run.revision
     return f"{run.stage}-{run.tokens_sampled}-{run.progress:.2f}"
 
 
