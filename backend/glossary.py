@@ -231,7 +231,7 @@ TERMS: dict[str, str] = {
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }
 
-InterventionKind = Literal["mean", "zero", "clip", "scale", "value"]
+InterventionKind = Literal["mean", "zero", "clip", "scale", "value", "bos"]
 ContextKind = Literal["mean", "zero", "clip"]
 """Interventions on a neuron that need no number: what a run's contexts can be shown under."""
 SweepTarget = Literal["mean", "zero"]
@@ -268,6 +268,9 @@ INTERVENTIONS: tuple[InterventionRow, ...] = (
     InterventionRow("scale", "Multiplies a neuron's activation, or what a head gathers by attention, by a number; a "
                     "value bias, where the model has one, stays as it is.", "multiply by", "multiply by", 2.0),
     InterventionRow("value", "Sets a neuron's activation to a number.", "set to", None, 0.0),
+    InterventionRow("bos", "Makes a head look at the text's first token alone, at every position, as idle heads do "
+                    "(BOS ablation): BOS where the text begins with one, else whatever token stands first.",
+                    None, "look at the first token"),
 )  # fmt: skip
 """Every intervention. What its target is stands in `core/interventions/kinds.py`."""
 

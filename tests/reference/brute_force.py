@@ -5,7 +5,7 @@ output projection; the frozen norm replaces the final norm by one that divides b
 processing (folding, centring) must not change any of these numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -67,17 +67,9 @@ class Reference:
         with self._norm(lambda scale: own_scale.append(scale) or scale):
             self._logits(tokens)
 
-        def replacing(columns: slice, values: Tensor) -> Any:
-            def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-                changed = inputs[0].clone()
-                changed[..., columns] = values.to(changed)
-                return (changed,)
-
-            return replace
-
         with ExitStack() as stack:
             for module, columns, values in edits:
-                stack.enter_context(_hooked(module.register_forward_pre_hook(replacing(columns, values))))
+                stack.enter_context(_hooked(module.register_forward_pre_hook(_replacing(columns, values))))
             stack.enter_context(self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)))
             return self._logits(tokens)
 
@@ -103,15 +95,22 @@ class Reference:
 
     def heads_of(self, layer: int) -> nn.Module:
         """The module whose input are the outputs of a layer's heads, one after the other."""
-        block = _at(self.model, self.family.mlp_out.split("-1")[0] + str(layer))
-        return next(
-            module for name, module in block.named_modules() if name.split(".")[-1] in _HEADS_OUT and "att" in name
-        )
+        modules = self.block(layer).named_modules()
+        return next(module for name, module in modules if name.split(".")[-1] in _HEADS_OUT and "att" in name)
 
-    def inputs_of(self, module: nn.Module, tokens: Tensor) -> Tensor:
-        """What a module reads, [positions, width]."""
+    def block(self, layer: int) -> nn.Module:
+        """One of the model's blocks."""
+        return _at(self.model, self.family.mlp_out.split("-1")[0] + str(layer))
+
+    def inputs_of(
+        self, module: nn.Module, tokens: Tensor, edits: Sequence[tuple[nn.Module, slice, Tensor]] = ()
+    ) -> Tensor:
+        """What a module reads, [positions, width], while columns of other modules' inputs are set to given values."""
         seen: list[Tensor] = []
-        with _hooked(module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))):
+        with ExitStack() as stack:
+            for edited, columns, values in edits:
+                stack.enter_context(_hooked(edited.register_forward_pre_hook(_replacing(columns, values))))
+            stack.enter_context(_hooked(module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))))
             self._logits(tokens)
         return seen[0].reshape(-1, seen[0].shape[-1])
 
@@ -186,3 +185,14 @@ def _hooked(handle: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _replacing(columns: slice, values: Tensor) -> Any:
+    """A hook that sets columns of what a module reads."""
+
+    def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        changed = inputs[0].clone()
+        changed[..., columns] = values.to(changed)
+        return (changed,)
+
+    return replace

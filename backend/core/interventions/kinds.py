@@ -1,9 +1,10 @@
 """What can be done to a neuron or a head: for each kind in `glossary.INTERVENTIONS`, the target of its values.
 
 A neuron's values are its activations n; an intervention turns them into targets, and δ = target − n is what the
-residual stream gains along w_out. A head's values are its z, which W_O reads. Where a family's values have a bias
-(GPT-2, GPT-NeoX, Phi, OPT, Qwen 2), weight processing moves it to the attention's output bias: z is what the head
-gathers without it, so setting z to 0, or scaling it, leaves what the bias writes in place.
+residual stream gains along w_out. A head's values are its z, which W_O reads. What the values of all tokens have in
+common, a bias of their own (GPT-2, GPT-NeoX, Phi, OPT, Qwen 2) or of the norm before them (every LayerNorm), is moved
+to the attention's output bias by weight processing: z is what the head gathers without it, so setting z to 0, or
+scaling it, leaves what the bias writes in place.
 
 To add a kind, give it a row in `glossary.INTERVENTIONS`, with its name in `InterventionKind`, and a target here.
 """
@@ -38,6 +39,10 @@ TARGETS: dict[InterventionKind, Callable[[Tensor, Reference], Tensor]] = {
     "clip": lambda values, reference: torch.minimum(values, reference.mean.to(values)),
     "scale": lambda values, reference: values * reference.number,
     "value": lambda values, reference: torch.full_like(values, reference.number),
+    # A head that attends to the first token alone writes that token's value everywhere, which is its z at the first
+    # position, where it can attend to nothing else. Replacing the pattern would say the same, but for some families
+    # (OPT, GPT-Neo) TransformerLens only tells the pattern, and what is put in its place changes nothing.
+    "bos": lambda values, reference: reference.first.to(values).expand_as(values).clone(),
 }
 """From a unit's values before, [..., position] of a neuron and [..., position, d_head] of a head, to those after."""
 

@@ -14,7 +14,7 @@ from backend.core.models.sources import ModelFiles
 from backend.core.models.traced_text import trace_text
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from tests.reference.brute_force import Outcome, Reference
-from tests.reference.tiny_models import D_MODEL, FAMILIES, HEADS
+from tests.reference.tiny_models import D_MODEL, FAMILIES, HEADS, KEY_VALUE_HEADS
 
 TEXT = "The cat sat on the mat."
 D_HEAD = D_MODEL // HEADS
@@ -51,6 +51,61 @@ def test_earlier_layers_heads_and_several_at_once_agree_with_brute_force(
     ):
         found = ablate_text(model, text, interventions, None)
         _assert_same(found, lambda frozen, edits=edits: reference.edited(tokens, edits, frozen=frozen))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_that_look_at_the_first_token_agree_with_brute_force(
+    family: str, tiny_model: Callable[[str], AnalysisModel], tiny_files: Callable[[str], ModelFiles]
+) -> None:
+    """With a BOS before the text and without, alone and after a change that reaches the first token too."""
+    model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), FAMILIES[family])
+    heads, columns = reference.heads_of(1), _columns(2)
+    neuron = (reference.neurons_of(0), slice(5, 6), torch.tensor([1.5]))
+    for bos in (None, model.bos):
+        text = trace_text(model, TEXT, 64, bos)
+        tokens = torch.tensor(text.tokens)
+        for before, edits in (([], []), ([Intervention(NeuronId(0, 5), "value", 1.5)], [neuron])):
+            first = reference.inputs_of(heads, tokens, edits)[0, columns]
+            found = ablate_text(model, text, [*before, Intervention(HeadId(1, 2), "bos")], None)
+            given = (tokens, [*edits, (heads, columns, first)])
+            _assert_same(found, lambda frozen, given=given: reference.edited(*given, frozen=frozen))
+            assert (found.total.loss[:-1] - text.before.loss[:-1]).abs().max() > 1e-3
+
+
+def _value_bias(reference: Reference, family: str) -> torch.Tensor:
+    """What the values of all tokens have in common in the second layer's third head: their bias, and what the bias of
+    the norm before them makes of them, [d_head]."""
+    block, columns = reference.block(1), _columns(2)
+    if family == "llama":
+        return torch.zeros(D_HEAD, dtype=torch.float64)
+    if family == "gpt2":  # queries, keys and values side by side; weights are [in, out]
+        weight, bias = block.attn.c_attn.weight[:, -D_MODEL:].T, block.attn.c_attn.bias[-D_MODEL:]
+        return (weight @ block.ln_1.bias + bias)[columns].detach()
+    values = block.self_attn.v_proj
+    if family == "phi":
+        return (values.weight @ block.input_layernorm.bias + values.bias)[columns].detach()
+    return values.bias[_columns(2 * KEY_VALUE_HEADS // HEADS)].detach()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi", "qwen2", "llama"])
+def test_a_heads_value_bias_stays_in_place_where_its_output_is_set_to_zero_or_scaled(
+    family: str, tiny_model: Callable[[str], AnalysisModel], tiny_files: Callable[[str], ModelFiles]
+) -> None:
+    """In the original model z has the bias b in it: zero leaves b, a factor f makes b + f·(z − b)."""
+    model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), FAMILIES[family])
+    text = trace_text(model, TEXT, 64)
+    tokens, heads, columns = torch.tensor(text.tokens), reference.heads_of(1), _columns(2)
+    z, bias = reference.inputs_of(heads, tokens)[:, columns], _value_bias(reference, family)
+    assert bool(bias.abs().max() > 1e-3) is (family != "llama")
+    for intervention, target in (
+        (Intervention(HeadId(1, 2), "zero"), bias.expand_as(z)),
+        (Intervention(HeadId(1, 2), "scale", 2.5), bias + 2.5 * (z - bias)),
+    ):
+        found = ablate_text(model, text, [intervention], None)
+        _assert_same(
+            found,
+            lambda frozen, target=target: reference.edited(tokens, [(heads, columns, target)], frozen=frozen),
+        )
 
 
 def test_the_forward_pass_agrees_with_the_closed_form(tiny_model: Callable[[str], AnalysisModel]) -> None:

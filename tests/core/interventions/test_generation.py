@@ -46,11 +46,13 @@ def test_token_by_token_is_what_the_whole_text_gives(family: str, tiny_model: Lo
     model = tiny_model(family)
     text = trace_text(model, TEXT, 64)
     units = [NeuronId(0, 3), HeadId(1, 1), NeuronId(model.last_layer, 5)]
-    interventions = [Intervention(unit, "scale", 3.0) for unit in units]
-    for hooks in ([], replacing(interventions, [torch.zeros(())] * 3)):
+    interventions = [*(Intervention(unit, "scale", 3.0) for unit in units), Intervention(HeadId(1, 3), "bos")]
+    for changes in ([], interventions):
+        hooks = replacing(changes, [torch.zeros(())] * len(changes))
         growing, tokens = Continuation(model, text.tokens, hooks), list(text.tokens)
         for added in (7, 40, 9, 40, 40, 12):
-            residual = model.extended(torch.tensor([tokens]), model.new_memory(), hooks)[0, -1]
+            whole = replacing(changes, [torch.zeros(())] * len(changes))
+            residual = model.extended(torch.tensor([tokens]), model.new_memory(), whole)[0, -1]
             expected = model.readout.logits(*_centred(model, residual))[0]
             found = growing._logits()
             assert torch.allclose(found, expected, atol=2e-4, rtol=1e-4), family
