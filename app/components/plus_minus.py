@@ -3,6 +3,7 @@
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from app import links
 from backend.glossary import anchor
 from backend.schemas import InductionStart, RunSummary
 
@@ -40,5 +41,5 @@ def of_induction(start: InductionStart) -> str:
 
 def note(sentence: str) -> Component:
     """The sentence as a quiet line, with the way to the glossary's."""
-    more = dcc.Link("What that is", href=f"/glossary#{anchor(_TERM)}")
+    more = dcc.Link("What that is", href=links.glossary(anchor(_TERM)))
     return html.P([f"{sentence} ", more, "."], className="quiet plus-minus")

@@ -9,6 +9,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
+from app import links
 from app.components.plus_minus import nothing_yet
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import CardCheckpoint, CardPrecision, CardSection, RunCard, RunSummary
@@ -244,8 +245,7 @@ def run_card(run: RunSummary, what: str = "What was measured") -> html.Div:
     warnings = [] if run.card is None else run.card.warnings
     summary = html.Summary([html.Span(f"{what}: ", className="run-card-what"), line(run)])
     told = [] if run.card is not None else [html.P(NOT_KEPT)]
-    address = f"/api/v1/runs/{run.id}"
-    link = html.A("This card as JSON", href=address, download=f"run-{run.id}.json", className="quiet")
+    link = html.A("This card as JSON", href=links.run_api(run.id), download=f"run-{run.id}.json", className="quiet")
     body = html.Div([*told, *(_part(part) for part in parts(run)), html.P(link)], className="run-card-body")
     return html.Div(
         [

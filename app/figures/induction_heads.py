@@ -1,29 +1,20 @@
 """The figures of the induction lab about attention heads: who they are, and what they do to neurons
 (Figures 5c, 12, 13 and 14)."""
 
-import re
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from app.figures.repeats import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
+from app.notation.units import is_head, layer_and_number
 from backend.schemas import Curve, InductionAttribution, InductionHeads, InductionKnockout
 
-_HEAD = re.compile(r"L(\d+)H(\d+)")
 _LABELLED = 5
 _STANDS_OUT = 0.2
 """Of the largest difference: less gets no label."""
 UNCHANGED_COLOUR = "#b98500"
 _BASELINE_DASHES = ("solid", "dash", "dot")
-
-
-def place_of(head: str) -> tuple[int, int]:
-    """Layer and number of a head by its name."""
-    found = _HEAD.fullmatch(head)
-    if found is None:
-        raise ValueError(f"{head} is not a head: L5H1 is.")
-    return int(found[1]), int(found[2])
 
 
 def head_map(event: InductionHeads, picked: Sequence[str] = ()) -> go.Figure:
@@ -50,7 +41,7 @@ def head_map(event: InductionHeads, picked: Sequence[str] = ()) -> go.Figure:
         ("chosen for the next run", picked, {"symbol": "x-thin", "color": "#e0218a"}),
     )
     for name, heads, mark in marks:
-        places = [place for place in map(place_of, heads) if place[0] < len(scores) and place[1] < width]
+        places = [place for place in map(layer_and_number, heads) if place[0] < len(scores) and place[1] < width]
         figure.add_trace(
             go.Scatter(
                 x=[head for _, head in places], y=[layer for layer, _ in places], mode="markers", name=name,
@@ -131,7 +122,7 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
     Heads, coloured by their prefix-matching score, stand left of the dotted line; MLPs and the rest right of it.
     """
     change = [own - other for own, other in zip(event.induction[neuron], event.corrupted[neuron], strict=True)]
-    heads = [place for place, name in enumerate(event.components) if _HEAD.fullmatch(name)]
+    heads = [place for place, name in enumerate(event.components) if is_head(name)]
     others = [place for place in range(len(change)) if place not in set(heads)]
     figure = compact(height=320, showlegend=False, hovermode="closest")
     scores = [event.prefix_matching[place] or 0.0 for place in heads]

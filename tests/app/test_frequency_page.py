@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from dash import no_update
 
-from app.pages.atlas import views as atlas_views
+from app.components.run_banner import run_banner
 from app.pages.frequency import page as frequency
 from backend import schemas
 from backend.client import ApiError
@@ -94,10 +94,10 @@ async def test_a_service_that_does_not_answer_is_told() -> None:
 
 
 async def test_the_runs_facts_say_where_frequencies_come_from() -> None:
-    banner = atlas_views.run_banner(sample.run(config={"frequency_source": "the model's mean prediction"}))
+    banner = run_banner(sample.run(config={"frequency_source": "the model's mean prediction"}))
     assert "Token frequencies : the model's mean prediction" in " ".join(text_of(banner).split())
     assert "/frequency?model=tiny&run=1" in str(banner)
-    assert "Token frequencies" not in text_of(atlas_views.run_banner(sample.run()))
+    assert "Token frequencies" not in text_of(run_banner(sample.run()))
 
 
 async def test_the_glossary_states_the_smoothing_that_is_done() -> None:

@@ -8,6 +8,7 @@ from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures import repeats
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
+from app.notation.units import layer_and_number
 from app.pages.induction import views as induction_views
 from backend import schemas
 from tests.app import induction_sample as events
@@ -213,7 +214,7 @@ def test_the_map_of_heads_marks_who_is_knocked_out() -> None:
     assert all(trace.hoverinfo == "skip" for trace in lines(figure).values()), "a click meets the cell, not its mark"
     json.loads(figure.to_json())
     with pytest.raises(ValueError, match="not a head"):
-        head_figures.place_of("29.7")
+        layer_and_number("29.7")
 
 
 def test_knocked_out_heads_are_coloured_and_baselines_grey() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.components.run_banner import run_banner
 from app.pages.atlas import page as atlas
 from app.pages.lab import interventions as lab_interventions
 from app.pages.lab import views as lab_views
@@ -66,7 +67,7 @@ async def test_a_running_run_shows_its_progress() -> None:
     [({"status": "failed", "message": "the disk is full"}, "the disk is full"), ({"status": "interrupted"}, "resume")],
 )
 async def test_a_run_that_stopped_says_so(changes: dict[str, object], words: str) -> None:
-    assert words in text_of(atlas.run_banner(sample.run(**changes)))
+    assert words in text_of(run_banner(sample.run(**changes)))
 
 
 async def test_a_neurons_page_shows_what_is_there_and_says_what_is_not() -> None:

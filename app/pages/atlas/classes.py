@@ -7,6 +7,7 @@ from typing import Any
 from dash import Dash, Input, Output, dcc, html, no_update
 from dash.development.base_component import Component
 
+from app import links
 from app.components import plus_minus
 from app.notation.numbers import number
 from backend.client import ApiError, AsyncClient, calls
@@ -128,7 +129,7 @@ def _rule(found: RunClasses, run: RunSummary) -> list[Component]:
                 "All conditions of a class hold at once; a neuron that fits several classes has the first. A chance "
                 "line is what the most extreme of as many random directions reaches, one time in twenty. A cut is "
                 f"passed by so many standard errors{groups}. ",
-                dcc.Link("Glossary", href=f"/glossary#{anchor('chance line')}"),
+                dcc.Link("Glossary", href=links.glossary(anchor("chance line"))),
             ]
         ),
     ]

@@ -5,13 +5,16 @@ view (hiding classes, selecting, marking, the table) happens there too: static/p
 """
 
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app import links
+from app.asking import choose_run
 from app.components import pins, run_card
-from app.components.states import failure
+from app.components.run_banner import run_banner
+from app.components.states import another_run, empty_atlas, failure
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
 from app.figures.scales import Scale
@@ -57,14 +60,10 @@ from app.pages.atlas.views import (
     Y_SCALE,
     X,
     Y,
-    run_banner,
 )
-from app.pages.run_choice import choose_run
 from backend.client import ApiError, AsyncClient, calls
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import RunSummary
-
-__all__ = ["layout", "neuron_address", "register", "run_banner"]
 
 POLL, REVISION, GO, DONE = "atlas-poll", "atlas-revision", "atlas-go", "atlas-done"
 COLUMNS, PICKED = "atlas-data", "atlas-picked"
@@ -137,7 +136,7 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
         if ctx.triggered_id == JUMP:
             return await _jump(client, model, run, (typed or "").strip())
         name = _clicked_point(clicked) if ctx.triggered_id == GRAPH else _clicked_row(cell)
-        return (neuron_address(model, name, run), None) if name else (no_update, no_update)
+        return (links.neuron(model, name, run), None) if name else (no_update, no_update)
 
 
 def _register_python(app: Dash, client: AsyncClient) -> None:
@@ -240,12 +239,6 @@ def _register_browser() -> None:
     )  # fmt: skip
 
 
-def neuron_address(model: str, neuron: str, run: str | int) -> str:
-    """Where a neuron's page is."""
-    layer, index = neuron.split(".")
-    return f"/m/{model}/n/{layer}/{index}?{urlencode({'run': run})}"
-
-
 def layout(**address: str) -> Component:
     """The page, as the address asks for it; unknown values fall back to the starting view."""
     asked = read(**address)
@@ -304,11 +297,11 @@ async def _refreshed(
     summary = chosen.run
     if summary is None:
         notice = None if chosen.models else await _notice(client)
-        return *chosen.selects, None, None, False, views.nothing_yet(notice), True
+        return *chosen.selects, None, None, False, empty_atlas(notice), True
     revision = f"{summary.id}:{_revision(summary)}"
     is_final = summary.status in ("finished", "failed")
     waiting = summary.stage == "queued"  # the stage that ends when the neurons' first metrics are published
-    told = None if chosen.missing is None else views.another(chosen.missing, summary)
+    told = None if chosen.missing is None else another_run(chosen.missing, summary)
     return (
         *chosen.selects, run_banner(summary), no_update if revision == seen or waiting else revision, is_final,
         views.loading(summary) if waiting else told, waiting,
@@ -341,4 +334,4 @@ async def _jump(client: AsyncClient, model: str, run: str, typed: str) -> tuple[
         found = await client.send(calls.neuron(int(run), typed.replace("/", ".")[:40]))
     except ApiError as error:
         return no_update, error.problem.detail
-    return neuron_address(model, found.row.neuron, run), None
+    return links.neuron(model, found.row.neuron, run), None

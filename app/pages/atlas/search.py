@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html
 from dash.development.base_component import Component
 
+from app import links
 from app.notation.numbers import signed
 from app.notation.tokens import visible
 from app.pages.atlas.views import MODEL, RUN
@@ -117,7 +118,7 @@ def _list(title: str, pushes: list[NeuronPush], model: str, run: str) -> Compone
     rows = [
         html.Li(
             [
-                dcc.Link(one.neuron, href=f"/m/{model}/n/{one.neuron.replace('.', '/')}?run={run}"),
+                dcc.Link(one.neuron, href=links.neuron(model, one.neuron, run)),
                 html.Span(signed(one.value)),
             ]
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.figures.presets import PRESET, PRESETS
 from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
+from app.notation.units import is_neuron
 from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION
 
 START = PRESETS[1]
@@ -13,7 +14,6 @@ START = PRESETS[1]
 MOST_PICKED = 50
 """More neurons are not written into the address; static/page_atlas_address.js knows the number too."""
 _TOKEN = re.compile(r"[0-9]{1,7}")
-_NEURON = re.compile(r"[0-9]{1,4}\.[0-9]{1,7}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read(**address: str | None) -> Asked:
     if named is not None and (named.view.x, named.view.y) != (view.x, view.y):
         named = None
     hidden = (address.get("hide") or "").split(",")
-    picked = [name for name in (address.get("pick") or "").split(",") if _NEURON.fullmatch(name)]
+    picked = [name for name in (address.get("pick") or "").split(",") if is_neuron(name)]
     sort = address.get("sort") or "-total_effect"
     columns = [name for name in (address.get("columns") or "").split(",") if name in METRIC]
     token = address.get("token") or ""

@@ -1,8 +1,5 @@
 """The parts of the atlas page: its controls, its figure with tools, and what it says while there is nothing to see."""
 
-from typing import Any
-from urllib.parse import urlencode
-
 import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
@@ -14,7 +11,6 @@ from app.figures.presets import PRESETS, Preset, preset_of
 from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
-from app.notation.numbers import number
 from app.pages.atlas.classes import CLASSES
 from app.pages.atlas.state import Asked
 from app.pages.atlas.table import CLEAR, PICKED_BAR
@@ -139,35 +135,6 @@ def figure_area(asked: Asked) -> list[Component]:
     ]  # fmt: skip
 
 
-def run_banner(run: RunSummary) -> html.Div:
-    """How far a run is, in words and as a bar."""
-    words = {
-        "running": f"Measuring {run.stage}: {run.tokens_counted:,} of {run.tokens_total:,} tokens",
-        "finished": f"Finished: {run.tokens_counted:,} tokens",
-        "failed": f"Failed: {run.message}",
-        "interrupted": "Interrupted. Run the same command again to resume it.",
-    }[run.status]
-    parts: list[Component] = [html.Div(words, className="quiet", role="status")]
-    if run.status == "running":
-        parts.append(dmc.Progress(value=100 * run.progress, size="sm", striped=True, animated=True))
-    if run.mean_loss is not None:
-        means = f"mean loss {number(run.mean_loss, 'nats')}, entropy {number(run.mean_entropy, 'nats')}"
-        parts.append(html.Div(means, className="quiet"))
-    if isinstance(source := run.config.get("frequency_source"), str):
-        link = dcc.Link("Token frequencies", href=f"/frequency?{urlencode({'model': run.model, 'run': run.id})}")
-        parts.append(html.Div([link, f": {source}"], className="quiet"))
-    if run.mode == "survey":
-        bound = f"A survey: each token's change of loss and entropy is within {run.tolerance_nats:g} nats of exact."
-        parts.append(html.Div(bound, className="quiet"))
-    return html.Div(parts, className="banner")
-
-
-def run_label(run: RunSummary) -> str:
-    """A run among a model's others."""
-    survey = " · survey" if run.mode == "survey" else ""
-    return f"{run.id} · layer {run.layer} · {run.corpus} · {run.sequences} × {run.seq_len}{survey}"
-
-
 def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
     """Which of the view's metrics the run has no values of, and why; None when all are there."""
     if view.colour == PAPER_CRITERION and all(mark is None for mark in data.paper_criterion):
@@ -198,31 +165,8 @@ def sentences(view: View, preset: Preset | None = None) -> str:
     return f"{METRIC[view.x].label}: {METRIC[view.x].sentence} {METRIC[view.y].label}: {METRIC[view.y].sentence}"
 
 
-def nothing_yet(notice: str | None = None) -> html.Div:
-    """No run at all; notice: why there may never be one, if the service knows."""
-    if notice is not None:
-        return empty("No neurons", notice)
-    return empty(
-        "No neurons yet",
-        "The atlas is empty: the first run is loading its model, or none was started. This page fills by itself as "
-        "soon as there is something to show. To start a run:",
-        "calibroscope precompute --model smollm2-135m",
-    )
-
-
-def another(asked: str, shown: RunSummary) -> html.P:
-    """An address may ask for a run that is no longer there; what is shown instead must not pass for it."""
-    sentence = f"The address asks for run {asked[:20]}, which this model does not have: this is run {shown.id}."
-    return html.P(sentence, className="state error", role="status")
-
-
 def loading(run: RunSummary) -> html.Div:
     """A run without neurons."""
     return empty(
         "The run has begun", f"Measuring {run.stage} of {run.model}. The first neurons appear in a few seconds."
     )
-
-
-def options(models: list[Any]) -> list[dict[str, str]]:
-    """Models as a select takes them."""
-    return [{"value": model.id, "label": model.name} for model in models]

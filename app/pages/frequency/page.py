@@ -7,14 +7,13 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app.asking import answer_or_refusal, choose_run
 from app.components import run_card
 from app.components.layout import fetched_page, graph, panel
-from app.components.states import empty, failure
+from app.components.states import another_run, empty, empty_atlas, failure
 from app.figures.frequency import divergence_scatter
 from app.notation.numbers import number
 from app.notation.tokens import visible
-from app.pages.atlas.views import another, nothing_yet
-from app.pages.run_choice import choose_run
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import RunPositions, RunSummary, TokenFrequencies, TokenShare
 
@@ -67,23 +66,17 @@ async def shown(client: AsyncClient, model: str | None, run: str | None, seen: s
     chosen = await choose_run(client, model, run)
     summary, selects = chosen.run, chosen.selects
     if summary is None:
-        return *selects, None, nothing_yet(), None, False
+        return *selects, None, empty_atlas(), None, False
     is_final = summary.status != "running"
     state = f"{summary.id}:{summary.status}:{summary.tokens_counted}"
     if state == seen:
         return *selects, no_update, no_update, no_update, is_final
     positions, frequencies = await asyncio.gather(
-        _try(client, calls.positions(summary.id)), _try(client, calls.frequencies(summary.id, limit=SHOWN_TOKENS))
+        answer_or_refusal(client, calls.positions(summary.id)),
+        answer_or_refusal(client, calls.frequencies(summary.id, limit=SHOWN_TOKENS)),
     )
-    told = [] if chosen.missing is None else [another(chosen.missing, summary)]
+    told = [] if chosen.missing is None else [another_run(chosen.missing, summary)]
     return *selects, facts(frequencies), [*told, *body(summary, positions, frequencies)], state, is_final
-
-
-async def _try(client: AsyncClient, call: Any) -> Any:
-    try:
-        return await client.send(call)
-    except ApiError as error:
-        return error
 
 
 def facts(found: TokenFrequencies | ApiError) -> Component | None:

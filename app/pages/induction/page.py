@@ -10,16 +10,17 @@ from uuid import uuid4
 from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app.asking import choose_run, entropy_neurons
 from app.components import pins, run_card
 from app.components.layout import graph
 from app.components.states import empty, failure
 from app.figures import induction as figures
-from app.pages.atlas.views import options, run_label
+from app.notation.units import is_head, is_neuron
 from app.pages.induction import ids, views
 from app.pages.induction.controls import controls
 from app.pages.induction.jobs import Opened, opened
 from app.pages.induction.jobs import register as register_jobs
-from app.pages.induction.state import APART, MOST_HEADS, SPANS, awaited, is_name, read
+from app.pages.induction.state import APART, MOST_HEADS, SPANS, awaited, read
 from app.pages.jobs.views import for_writing
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import (
@@ -200,7 +201,7 @@ def _register_heads(app: Dash) -> None:
         if found is None:
             return None, no_update
         event = InductionHeads.model_validate(found)
-        own = [name for name in picked or [] if is_name(name, "head")]
+        own = [name for name in picked or [] if is_head(name)]
         return views.heads(event, own), list(dict.fromkeys([*own, *views.suggested_heads(event)]))
 
     @app.callback(
@@ -257,32 +258,25 @@ async def offered(
 ) -> tuple[Any, ...]:
     """Models, the chosen one's runs, and the run's entropy neurons; or why there is nothing to choose from."""
     try:
-        models = (await client.send(calls.models())).models
-        chosen = next((one for one in models if one.id == model), models[0] if models else None)
-        runs = [] if chosen is None else (await client.send(calls.runs(chosen.id))).runs
-        if chosen is None or not runs:
+        chosen = await choose_run(client, model, run)
+        if chosen.run is None:
             waiting = empty("No run yet", "Repeats are measured with a run's corpus and its neurons. The first run is "
                             "still loading its model, or none was started; this page goes on by itself.")  # fmt: skip
-            return options(models), chosen and chosen.id, [], None, None, no_update, False, waiting
-        summary = next((one for one in runs if str(one.id) == run), None)
-        summary = summary or next((one for one in runs if one.id == chosen.latest_run), runs[0])
-        page = await client.send(calls.neurons(summary.id, neuron_class="entropy", limit=MOST_OFFERED, columns=[]))
+            return *chosen.selects, None, no_update, False, waiting
+        entropy = await entropy_neurons(client, chosen.run.id, MOST_OFFERED)
     except ApiError as error:
         return (*[no_update] * 6, False, failure(error.problem.detail))
-    found = {"layer": summary.layer, "entropy": [row.neuron for row in page.rows]}
-    return (
-        options(models), chosen.id, [{"value": str(one.id), "label": run_label(one)} for one in runs],
-        str(summary.id), found, _own_or_default(neurons, found, known), True, None,
-    )  # fmt: skip
+    offer = {"layer": chosen.run.layer, "entropy": entropy}
+    return *chosen.selects, offer, _chosen_or_default(neurons, offer, known), True, None
 
 
-def _own_or_default(neurons: list[str], found: Event, known: Event | None) -> Any:
+def _chosen_or_default(neurons: list[str], offer: Event, known: Event | None) -> Any:
     """A person's neurons where they are of the layer that is measured; else the run's entropy neurons."""
-    own = [name for name in neurons if name.startswith(f"{found['layer']}.")]
+    of_layer = [name for name in neurons if name.startswith(f"{offer['layer']}.")]
     was_default = known is not None and neurons == known["entropy"][:MOST_DEFAULTS]
-    if own and not was_default:
-        return own if own != neurons else no_update
-    return found["entropy"][:MOST_DEFAULTS]
+    if of_layer and not was_default:
+        return of_layer if of_layer != neurons else no_update
+    return offer["entropy"][:MOST_DEFAULTS]
 
 
 def suggested(known: Event | None, kept: Any, model: str | None, chosen: list[str]) -> list[Event]:
@@ -293,7 +287,7 @@ def suggested(known: Event | None, kept: Any, model: str | None, chosen: list[st
     if known is None:
         return [{"group": "Chosen", "items": chosen}] if chosen else []
     pinned = kept.get(model) if isinstance(kept, dict) else None
-    own = [name for name in pinned if is_name(name, "neuron")] if isinstance(pinned, list) else []
+    own = [name for name in pinned if is_neuron(name)] if isinstance(pinned, list) else []
     own = [name for name in dict.fromkeys(own) if name.startswith(f"{known['layer']}.")]
     entropy = [name for name in known["entropy"] if name not in own]
     others = [name for name in chosen if name not in own + entropy]
@@ -303,7 +297,8 @@ def suggested(known: Event | None, kept: Any, model: str | None, chosen: list[st
 
 def checked(names: list[str], kind: str, example: str) -> tuple[Any, str | None]:
     """What reads as a neuron or a head, and what is wrong with the rest."""
-    wrong = [name for name in names if not is_name(name, kind)]
+    is_name = is_neuron if kind == "neuron" else is_head
+    wrong = [name for name in names if not is_name(name)]
     if not wrong:
         return no_update, None
     return [name for name in names if name not in wrong], f"“{wrong[0][:24]}” is not a {kind}: write it as {example}."

@@ -1,22 +1,22 @@
 """What an address of the induction page asks for, and what its state means for the panels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from app.notation.units import is_head, is_neuron
 from backend.schemas import (
     MAX_INDUCTION_NEURONS,
     MAX_JOB_SEQUENCES,
     MAX_SPAN,
-    HeadName,
     InductionJobRequest,
     InductionPart,
     InductionRequest,
     InductionSource,
     Job,
     KnockoutPositions,
-    NeuronName,
 )
 
 PARTS: tuple[InductionPart, ...] = get_args(InductionPart)
@@ -29,7 +29,6 @@ MOST_SEED = 2**31 - 1
 APART = ("natural", "text")
 """Sources whose occurrences have other text between them."""
 _START = InductionRequest()
-_NAMES: dict[str, TypeAdapter[str]] = {"neuron": TypeAdapter(NeuronName), "head": TypeAdapter(HeadName)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ def read(**address: str | None) -> Asked:
         source=source,
         sequences=_whole(address.get("sequences"), 1, MAX_JOB_SEQUENCES, _START.sequences),
         span=_whole(address.get("span"), 2, MAX_SPAN, SPANS[source]),
-        neurons=names(address.get("neurons"), "neuron")[:MAX_INDUCTION_NEURONS],
+        neurons=names(address.get("neurons"), is_neuron)[:MAX_INDUCTION_NEURONS],
         parts=parts or list(_START.parts),
-        heads=names(address.get("heads"), "head")[:MOST_HEADS],
+        heads=names(address.get("heads"), is_head)[:MOST_HEADS],
         top_heads=_whole(address.get("top"), 1, MOST_HEADS, _START.top_heads),
         knocked_out_at=at,
         seed=_whole(address.get("seed"), 0, MOST_SEED, 0),
@@ -89,18 +88,9 @@ def read_job(job: Job) -> Asked:
     )  # fmt: skip
 
 
-def names(written: str | None, kind: str) -> list[str]:
-    """The neurons or heads in `29.830,29.1022`, each once; what does not read as one is left out."""
-    return list(dict.fromkeys(name for name in (written or "").split(",") if is_name(name, kind)))
-
-
-def is_name(name: object, kind: str) -> bool:
-    """Whether something reads as the name of a `neuron` or of a `head`."""
-    try:
-        _NAMES[kind].validate_python(name)
-    except ValidationError:
-        return False
-    return True
+def names(written: str | None, is_name: Callable[[object], bool]) -> list[str]:
+    """The names in `29.830,29.1022`, each once; what does not read as one is left out."""
+    return list(dict.fromkeys(name for name in (written or "").split(",") if is_name(name)))
 
 
 def _whole(written: str | None, low: int, high: int, otherwise: int) -> int:

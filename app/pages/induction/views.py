@@ -17,6 +17,7 @@ from app.figures import induction_heads as head_figures
 from app.figures.repeats import BEHIND
 from app.figures.theme import ENTROPY_COLOUR, LOSS_COLOUR
 from app.notation.numbers import estimate, number, signed
+from app.notation.units import layer_and_number
 from app.pages.induction import ids
 from app.pages.induction.state import PARTS
 from backend.schemas import (
@@ -262,7 +263,7 @@ def heads(event: InductionHeads, picked: Sequence[str]) -> list[Component]:
 def _with_scores(event: InductionHeads) -> str:
     found = []
     for name in event.chosen:
-        layer, head = head_figures.place_of(name)
+        layer, head = layer_and_number(name)
         score = event.prefix_matching[layer][head]
         error = None if event.prefix_matching_se is None else event.prefix_matching_se[layer][head]
         found.append(f"{name} ({f'{score:.2f}' if error is None else number(score, error=error)})")

@@ -8,6 +8,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from pydantic import ValidationError
 
+from app import links
 from app.components.states import empty
 from app.pages.induction.controls import SOURCE_LABELS
 from app.pages.induction.state import PARTS
@@ -94,7 +95,7 @@ def canceller(job: Job) -> list[Component]:
 
 def address(job: Job) -> str:
     """Where its results are shown."""
-    return f"/induction?job={job.id}"
+    return links.induction_job(job.id)
 
 
 def result_list(jobs: Sequence[Job], shown: int | None, most: int = 6) -> Component:

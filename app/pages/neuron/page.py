@@ -6,6 +6,7 @@ from typing import Any
 from dash import MATCH, Dash, Input, Output, State, clientside_callback, dcc, html, no_update, register_page, set_props
 from dash.development.base_component import Component
 
+from app.asking import answer_or_refusal
 from app.components.states import empty, failure
 from app.pages.neuron import views
 from backend.client import ApiError, AsyncClient, Call, calls
@@ -40,7 +41,7 @@ def register(app: Dash, client: AsyncClient) -> None:
         if not seen:  # what the run has not measured yet is asked for again, until its effects come
             return await _body(client, detail), is_final, counted
         if seen != counted or is_final:
-            effects = await _try(client, calls.effects(run, where["neuron"]))
+            effects = await answer_or_refusal(client, calls.effects(run, where["neuron"]))
             # Contexts that a reader has opened, and the threshold, stay as they are.
             set_props(views.TOLD, {"children": [views.head(detail), views.cards(detail)]})
             set_props(views.MEASURED, {"children": views.measured_panels(detail, effects)})
@@ -102,7 +103,7 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
         calls.contexts(run, name),
         calls.similar(run, name),
     ]
-    found = await asyncio.gather(*(_try(client, call) for call in wanted))
+    found = await asyncio.gather(*(answer_or_refusal(client, call) for call in wanted))
     effects, histogram, spectrum, logits, contexts, similar = found
     # Unknown without per-token effects; the service then refuses what cannot be done, with a sentence.
     can_clip = not isinstance(effects, TokenEffects) or effects.clip_delta_loss is not None
@@ -112,13 +113,6 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
         views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
         views.contexts_panel(contexts, can_clip=can_clip),
     ]
-
-
-async def _try(client: AsyncClient, call: Call[Any]) -> Any:
-    try:
-        return await client.send(call)
-    except ApiError as error:
-        return error
 
 
 async def _without(

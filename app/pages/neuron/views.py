@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
-from urllib.parse import urlencode
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from app import links
 from app.components import pins, plus_minus
 from app.components.layout import graph, panel
 from app.components.metric_card import metric_card
 from app.components.neuron_class import class_chip
+from app.components.run_banner import run_banner
 from app.components.run_card import run_card
 from app.components.shares import mean, mean_size, through_norm
 from app.components.states import failure
@@ -19,7 +20,6 @@ from app.components.token_strip import Strip, token_strip
 from app.figures import neuron as figures
 from app.figures.scales import zero_values
 from app.notation.numbers import number, signed
-from app.pages.atlas.page import neuron_address, run_banner
 from backend.client import ApiError
 from backend.glossary import INTERVENTION, METRICS, ContextKind
 from backend.schemas import (
@@ -64,11 +64,11 @@ def head(detail: NeuronDetail) -> html.Div:
     """The neuron, its class and why, and the ways from here."""
     row, run = detail.row, detail.run
     errors = plus_minus.of_run(run)
-    lab = f"/lab?{urlencode({'model': run.model, 'neuron': row.neuron})}"
+    lab = links.lab(run.model, row.neuron)
     ways = (("neuron-previous", "← ", detail.previous, ""), ("neuron-next", "", detail.next, " →"))
     steps = [
         dcc.Link(
-            before + name + after, id=place, href=neuron_address(run.model, name, run.id), className="step",
+            before + name + after, id=place, href=links.neuron(run.model, name, run.id), className="step",
             title="Key " + ("← or [" if before else "→ or ]"),
         )
         for place, before, name, after in ways
@@ -87,10 +87,10 @@ def head(detail: NeuronDetail) -> html.Div:
                 [
                     dcc.Link(dmc.Button("Try it in the Text lab", size="compact-md"), href=lab),
                     pins.button(run.model, row.neuron),
-                    dcc.Link("Back to the atlas", href=f"/?{urlencode({'model': run.model, 'run': run.id})}"),
+                    dcc.Link("Back to the atlas", href=links.atlas(run.model, run.id)),
                     html.A(
                         "JSON as on Neuronpedia",
-                        href=f"/api/feature/{run.model}/{row.layer}/{row.index}",
+                        href=links.feature_api(run.model, row.layer, row.index),
                         target="_blank",
                         title="Of the newest run of this layer",
                     ),
@@ -208,8 +208,8 @@ def starting_threshold(counts: Sequence[int]) -> int:
 
 
 def _beside_others(detail: NeuronDetail) -> Component:
-    asked = urlencode({"model": detail.run.model, "run": detail.run.id, "neurons": detail.row.neuron})
-    return html.P(dcc.Link("Beside other neurons, or another model", href=f"/spectrum?{asked}"), className="quiet")
+    address = links.spectrum(detail.run.model, detail.run.id, detail.row.neuron)
+    return html.P(dcc.Link("Beside other neurons, or another model", href=address), className="quiet")
 
 
 def _spectrum_note(spectrum: Spectrum) -> str:
@@ -249,9 +249,7 @@ def _frequency_boxes(detail: NeuronDetail, effects: TokenEffects | ApiError) -> 
         return panel(title, html.P(sentence, className="quiet"))
     source = detail.run.config.get("frequency_source")
     words = frequency_words(detail.row.metrics.get("freq_alignment"))
-    where = dcc.Link(
-        "Token frequencies", href=f"/frequency?{urlencode({'model': detail.run.model, 'run': detail.run.id})}"
-    )
+    where = dcc.Link("Token frequencies", href=links.frequency(detail.run.model, detail.run.id))
     note = (
         f"Figure 3c, at {len(effects.tokens)} sampled tokens. What only the total shows went along the token-frequency "
         "direction of the logits."
@@ -308,7 +306,7 @@ def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Tabl
     body = [
         html.Tr(
             [
-                html.Td(dcc.Link(row.neuron, href=neuron_address(model, row.neuron, run), className="mono")),
+                html.Td(dcc.Link(row.neuron, href=links.neuron(model, row.neuron, run), className="mono")),
                 html.Td(class_chip(row.neuron_class)),
                 html.Td(number(row.weight_cosine)),
                 html.Td(number(row.activation_correlation)),

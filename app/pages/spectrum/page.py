@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +9,17 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app import links
+from app.asking import RunChoice, answer_or_refusal, choose_run, run_label, strongest_neurons
 from app.components import run_card
 from app.components.layout import fetched_page, graph, panel, scrolled
 from app.components.neuron_class import class_chip
-from app.components.states import empty, failure
+from app.components.states import another_run, empty, empty_atlas, failure
 from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
 from app.notation.numbers import number
-from app.pages.atlas.page import neuron_address
-from app.pages.atlas.views import another, nothing_yet, run_label
-from app.pages.run_choice import RunChoice, choose_run
-from backend.client import Answer, ApiError, AsyncClient, calls
+from app.notation.units import is_neuron
+from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
 
 MODEL, RUN, BESIDE, NEURONS = "spectrum-model", "spectrum-run", "spectrum-beside", "spectrum-neurons"
@@ -121,10 +120,14 @@ async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[An
     chosen = await choose_run(client, asked.model, asked.run)
     run = chosen.run
     if run is None:
-        return *chosen.selects, [], _ALONE, no_update, nothing_yet(), None, False
+        return *chosen.selects, [], _ALONE, no_update, empty_atlas(), None, False
     others = await _others(client, chosen, run)
     beside = asked.beside if asked.beside in others else _ALONE
-    names, left = neuron_names(asked.neurons) if asked.neurons is not None else (await _strongest(client, run), [])
+    names, left = (
+        neuron_names(asked.neurons)
+        if asked.neurons is not None
+        else (await strongest_neurons(client, run.id, _STRONGEST), [])
+    )
     written = asked.neurons if asked.neurons is not None else ", ".join(names)
     state = f"{run.id}:{run.status}:{beside}:{written}:{asked.close}"
     choices = [{"value": place, "label": f"{model.name} · {run_label(one)}"} for place, (model, one) in others.items()]
@@ -132,9 +135,9 @@ async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[An
     if state == seen:
         return *controls, no_update, no_update, run.status != "running"
     own = await client.send(calls.spectrum(run.id))
-    other = await _tried(client.send(calls.spectrum(int(beside)))) if beside != _ALONE else None
+    other = await answer_or_refusal(client, calls.spectrum(int(beside))) if beside != _ALONE else None
     writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
-    told: list[Component] = [] if chosen.missing is None else [another(chosen.missing, run)]
+    told: list[Component] = [] if chosen.missing is None else [another_run(chosen.missing, run)]
     if asked.beside not in (None, beside):
         told.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
     if isinstance(other, ApiError):
@@ -154,25 +157,9 @@ async def _others(client: AsyncClient, chosen: RunChoice, run: RunSummary) -> di
 def neuron_names(written: str) -> tuple[list[str], list[str]]:
     """The names that read as a neuron's, each once, and what was left out."""
     parts = list(dict.fromkeys(part for part in re.split(r"[\s,;]+", written[:_MOST_CHARS]) if part))
-    names = [part for part in parts if re.fullmatch(r"\d{1,4}\.\d{1,6}", part)][:MOST_NEURONS]
+    names = [part for part in parts if is_neuron(part)][:MOST_NEURONS]
     cut = [f"all after {_MOST_CHARS} characters"] if len(written) > _MOST_CHARS else []
     return names, [part for part in parts if part not in names] + cut
-
-
-async def _strongest(client: AsyncClient, run: RunSummary) -> list[str]:
-    """The run's entropy neurons with the largest effect, else those that write most into the null space."""
-    for sort, neuron_class in (("-total_effect", "entropy"), ("-null_fraction", None)):
-        page = await client.send(calls.neurons(run.id, sort=sort, neuron_class=neuron_class, limit=_STRONGEST))
-        if page.rows:
-            return [row.neuron for row in page.rows]
-    return []
-
-
-async def _tried(answer: Awaitable[Answer]) -> Answer | ApiError:
-    try:
-        return await answer
-    except ApiError as error:
-        return error
 
 
 async def _writer(client: AsyncClient, run: int, name: str) -> Writer | ApiError:
@@ -223,7 +210,7 @@ def _table(run: RunSummary, writers: list[Writer]) -> Component:
         rows.append(
             html.Tr(
                 [
-                    html.Th(dcc.Link(row.neuron, href=neuron_address(run.model, row.neuron, run.id)), scope="row"),
+                    html.Th(dcc.Link(row.neuron, href=links.neuron(run.model, row.neuron, run.id)), scope="row"),
                     html.Td(class_chip(row.neuron_class)),
                     html.Td(number(row.metrics["null_fraction"])),
                     html.Td(f"direction {most:,} of 0 to {len(values) - 1:,}"),
