@@ -9,15 +9,7 @@ from fastapi import FastAPI
 
 from app import errors, tour
 from app.components import pins
-from app.pages import missing
-from app.pages.atlas import page as atlas
-from app.pages.frequency import page as frequency
-from app.pages.glossary import page as glossary
-from app.pages.induction import page as induction
-from app.pages.jobs import page as jobs
-from app.pages.lab import page as lab
-from app.pages.neuron import page as neuron
-from app.pages.spectrum import page as spectrum
+from app.pages.listed import PAGES, menu
 from backend.client import AsyncClient, in_process
 
 _INDEX = """<!DOCTYPE html>
@@ -46,9 +38,8 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
         on_error=errors.failed,
     )
     app.backend.websocket_capability = False  # no callback uses one; pages would open one all the same
-    for page in (atlas, neuron, lab, induction, jobs, frequency, spectrum, glossary):
+    for page in PAGES.values():
         page.register(app, client)
-    missing.register(app)
     pins.register(app)
     app.layout = _shell
     server.state.inline_scripts = app.csp_hashes
@@ -71,12 +62,7 @@ def _shell() -> dmc.MantineProvider:
             html.A("Skip to the content", href="#content", className="skip-link"),
             dcc.Link("Calibroscope", href="/", className="brand"),
             html.Nav(
-                [
-                    dcc.Link("Atlas", href="/"), dcc.Link("Text lab", href="/lab"),
-                    dcc.Link("Induction", href="/induction"), dcc.Link("Jobs", href="/jobs"),
-                    dcc.Link("Frequency", href="/frequency"), dcc.Link("Spectrum", href="/spectrum"),
-                    dcc.Link("Glossary", href="/glossary"), html.A("API", href="/api/docs"),
-                ],
+                [*(dcc.Link(words, href=path) for words, path in menu()), html.A("API", href="/api/docs")],
                 **{"aria-label": "Pages"},
             ),
             html.Span(className="grow"),

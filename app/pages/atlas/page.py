@@ -73,7 +73,7 @@ POLL_MS = 2_000
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout)
+    register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout, menu="Atlas")
     _register_service(app, client)
     _register_python(app, client)
     _register_browser()

@@ -25,7 +25,9 @@ SHOWN_TOKENS = 20
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("frequency", path="/frequency", title="Token frequency · Calibroscope", layout=layout)
+    register_page(
+        "frequency", path="/frequency", title="Token frequency · Calibroscope", layout=layout, menu="Frequency"
+    )
 
     @app.callback(
         Output(MODEL, "data"), Output(MODEL, "value"), Output(RUN, "data"), Output(RUN, "value"),

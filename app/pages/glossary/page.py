@@ -17,7 +17,7 @@ _STAGES: dict[Stage, str] = {
 
 def register(_: Dash, __: AsyncClient) -> None:
     """The page; it asks nobody."""
-    register_page("glossary", path="/glossary", title="Glossary · Calibroscope", layout=layout)
+    register_page("glossary", path="/glossary", title="Glossary · Calibroscope", layout=layout, menu="Glossary")
 
 
 def layout(**_: str) -> Component:

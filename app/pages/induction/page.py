@@ -51,7 +51,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     async def page(**address: str) -> Component:
         return layout_of(await opened(client, **address))
 
-    register_page("induction", path="/induction", title="Induction · Calibroscope", layout=page)
+    register_page("induction", path="/induction", title="Induction · Calibroscope", layout=page, menu="Induction")
     register_jobs(app, client)
     _register_controls(app, client)
     _register_frame(app)

@@ -21,7 +21,7 @@ _MOST_CARDS = 20
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("jobs", path="/jobs", title="Jobs · Calibroscope", layout=layout)
+    register_page("jobs", path="/jobs", title="Jobs · Calibroscope", layout=layout, menu="Jobs")
 
     @app.callback(
         Output(BODY, "children"), Output(SEEN, "data"), Output(POLL, "interval"),

@@ -19,7 +19,7 @@ from backend.schemas import ModelSummary
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout)
+    register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout, menu="Text lab")
     _register_inputs(app, client)
     _register_rows(app, client)
     _register_text(app, client)

@@ -60,7 +60,7 @@ class Writer:
 
 def register(app: Dash, client: AsyncClient) -> None:
     """The page and its callbacks."""
-    register_page("spectrum", path="/spectrum", title="Spectrum · Calibroscope", layout=layout)
+    register_page("spectrum", path="/spectrum", title="Spectrum · Calibroscope", layout=layout, menu="Spectrum")
 
     @app.callback(
         Output(MODEL, "data"), Output(MODEL, "value"), Output(RUN, "data"), Output(RUN, "value"),

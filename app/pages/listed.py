@@ -1,0 +1,43 @@
+"""The pages that there are; those with a `menu` are linked in the header, in this order.
+
+A page is a folder here whose `page` has `register`: it registers its layout and title with Dash, and its callbacks. Its
+scripts and stylesheets are found in static/ by themselves.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from dash import Dash, page_registry
+
+from app.pages.atlas import page as atlas
+from app.pages.frequency import page as frequency
+from app.pages.glossary import page as glossary
+from app.pages.induction import page as induction
+from app.pages.jobs import page as jobs
+from app.pages.lab import page as lab
+from app.pages.missing import page as missing
+from app.pages.neuron import page as neuron
+from app.pages.spectrum import page as spectrum
+from backend.client import AsyncClient
+
+
+class PageModule(Protocol):
+    """What the dashboard needs of a page."""
+
+    def register(self, app: Dash, client: AsyncClient, /) -> None:
+        """Register the page with Dash, with its callbacks."""
+
+
+PAGES: Mapping[str, PageModule] = {
+    "atlas": atlas, "neuron": neuron, "lab": lab, "induction": induction, "jobs": jobs, "frequency": frequency,
+    "spectrum": spectrum, "glossary": glossary, "not_found_404": missing,
+}  # fmt: skip
+"""By the name under which Dash knows each."""
+
+
+def menu() -> Iterator[tuple[str, str]]:
+    """The words and the address of each link in the header."""
+    registered: Mapping[str, Mapping[str, Any]] = page_registry
+    for name in PAGES:
+        if words := registered[name].get("menu"):
+            yield words, registered[name]["path"]
