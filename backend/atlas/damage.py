@@ -1,6 +1,6 @@
 """What an atlas must be like, whoever wrote it: a file from elsewhere may be cut short, altered, or made to do harm."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
@@ -29,8 +29,11 @@ class AtlasDamaged(AtlasUnusable):
 
 
 @contextmanager
-def reading(where: str) -> Iterator[None]:
+def reading(where: str | Callable[[], str]) -> Iterator[None]:
     """Whatever goes wrong with data of the atlas inside is damage at that place.
+
+    Args:
+        where: a function, where finding the words takes longer than reading the data.
 
     Raises:
         AtlasDamaged: something did.
@@ -40,7 +43,8 @@ def reading(where: str) -> Iterator[None]:
     except CalibroscopeError:
         raise
     except _MISREAD as error:
-        raise AtlasDamaged(where, f"cannot be read ({_reason(error)})") from error
+        place = where if isinstance(where, str) else where()
+        raise AtlasDamaged(place, f"cannot be read ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:

@@ -61,17 +61,17 @@ class Database:
 
     def all(self, wanted: Select[Any]) -> list[Any]:
         """The first column of every row."""
-        with self.session() as session, damage.reading(_tables(wanted)):
+        with self.session() as session, damage.reading(lambda: _tables(wanted)):
             return list(session.scalars(wanted))
 
     def one(self, wanted: Select[Any]) -> Any:
         """The first column of the first row, or None."""
-        with self.session() as session, damage.reading(_tables(wanted)):
+        with self.session() as session, damage.reading(lambda: _tables(wanted)):
             return session.scalar(wanted)
 
     def rows(self, wanted: Executable) -> list[Any]:
         """All rows."""
-        with self.session() as session, damage.reading(_tables(wanted)):
+        with self.session() as session, damage.reading(lambda: _tables(wanted)):
             return list(session.execute(wanted))
 
     def width(self, run: int, of: str) -> int:

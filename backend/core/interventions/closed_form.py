@@ -19,6 +19,8 @@ from backend.core.models.traced_text import PREDICTIONS, State, TracedText
 
 _TOKENS_AT_ONCE = 64
 _MOST_ROWS = 128
+_ROWS_AT_ONCE = 16
+"""Rows of logits looked through together: few enough to stay in cache."""
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Loss, entropy, rank, top tokens and their probabilities of some tokens."""
@@ -168,17 +170,21 @@ class _Best:
         top = y.topk(min(PREDICTIONS, y.shape[1]), dim=1)
         tokens, values = self._candidates.gather(1, top.indices), top.values
         unsure = (values[:, -1] <= others).nonzero().squeeze(1)
-        for t in unsure.tolist():  # a strong intervention: look at the whole row
-            whole = self._problem.logits[t] + (
-                self._problem.c[t, 0] * self._problem.path.A[0] if len(self._problem.path.A) == 1
-                else self._problem.path.A[t]
-            )  # fmt: skip
-            if rescaled:
-                q, b = self._q[t], 0 if self._change.b_U is None else self._change.b_U
-                whole = whole + q * (whole - b)
-            values[t], tokens[t] = whole.topk(values.shape[1])
+        for rows in unsure.split(_ROWS_AT_ONCE):  # a strong intervention: look at the whole row
+            whole = self._whole(rows, rescaled=rescaled)
+            values[rows], tokens[rows] = whole.topk(values.shape[1], dim=1)
         log_partition = loss + correct
         return tokens, (values - log_partition[:, None]).exp()
+
+    def _whole(self, rows: Tensor, *, rescaled: bool) -> Tensor:
+        """All logits of some tokens after the intervention, [rows, d_vocab]."""
+        A = self._problem.path.A
+        x = self._problem.c[rows] * A if len(A) == 1 else A[rows]
+        whole = self._problem.logits[rows] + x
+        if not rescaled:
+            return whole
+        b = self._change.b_U
+        return whole + self._q[rows] * (whole if b is None else whole - b)
 
 
 def _joined(parts: Sequence[Columns], scale: Tensor, distance: Distance) -> State:
