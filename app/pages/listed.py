@@ -17,6 +17,7 @@ from app.pages.jobs import page as jobs
 from app.pages.lab import page as lab
 from app.pages.missing import page as missing
 from app.pages.neuron import page as neuron
+from app.pages.runs import page as runs
 from app.pages.spectrum import page as spectrum
 from backend.client import AsyncClient
 
@@ -29,9 +30,17 @@ class PageModule(Protocol):
 
 
 PAGES: Mapping[str, PageModule] = {
-    "atlas": atlas, "neuron": neuron, "lab": lab, "induction": induction, "jobs": jobs, "frequency": frequency,
-    "spectrum": spectrum, "glossary": glossary, "not_found_404": missing,
-}  # fmt: skip
+    "atlas": atlas,
+    "neuron": neuron,
+    "lab": lab,
+    "induction": induction,
+    "jobs": jobs,
+    "runs": runs,
+    "frequency": frequency,
+    "spectrum": spectrum,
+    "glossary": glossary,
+    "not_found_404": missing,
+}
 """By the name under which Dash knows each."""
 
 

@@ -14,13 +14,14 @@ PATHS = {
     "lab": [LAB],
     "induction": [INDUCTION],
     "jobs": ["/jobs"],
+    "runs": ["/runs"],
     "frequency": ["/frequency"],
     "spectrum": ["/spectrum"],
     "glossary": ["/glossary"],
     "not_found_404": ["/no/such/page"],
 }
 """By the name under which Dash knows the page."""
-WITHOUT_FIGURES = ("/jobs", "/glossary", "/no/such/page")
+WITHOUT_FIGURES = ("/jobs", "/runs", "/glossary", "/no/such/page")
 ALL = [path for paths in PATHS.values() for path in paths]
 
 
@@ -41,6 +42,8 @@ def open_filled(page: Page, site: Site, path: str) -> None:
         expect(page.locator(".page-main .js-plotly-plot").last).to_be_visible()
     elif path == "/jobs":
         expect(page.get_by_text("No job yet")).to_be_visible()
+    elif path == "/runs":
+        expect(page.get_by_role("link", name="Run 1", exact=True)).to_be_visible()
     elif path == "/frequency":
         page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path == "/spectrum":
