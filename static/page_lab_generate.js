@@ -1,5 +1,5 @@
 // Generate on: reads the service's stream of tokens and lets the two continuations grow side by side.
-(() => {
+window.calibroscopeLabGeneration = (() => {
     const { byId, set, unchanged, element, addFailure } = window.calibroscopeDom;
     const { number, percent, visible } = window.calibroscopeFormat;
     const { UNREACHABLE, post, refusal, events } = window.calibroscopeStream;
@@ -7,7 +7,7 @@
     let running = null;
 
     // The service may have restarted or made room: the text is still here, so it is sent again.
-    const begin = async (traced, body, signal) => {
+    const postAgain = async (traced, body, signal) => {
         const answer = await post("/texts/" + traced.id + "/generate", body, signal);
         if (answer.status !== 404) return answer;
         const again = await post("/models/" + encodeURIComponent(traced.model) + "/texts", { text: traced.text }, signal);
@@ -28,7 +28,7 @@
             return tokens;
         };
         const plain = column("As the model is"), changed = both ? column("With the interventions") : null;
-        let steps = 0, parted = null;
+        let steps = 0, partedAt = null;
         const append = (place, token, differs) => {
             if (!place || !token) return;
             const piece = element("span", "tok" + (differs ? " differs" : ""), visible(token.token));
@@ -42,13 +42,13 @@
             add(step) {
                 steps += 1;
                 const differs = both && (step.plain || {}).token_id !== (step.changed || {}).token_id;
-                if (differs && parted === null) parted = steps;
+                if (differs && partedAt === null) partedAt = steps;
                 append(plain, step.plain, differs);
                 append(changed, step.changed, differs);
             },
             inWords() {
                 if (!both) return "Add an intervention to see a second continuation beside this one.";
-                return parted === null ? "Both are the same." : "They part at generated token " + parted + ".";
+                return partedAt === null ? "Both are the same." : "They part at generated token " + partedAt + ".";
             },
             steps: () => steps,
         };
@@ -65,7 +65,7 @@
         const view = columns(before, body.interventions.length > 0);
         place.replaceChildren(status, view.frame);
         try {
-            const answer = await begin(traced, body, control.signal);
+            const answer = await postAgain(traced, body, control.signal);
             if (!answer.ok) {
                 place.replaceChildren();
                 addFailure(place, await refusal(answer));
@@ -93,35 +93,37 @@
         }
     };
 
-    window.calibroscope = Object.assign(window.calibroscope || {}, {
-        generate(_, traced, strips, chosen, temperature, seed, length) {
-            const place = box();
-            if (!place || !traced || !strips) return unchanged();
-            stop();
-            const given = (value, otherwise) => (typeof value === "number" ? value : otherwise);
-            const body = {
-                interventions: (chosen || []).map(({ neuron, kind, value }) => ({ neuron, kind, value })),
-                temperature: given(temperature, 0.8), seed: given(seed, 1), max_tokens: given(length, 60),
-            };
-            const control = (running = new AbortController());
-            set("lab-stop", { disabled: false });
-            go(place, traced, strips.tokens, body, control).finally(() => {
-                if (running !== control) return;
-                running = null;
-                if (place.isConnected) set("lab-stop", { disabled: true });
-            });
-            return unchanged();
-        },
-        stopGenerating() {
-            stop();
-            return unchanged();
-        },
-        // Another text: what was generated from the one before does not go on from it.
-        forgetGenerated() {
-            stop();
-            const place = box();
-            if (place) place.replaceChildren();
-            return unchanged();
-        },
-    });
+    const begin = (_, traced, strips, chosen, temperature, seed, length) => {
+        const place = box();
+        if (!place || !traced || !strips) return unchanged();
+        stop();
+        const given = (value, otherwise) => (typeof value === "number" ? value : otherwise);
+        const body = {
+            interventions: (chosen || []).map(({ neuron, kind, value }) => ({ neuron, kind, value })),
+            temperature: given(temperature, 0.8), seed: given(seed, 1), max_tokens: given(length, 60),
+        };
+        const control = (running = new AbortController());
+        set("lab-stop", { disabled: false });
+        go(place, traced, strips.tokens, body, control).finally(() => {
+            if (running !== control) return;
+            running = null;
+            if (place.isConnected) set("lab-stop", { disabled: true });
+        });
+        return unchanged();
+    };
+
+    const stopNow = () => {
+        stop();
+        return unchanged();
+    };
+
+    // Another text: what was generated from the one before does not go on from it.
+    const forget = () => {
+        stop();
+        const place = box();
+        if (place) place.replaceChildren();
+        return unchanged();
+    };
+
+    return { columns, begin, stop: stopNow, forget };
 })();

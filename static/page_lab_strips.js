@@ -1,6 +1,6 @@
 // The Text lab's strips: drawn from plain data, since a thousand tokens in eight strips are eight thousand elements, which
 // as components would take seconds. Tokens answer to mouse and keyboard.
-(() => {
+window.calibroscopeLabStrips = (() => {
     const { byId, set, unchanged, element } = window.calibroscopeDom;
 
     const NO_CHANGES = { shades: {}, strips: [] };
@@ -53,10 +53,10 @@
     const mark = (canvas, chosen) => {
         const place = chosen === null || chosen === undefined ? 0 : chosen;
         for (const token of canvas.querySelectorAll("[data-token]")) {
-            const own = Number(token.dataset.token);
-            token.classList.toggle("marked", own === chosen);
-            token.setAttribute("aria-selected", String(own === chosen));
-            token.tabIndex = own === place ? 0 : -1;
+            const here = Number(token.dataset.token);
+            token.classList.toggle("marked", here === chosen);
+            token.setAttribute("aria-selected", String(here === chosen));
+            token.tabIndex = here === place ? 0 : -1;
         }
     };
 
@@ -85,34 +85,81 @@
         }
     });
 
-    window.calibroscope = Object.assign(window.calibroscope || {}, {
-        // Draw the strips of a text, and of what interventions change in it (`text_strips` and `change_strips` of
-        // app/pages/lab/views.py), or only move the mark when a token was chosen. A slider's step changes colours and
-        // values of strips that stand there already.
-        drawStrips(text, changes, chosen) {
-            const canvas = byId("lab-canvas");
-            if (!canvas || !text) return unchanged();
-            const [texts, changed] = canvas.children;
-            const fresh = changes && changes.text === text.text ? changes : NO_CHANGES;
-            const top = canvas.getBoundingClientRect().top;
-            let anew = canvas.drawnFrom !== text;
-            if (anew) {
-                texts.replaceChildren(...text.strips.map((strip) => stripBox(text, strip, text.shades)));
-                changed.replaceChildren();
-            }
-            if (anew || changed.drawnFrom !== fresh) anew = drawChanges(changed, text, fresh) || anew;
-            if (anew && top < 0) window.scrollBy(0, canvas.getBoundingClientRect().top - top);
-            if (anew || canvas.chosen !== chosen) mark(canvas, chosen);
-            [canvas.drawnFrom, changed.drawnFrom, canvas.chosen] = [text, fresh, chosen];
-            return unchanged();
-        },
-    });
-})();
+    // Draw the strips of a text, and of what interventions change in it (`text_strips` and `change_strips` of
+    // app/pages/lab/views.py), or only move the mark when a token was chosen. A slider's step changes colours and
+    // values of strips that stand there already.
+    const draw = (text, changes, chosen) => {
+        const canvas = byId("lab-canvas");
+        if (!canvas || !text) return unchanged();
+        const [texts, changed] = canvas.children;
+        const fresh = changes && changes.text === text.text ? changes : NO_CHANGES;
+        const top = canvas.getBoundingClientRect().top;
+        let anew = canvas.drawnFrom !== text;
+        if (anew) {
+            texts.replaceChildren(...text.strips.map((strip) => stripBox(text, strip, text.shades)));
+            changed.replaceChildren();
+        }
+        if (anew || changed.drawnFrom !== fresh) anew = drawChanges(changed, text, fresh) || anew;
+        if (anew && top < 0) window.scrollBy(0, canvas.getBoundingClientRect().top - top);
+        if (anew || canvas.chosen !== chosen) mark(canvas, chosen);
+        [canvas.drawnFrom, changed.drawnFrom, canvas.chosen] = [text, fresh, chosen];
+        return unchanged();
+    };
 
-window.dashAgGridFunctions = window.dashAgGridFunctions || {};
-window.dashAgGridFunctions.calibroscopeNumber = (value) => {
-    if (value === null || value === undefined) return "—";
-    const size = Math.abs(value);
-    const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : value.toPrecision(4);
-    return text.replace("-", "−");
-};
+    const pinnedTable = (text, data) => {
+        const frame = element("div", "pinned-frame"), table = element("table", "pinned");
+        frame.tabIndex = 0;
+        frame.setAttribute("role", "region");
+        frame.setAttribute("aria-label", "Activations of pinned neurons");
+        const head = element("tr");
+        head.append(element("th", "pinned-name", ""));
+        text.tokens.forEach((token, place) => {
+            const cell = element("th", "pinned-token");
+            const button = element("button", "", token);
+            button.type = "button";
+            button.addEventListener("click", () => set("lab-token", { data: place }));
+            cell.dataset.place = place;
+            cell.scope = "col";
+            cell.append(button);
+            head.append(cell);
+        });
+        const rows = data.strips.map((strip) => {
+            const row = element("tr"), name = element("th", "pinned-name mono", strip.title);
+            name.scope = "row";
+            name.append(element("span", "quiet", strip.legend.join(" … ")));
+            row.append(name);
+            strip.shade.forEach((shade, place) => {
+                const cell = element("td");
+                if (shade !== null) cell.style.backgroundColor = data.shades[strip.kind][shade][0];
+                cell.title = text.tokens[place] + "  (position " + place + ")\n" + strip.title + ": " + strip.shown[place];
+                cell.append(element("span", "visually-hidden", strip.shown[place]));
+                cell.dataset.place = place;
+                row.append(cell);
+            });
+            row.addEventListener("click", (event) => {
+                const cell = event.target.closest("td[data-place]");
+                if (cell) set("lab-token", { data: Number(cell.dataset.place) });
+            });
+            return row;
+        });
+        table.append(head, ...rows);
+        frame.append(table);
+        return frame;
+    };
+
+    // Pinned neurons as a table: a column a token, a row a neuron, so that they stand one under the other.
+    const drawPinned = (text, data, chosen) => {
+        const canvas = byId("lab-pinned-canvas");
+        if (!canvas) return unchanged();
+        const fresh = text && data && data.text === text.text ? data : null;
+        if (canvas.drawnFrom !== fresh) {
+            canvas.drawnFrom = fresh;
+            canvas.replaceChildren(...(fresh ? [pinnedTable(text, fresh)] : []));
+        }
+        for (const cell of canvas.querySelectorAll("[data-place]"))
+            cell.classList.toggle("marked", Number(cell.dataset.place) === chosen && chosen !== null);
+        return unchanged();
+    };
+
+    return { draw, drawPinned };
+})();

@@ -239,3 +239,22 @@ def test_a_jobs_address_holds_while_the_controls_ask_for_what_it_does(loaded: Pa
     assert loaded.evaluate(address, [request | {"neurons": ["1.4"]}, job]).startswith("/induction?model=tiny")
     unnamed = {"number": 4, "request": body | {"neurons": []}}
     assert loaded.evaluate(address, [request | {"neurons": ["1.4"]}, unnamed]) == "/induction?job=4"
+
+
+def test_generated_tokens_are_shown_not_obeyed(loaded: Page) -> None:
+    grow = """([plain, changed]) => {
+        const view = calibroscopeLabGeneration.columns([..."0123456789"], true);
+        const step = (token, token_id) => ({ token, token_id, probability: 0.25, entropy: 1234.5 });
+        view.add({ plain: step("same", 1), changed: step("same", 1) });
+        view.add({ plain: step(plain, 2), changed: step(changed, 3) });
+        const read = (name) => [...view.frame.querySelectorAll(name)];
+        return { tokens: read(".tok").map((one) => one.textContent), differ: read(".differs").length, titles:
+            read(".tok").map((one) => one.title), tails: read(".generated-tail").map((one) => one.textContent),
+            markup: read("b").length, words: view.inWords() };
+    }"""
+    made = loaded.evaluate(grow, ["\u202edesrever", "<b>"])
+    assert made["tokens"] == ["same", "\\u202edesrever", "same", "<b>"]
+    assert (made["differ"], made["markup"], made["tails"]) == (2, 0, ["…23456789"] * 2)
+    assert "probability 25.0 %, drawn from a prediction of entropy 1,234 nats" in made["titles"][1]
+    assert "\u202e" not in "".join(made["titles"])
+    assert made["words"] == "They part at generated token 2."

@@ -40,16 +40,16 @@ def generate_panel() -> html.Div:
 def register() -> None:
     """The buttons; the browser reads the stream itself (page_lab_generate.js)."""
     clientside_callback(
-        "window.calibroscope.generate", Output(ids.GENERATED, "title"), Input(ids.GENERATE, "n_clicks"),
+        "window.calibroscopeLabGeneration.begin", Output(ids.GENERATED, "title"), Input(ids.GENERATE, "n_clicks"),
         State(ids.TRACED, "data"), State(ids.STRIPS, "data"), State(ids.CHOSEN, "data"),
         State(ids.TEMPERATURE, "value"), State(ids.SEED, "value"), State(ids.LENGTH, "value"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.stopGenerating", Output(ids.STOP, "title"), Input(ids.STOP, "n_clicks"),
+        "window.calibroscopeLabGeneration.stop", Output(ids.STOP, "title"), Input(ids.STOP, "n_clicks"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.forgetGenerated", Output(ids.GO_ON, "title"), Input(ids.TRACED, "data"),
+        "window.calibroscopeLabGeneration.forget", Output(ids.GO_ON, "title"), Input(ids.TRACED, "data"),
         prevent_initial_call=True,
     )  # fmt: skip

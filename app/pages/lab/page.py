@@ -138,38 +138,38 @@ def _register_results(app: Dash, client: AsyncClient) -> None:
 
 
 def _register_browser() -> None:
-    """What happens without the service: the strips, the address, undo and history, sliders (page_lab.js)."""
+    """What happens without the service: the strips, the address, undo and history, sliders (page_lab*.js)."""
     clientside_callback(
-        "window.calibroscope.showPanels", Output(ids.TEXT_PANEL, "style"), Output(ids.GO_ON, "style"),
+        "window.calibroscopeLab.showPanels", Output(ids.TEXT_PANEL, "style"), Output(ids.GO_ON, "style"),
         Output(ids.INTRODUCTION, "style"), Input(ids.TRACED, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.drawStrips", Output(ids.CANVAS, "title"), Input(ids.STRIPS, "data"),
+        "window.calibroscopeLabStrips.draw", Output(ids.CANVAS, "title"), Input(ids.STRIPS, "data"),
         Input(ids.CHANGES, "data"), Input(ids.TOKEN, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.drawPinned", Output(ids.PINNED_CANVAS, "title"), Input(ids.STRIPS, "data"),
+        "window.calibroscopeLabStrips.drawPinned", Output(ids.PINNED_CANVAS, "title"), Input(ids.STRIPS, "data"),
         Input(ids.PINNED, "data"), Input(ids.TOKEN, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.followLab", Output(ids.PAST, "title"),
+        "window.calibroscopeLab.follow", Output(ids.PAST, "title"),
         Input(ids.MODEL, "value"), Input(ids.CHOSEN, "data"), Input(ids.TRACED, "data"),
     )  # fmt: skip
-    clientside_callback("window.calibroscope.shapeOf", Output(ids.SHAPE, "data"), Input(ids.CHOSEN, "data"))
+    clientside_callback("window.calibroscopeLabSliders.shapeOf", Output(ids.SHAPE, "data"), Input(ids.CHOSEN, "data"))
     clientside_callback(
-        "window.calibroscope.slide", Output(ids.ROWS, "title"),
+        "window.calibroscopeLabSliders.slide", Output(ids.ROWS, "title"),
         Input({"type": ids.VALUE, "neuron": ALL}, "value"), Input({"type": ids.SLIDER, "neuron": ALL}, "value"),
         State(ids.CHOSEN, "data"), prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.settled", Output(ids.RESULT, "title"), Input(ids.CHANGES, "data"),
+        "window.calibroscopeLabSliders.settled", Output(ids.RESULT, "title"), Input(ids.CHANGES, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     clientside_callback(
-        "window.calibroscope.undo", Output(ids.UNDO, "title"), Input(ids.UNDO, "n_clicks"), prevent_initial_call=True
+        "window.calibroscopeLab.undo", Output(ids.UNDO, "title"), Input(ids.UNDO, "n_clicks"), prevent_initial_call=True
     )
     clientside_callback(
-        "window.calibroscope.copyLink", Output(ids.SAID, "title"), Input(ids.COPY, "n_clicks"),
+        "window.calibroscopeLab.copyLink", Output(ids.SAID, "title"), Input(ids.COPY, "n_clicks"),
         prevent_initial_call=True,
     )  # fmt: skip
 
