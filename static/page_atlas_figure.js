@@ -40,7 +40,7 @@ window.calibroscopeAtlasFigure = (() => {
     // A figure of the run's columns: points of all neurons that have both coordinates, a trace a class.
     // On a telephone the 2 that stands for 2 · 10⁻³ would touch the 10⁻³ before it, and the two would read as 10⁻³².
     const draw = (data, x, y, colour, size, xScale, yScale, kit) => {
-        const { axis, drawable, barTicks } = window.calibroscopeScales, columns = data.columns;
+        const { axis, drawable, barTicks } = window.calibroscopeAtlasScales, columns = data.columns;
         const few = window.innerWidth < NARROW && xScale === "log" ? { nticks: 3 } : {};
         const byMark = colour === kit.mark.name, byClass = colour === "class" || (!byMark && !columns[colour]);
         const byMetric = !byClass && !byMark;

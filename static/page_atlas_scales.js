@@ -1,5 +1,5 @@
 // Scales of the atlas's axes, and what a scale leaves out: the rules of app/figures/scales.py and app/figures/scatter.py.
-window.calibroscopeScales = (() => {
+window.calibroscopeAtlasScales = (() => {
     const FEW_TICKS = 5, SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
     const { count } = window.calibroscopeFormat;

@@ -180,3 +180,20 @@ def test_hook_points_are_named_in_one_place() -> None:
     assert re.search(named, (ROOT / "backend/core/models/hook_points.py").read_text())
     places = [path.relative_to(ROOT).as_posix() for path in FILES if re.search(named, path.read_text())]
     assert places == ["backend/core/models/hook_points.py"]
+
+
+def test_a_pages_scripts_use_what_all_share_and_no_other_pages() -> None:
+    """Scripts share one namespace, that of the window: who uses whom is seen from the names."""
+    homes, uses = {}, []
+    for path in sorted((ROOT / "static").glob("*.js")):
+        room = re.match(r"base_|shell_|page_[a-z]+", path.stem)
+        assert room, f"static/{path.name} is for all pages (base_, shell_) or for one (page_)"
+        written = path.read_text()
+        homes |= dict.fromkeys(re.findall(r"window\.(calibroscope\w+) = ", written), room[0])
+        uses += [(path.name, room[0], used) for used in set(re.findall(r"window\.(calibroscope\w+)", written))]
+    above = {"base_": {"base_"}, "shell_": {"base_", "shell_"}}
+    wrong = [
+        (name, used) for name, room, used in uses if homes.get(used) not in above.get(room, {"base_", "shell_", room})
+    ]
+    assert wrong == []
+    assert len(homes) > 15

@@ -138,7 +138,7 @@ def test_an_error_without_a_reason_is_still_said(loaded: Page) -> None:
     "values", [[-0.3, 0.0, 2e-5, 1.5, -4e-4, 800.0, 7.0], [-1.0, -0.1, 0.1, 1.0, 10.0], [0.0], [3.0]]
 )
 def test_a_signed_scale_places_and_names_values_as_python_does(values: list[float], loaded: Page) -> None:
-    read = """(values) => { const { place, layout } = calibroscopeScales.axis(values, "signed");
+    read = """(values) => { const { place, layout } = calibroscopeAtlasScales.axis(values, "signed");
         return [values.map(place), layout.tickvals, layout.ticktext]; }"""
     within = scales.threshold(values)
     named = scales.ticks(values, within)

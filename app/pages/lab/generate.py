@@ -38,7 +38,7 @@ def generate_panel() -> html.Div:
 
 
 def register() -> None:
-    """The buttons; the browser reads the stream itself (page_lab_generate.js)."""
+    """The buttons; the browser reads the stream itself (page_lab_generation.js)."""
     clientside_callback(
         "window.calibroscopeLabGeneration.begin", Output(ids.GENERATED, "title"), Input(ids.GENERATE, "n_clicks"),
         State(ids.TRACED, "data"), State(ids.STRIPS, "data"), State(ids.CHOSEN, "data"),
