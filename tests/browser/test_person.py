@@ -1,6 +1,7 @@
 """What a person does: browse, click, paste, ablate."""
 
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -25,13 +26,8 @@ POINTS = """() => {
 
 def click_point(page: Page) -> str:
     """Click the point that is farthest from all others, as a mouse does; its neuron's name."""
-    points = page.evaluate(POINTS)
-
-    def room(point: dict[str, float]) -> float:
-        return min(abs(point["x"] - p["x"]) + abs(point["y"] - p["y"]) for p in points if p is not point)
-
-    chosen = max(points, key=room)
     for _ in range(10):  # a figure that is drawn again under a mouse at rest shows nothing until it moves
+        chosen = _loneliest(page.evaluate(POINTS))  # each time: what arrives above the figure moves it
         page.mouse.move(chosen["x"] - 30, chosen["y"] - 20)
         page.mouse.move(chosen["x"], chosen["y"], steps=8)
         page.wait_for_timeout(500)
@@ -40,6 +36,13 @@ def click_point(page: Page) -> str:
     expect(page.locator(".hoverlayer .hovertext").first).to_be_visible()
     page.mouse.click(chosen["x"], chosen["y"])
     return str(chosen["name"])
+
+
+def _loneliest(points: list[dict[str, Any]]) -> dict[str, Any]:
+    def room(point: dict[str, Any]) -> float:
+        return min(abs(point["x"] - p["x"]) + abs(point["y"] - p["y"]) for p in points if p is not point)
+
+    return max(points, key=room)
 
 
 def numbers_in(text: str) -> list[float]:
