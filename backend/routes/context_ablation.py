@@ -1,7 +1,5 @@
 """A context of a run with and without one neuron: its sequence goes through the live model again."""
 
-from typing import Literal
-
 import numpy as np
 
 from backend import schemas
@@ -11,23 +9,20 @@ from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord, ShownContext, windows_of
 from backend.atlas.store import Atlas
-from backend.core.errors import BadIntervention
 from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import NeuronId
+from backend.glossary import ContextKind
 from backend.live.engine import LiveEngine
 from backend.live.line import Place
 from backend.live.texts import LiveAblation, LiveModel, LiveText
 
-Kind = Literal["mean", "clip", "zero"]
-
 
 def answer(
-    atlas: Atlas, engine: LiveEngine, turn: Place, record: RunRecord, neuron: NeuronId, context: int, kind: Kind
+    atlas: Atlas, engine: LiveEngine, turn: Place, record: RunRecord, neuron: NeuronId, context: int, kind: ContextKind
 ) -> schemas.ContextAblation:
     """
     Raises:
         NotInAtlas: the run has no such context of the neuron, or no mean activations yet.
-        BadIntervention: clip ablation of a neuron before the last layer.
     """
     shown = next((found for found in atlas.contexts.showing(record.id, neuron.index) if found.id == context), None)
     if shown is None:
@@ -36,14 +31,13 @@ def answer(
     means = atlas.neurons.columns(record.id, ["mean_activation"])["mean_activation"]
     if not len(means) or not np.isfinite(means).all():
         raise not_yet(record, "mean activations")
-    is_last = neuron.layer == model.n_layers - 1
-    intervention = _intervention(neuron, kind, float(means[neuron.index]), is_last=is_last)
+    intervention = Intervention(neuron, kind, mean=float(means[neuron.index]))
     tokens, place = _sequence(atlas, record, context)
     chosen = LiveModel(model.slug, model.source, weights=record.weights_hash)
 
     def ablate() -> tuple[LiveText, LiveAblation]:
         text = engine.trace_tokens(chosen, tokens)
-        return text, engine.ablate(text, [intervention], means if is_last else None)
+        return text, engine.ablate(text, [intervention], None)
 
     text, ablated = turn.turn(ablate)
     whole = live.ablation(text, [intervention], ablated, _reference(record, kind))
@@ -51,17 +45,7 @@ def answer(
     return _cut(whole, shown, losses(shown, first), place, kind)
 
 
-def _intervention(neuron: NeuronId, kind: Kind, mean: float, *, is_last: bool) -> Intervention:
-    if is_last or kind == "zero":
-        return Intervention(neuron, kind)
-    if kind == "clip":
-        raise BadIntervention(
-            f"{neuron} lies before the last layer: its contexts can be shown with it set to its mean or to zero."
-        )
-    return Intervention(neuron, "value", mean)
-
-
-def _reference(record: RunRecord, kind: Kind) -> str:
+def _reference(record: RunRecord, kind: ContextKind) -> str:
     if kind == "zero":
         return "zero"
     return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
@@ -77,7 +61,7 @@ def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int],
 
 
 def _cut(
-    whole: schemas.Ablation, shown: ShownContext, measured: list[float | None], place: slice, kind: Kind
+    whole: schemas.Ablation, shown: ShownContext, measured: list[float | None], place: slice, kind: ContextKind
 ) -> schemas.ContextAblation:
     (name,) = whole.activations_before
     before = whole.before.loss[place]

@@ -18,7 +18,8 @@ from torch import Tensor
 from backend.core.induction.readings import OccurrenceMeans, Readings, RepeatMeans, read_repeats
 from backend.core.induction.text import Repeats, random_repeats
 from backend.core.interventions.forward import continued_with_activations, residuals_before
-from backend.core.interventions.heads import bos_hooks, head_hooks, output_hooks
+from backend.core.interventions.hooks import replacing
+from backend.core.interventions.kinds import Intervention
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,
@@ -31,7 +32,7 @@ from backend.core.metrics.induction import (
 from backend.core.metrics.jackknife import Array
 from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel
-from backend.core.neurons import HeadId
+from backend.core.neurons import HeadId, Unit
 
 KnockoutKind = Literal["bos", "mean_output"]
 """`bos`: heads look at the first token alone. `mean_output`: they write their mean output over second occurrences."""
@@ -82,6 +83,15 @@ class HeadGroup:
     def layer(self) -> int:
         """The first that is changed."""
         return min(head.layer for head in self.heads)
+
+    @property
+    def interventions(self) -> list[Intervention]:
+        """What is done to each head."""
+        return [Intervention(head, "bos" if self.kind == "bos" else "mean") for head in self.heads]
+
+    def means(self, outputs: Mapping[HeadId, Tensor]) -> list[Tensor | None]:
+        """Each head's mean output, [d_head], where that is what the heads write."""
+        return [outputs[head] if self.kind == "mean_output" else None for head in self.heads]
 
 
 @dataclass(frozen=True)
@@ -256,7 +266,7 @@ class Knockouts:
         self, group: HeadGroup, outputs: Mapping[HeadId, Tensor], layers: AbstractSet[int], readings: list[Readings]
     ) -> Iterator[str]:
         for number, batch in enumerate(self._batches):
-            hooks = bos_hooks(group.heads) if group.kind == "bos" else output_hooks(group.heads, outputs)
+            hooks = replacing(group.interventions, group.means(outputs))
             before = self._residuals_before(number, batch, layers)[group.layer]
             residual, activations = continued_with_activations(self._model, before, group.layer, hooks)
             readings.append(read_repeats(self._model.readout, batch, residual, activations[..., self._neurons]))
@@ -271,9 +281,8 @@ class Knockouts:
             for group, read in zip(groups, readings, strict=True):
                 # At the first position a head has nothing else to look at: BOS ablation leaves it as it is.
                 residual, activations = plain.residual.clone(), plain.activations.clone()
-                written = plain.first if group.kind == "bos" else outputs
                 for places in _pieces(batch):
-                    for place, x, n in plain.changed(places, group.heads, written):
+                    for place, x, n in plain.changed(places, group, outputs):
                         residual[:, place], activations[:, place] = x, n
                     yield _doing(group)
                 read.append(read_repeats(self._model.readout, batch, residual, activations))
@@ -329,7 +338,7 @@ class SinglePositions:
     """After the last block of the unchanged model, [sequences, length, d_model], on the model's device."""
     activations: Tensor
     """Of the neurons in the unchanged model, [sequences, length, neurons]."""
-    first: dict[HeadId, Tensor]
+    first: dict[Unit, Tensor]
     """What each head writes at the first token, [sequences, 1, d_head]: looking at nothing but that token it writes the
     same everywhere."""
 
@@ -343,7 +352,7 @@ class SinglePositions:
             heads: whose output at the first token is kept.
         """
         memory = model.new_memory(sliding=False)
-        first: dict[HeadId, Tensor] = {}
+        first: dict[Unit, Tensor] = {}
         kept: list[Tensor] = []
 
         def keep_first(head: HeadId) -> Any:
@@ -357,12 +366,12 @@ class SinglePositions:
         return cls(model, tokens, neurons, memory, residual, kept[0], first)
 
     def changed(
-        self, positions: Sequence[int], heads: Sequence[HeadId], outputs: Mapping[HeadId, Tensor]
+        self, positions: Sequence[int], group: HeadGroup, outputs: Mapping[HeadId, Tensor]
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Change heads at one position after another, each time at that one alone.
 
         Args:
-            outputs: what each head writes there instead, [d_head] or [sequences, 1, d_head].
+            outputs: each head's mean output, [d_head], where that is what the heads write.
 
         Yields:
             A position, the residual stream there after the last block [sequences, d_model], and the neurons'
@@ -370,9 +379,9 @@ class SinglePositions:
         """
         for position in positions:
             kept: list[Tensor] = []
-            replacing = head_hooks(heads, lambda z, head: outputs[head].to(z))
+            changing = replacing(group.interventions, group.means(outputs), first=self.first)
             token = self.tokens[:, position : position + 1]
-            hooks = [*replacing, _reading(self.model, self.neurons, kept)]
+            hooks = [*changing, _reading(self.model, self.neurons, kept)]
             residual = self.model.extended(token, _up_to(self.memory, position), hooks)
             yield position, residual[:, 0], kept[0][:, 0]
 

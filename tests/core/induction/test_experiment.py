@@ -19,7 +19,8 @@ from backend.core.induction.heads import HeadGroup, Knockout, ScoredHeads, head_
 from backend.core.induction.readings import ActivationChange, Curves
 from backend.core.induction.text import Repeats, RepeatSpec, doubled, find_repeats, random_repeats, repeats_in_text
 from backend.core.interventions.forward import continued_with_activations
-from backend.core.interventions.heads import bos_hooks
+from backend.core.interventions.hooks import replacing
+from backend.core.interventions.kinds import Intervention
 from backend.core.metrics.induction import (
     Mean,
     baseline_heads,
@@ -203,7 +204,7 @@ def test_knocked_out_heads_agree_with_brute_force(family: str, tiny_model: Model
 def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
     family: str, tiny_model: Models, tiny_files: Files
 ) -> None:
-    """A pass for every position over the whole sequence, with the heads changed there and nowhere else."""
+    """A copy of the whole sequence for every position, with the heads changed there and nowhere else."""
     model, reference, repeats = setting(family, tiny_model, tiny_files)
     heads = (HeadId(1, 2), HeadId(0, 1))
     found = only(Knockout, experiment(model, repeats, "bos", "mean_output", heads=heads, knocked_out_at="measured"))
@@ -217,24 +218,48 @@ def test_heads_knocked_out_at_one_position_alone_agree_with_brute_force(
         (how, count) for how in ("bos", "mean_output") for count in (1, 1, 2)
     ]
     for knockout in chosen:
-        losses, activations = [], []
+        rows = []
         for tokens, own in zip(repeats.tokens, zip(*inputs, strict=True), strict=True):
-            rows = []
-            for place in range(1, len(tokens)):
-                edits = []
-                for head in knockout.group.heads:
-                    columns = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
-                    values = own[head.layer][:, columns].clone()
-                    bos = knockout.group.kind == "bos"
-                    values[place] = own[head.layer][0, columns] if bos else means[head.layer][columns]
-                    edits.append((reference.heads_of(head.layer), columns, values))
-                outcome = reference.edited(tokens, edits, frozen=False)
-                activation = _edited_activations(reference, tokens, edits)[place, list(NEURONS)]
-                rows.append((outcome.loss[place] if place < len(outcome.loss) else torch.tensor(torch.nan), activation))
-            losses.append(torch.stack([row[0].double() for row in rows]))
-            activations.append(torch.stack([row[1] for row in rows]))
-        close(knockout.loss.mean[:-1], torch.stack(losses).mean(dim=0)[:-1], 1e-4)
-        close(knockout.activations.mean, torch.stack(activations).mean(dim=0), 1e-4)
+            edits = []
+            for head in knockout.group.heads:
+                columns = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
+                bos = knockout.group.kind == "bos"
+                value = own[head.layer][0, columns] if bos else means[head.layer][columns]
+                edits.append((reference.heads_of(head.layer), columns, value))
+            rows.append(_changed_at_each_position_alone(reference, tokens, edits))
+        losses, activations = (torch.stack(values) for values in zip(*rows, strict=True))
+        close(knockout.loss.mean[:-1], losses.mean(dim=0), 1e-4)
+        close(knockout.activations.mean, activations.mean(dim=0), 1e-4)
+
+
+def _changed_at_each_position_alone(
+    reference: Reference, tokens: Tensor, edits: list[tuple[Any, slice, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Loss [length − 2] and activations [length − 1, neurons] at the positions after the first, from a copy of the
+    sequence for each of them in which some modules' inputs are changed there and nowhere else."""
+    count, length = len(tokens) - 1, len(tokens)
+    copies, places = torch.arange(count), torch.arange(1, length)
+    read: list[Tensor] = []
+
+    def changing(columns: slice, value: Tensor) -> Any:
+        def change(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            values = inputs[0].reshape(count, length, -1).clone()
+            values[copies, places, columns] = value
+            return (values.reshape(inputs[0].shape),)
+
+        return change
+
+    handles = [module.register_forward_pre_hook(changing(columns, value)) for module, columns, value in edits]
+    handles.append(reference.mlp_out.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
+    try:
+        with torch.no_grad():
+            logits = reference.model(tokens.expand(count, -1)).logits[copies, places]
+    finally:
+        for handle in handles:
+            handle.remove()
+    activations = read[0].reshape(count, length, -1)[copies, places][:, list(NEURONS)]
+    loss = torch.nn.functional.cross_entropy(logits[:-1].double(), tokens[2:], reduction="none")
+    return loss, activations
 
 
 def test_changing_heads_at_one_position_alone_is_not_changing_them_at_every_one(tiny_model: Models) -> None:
@@ -289,14 +314,16 @@ def test_a_head_on_the_first_token_writes_its_value(family: str, tiny_model: Mod
         return changed
 
     prefix = model.residual_before(repeats.tokens, 0)
-    by_z, _ = continued_with_activations(model, prefix, 0, bos_hooks(heads))
+    by_z, _ = continued_with_activations(
+        model, prefix, 0, replacing([Intervention(h, "bos") for h in heads], [None] * 3)
+    )
     by_pattern, _ = continued_with_activations(
         model, prefix, 0, [(f"blocks.{layer}.attn.hook_pattern", to_first) for layer in range(LAYERS)]
     )
     plain = model.trace(repeats.tokens).residual
     assert (by_z - plain).abs().max() > 0.1
     close(by_pattern, plain if family in POST_HOC else by_z, 1e-5)
-    nothing, _ = continued_with_activations(model, prefix, 0, bos_hooks([]))
+    nothing, _ = continued_with_activations(model, prefix, 0, [])
     assert torch.equal(nothing, plain)
 
 
