@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError, TimeoutError
 
-from backend.atlas.schema import Base
+from backend.atlas.schema import RUN_COLUMNS, Base, NeuronRow
 from backend.core.errors import CalibroscopeError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -116,6 +116,7 @@ def connect(url: URL, *, read_only: bool, patience: float = PATIENCE) -> Engine:
     try:
         if not _is_current(engine, url, read_only=read_only):
             _migrate(engine, url)
+        _match_glossary(engine, url, read_only=read_only)
     except (DatabaseError, TimeoutError) as error:
         engine.dispose()
         raise failure(error, f"The atlas at {_shown(url)} cannot be opened") from error
@@ -237,6 +238,40 @@ def _migrate(engine: Engine, url: URL) -> None:
         command.upgrade(config, "head")
 
 
+def _match_glossary(engine: Engine, url: URL, *, read_only: bool) -> None:
+    """See to it that there is a column for every metric of the glossary, though the atlas is older than one.
+
+    A metric that was not measured is NULL: a writer adds the columns, and to a reader they look as if they were there.
+
+    Raises:
+        AtlasUnusable: a reader of a server's atlas that has not been written to since there is the metric.
+    """
+    with engine.connect() as connection:
+        there = {column["name"] for column in inspect(connection).get_columns(NeuronRow.__tablename__)}
+    lacking = [name for name in RUN_COLUMNS if name not in there]
+    if not lacking:
+        return
+    if not read_only:
+        with engine.begin() as connection:
+            lock_writers(connection)
+            now = {column["name"] for column in inspect(connection).get_columns(NeuronRow.__tablename__)}
+            for name in lacking:
+                if name not in now:  # another writer may have been quicker
+                    connection.exec_driver_sql(f'ALTER TABLE {NeuronRow.__tablename__} ADD COLUMN "{name}" FLOAT')
+        return
+    if engine.dialect.name != "sqlite":
+        raise AtlasUnusable(_older(url, f"without {lacking[0]}"))
+    columns = ", ".join(f'CAST(NULL AS FLOAT) AS "{name}"' for name in lacking)
+    table = NeuronRow.__tablename__
+
+    @event.listens_for(engine, "connect")
+    def stand_in(connection: Any, _: Any) -> None:
+        # SQLite looks for names among what is temporary first. Nothing is written to the file.
+        connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {columns} FROM main.{table}")
+
+    engine.dispose()  # connections from before
+
+
 def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
     """Whether the schema is the newest; False asks for a migration, and is never the answer to a reader.
 
@@ -270,11 +305,15 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
             "Calibroscope, or name another file with --atlas."
         ) from error
     if read_only:
-        raise AtlasUnusable(
-            f"The atlas at {_shown(url)} was written by an older version of Calibroscope (schema {revision}). "
-            "calibroscope precompute with --out naming it brings it up to date."
-        )
+        raise AtlasUnusable(_older(url, f"schema {revision}"))
     return False
+
+
+def _older(url: URL, what: str) -> str:
+    return (
+        f"The atlas at {_shown(url)} was written by an older version of Calibroscope ({what}). calibroscope precompute "
+        "with --out naming it brings it up to date."
+    )
 
 
 def _refuse_programs(connection: Connection, url: URL) -> None:
@@ -299,12 +338,12 @@ def _refuse_programs(connection: Connection, url: URL) -> None:
 def _require_schema(connection: Connection, url: URL) -> None:
     """
     Raises:
-        AtlasUnusable: a table or a column is not there.
+        AtlasUnusable: a table or a column is not there, other than one of a metric.
     """
     known = inspect(connection)
     for table in Base.metadata.sorted_tables:
         there = {column["name"] for column in known.get_columns(table.name)} if known.has_table(table.name) else set()
-        lacking = sorted({column.name for column in table.columns} - there)
+        lacking = sorted({column.name for column in table.columns} - there - set(RUN_COLUMNS))
         if lacking:
             raise AtlasUnusable(
                 f"The atlas at {_shown(url)} is damaged: its table {table.name} lacks {', '.join(lacking[:5])}. Take a "

@@ -15,6 +15,8 @@ Numbers = NDArray[Any]
 POSITIONS = "positions"
 JOB_COLUMNS = ("induction_change", "induction_change_se")
 """Metrics of a neuron that a job measures, after the run: they are kept beside the run, which stays as it is."""
+RUN_COLUMNS = tuple(name for name in METRIC_COLUMNS if name not in JOB_COLUMNS)
+"""Metrics that a run measures: a neuron's row has a column for each, NULL where it was not measured."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -132,9 +134,8 @@ class NeuronRow(Base):
     """Whether it passes the paper's own selection; None for a run made before this was kept."""
 
 
-for _name in METRIC_COLUMNS:
-    if _name not in JOB_COLUMNS:
-        setattr(NeuronRow, _name, mapped_column(_name, Float, nullable=True))
+for _name in RUN_COLUMNS:
+    setattr(NeuronRow, _name, mapped_column(_name, Float, nullable=True))
 
 
 class ShardRow(Base):

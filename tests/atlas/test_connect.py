@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine, event
 
 from backend.atlas import connect
 from backend.atlas.connect import AtlasMissing, AtlasUnusable
+from backend.atlas.query import NeuronQuery
 from backend.atlas.store import Atlas
 from tests.atlas.plans import PLAN
 
@@ -94,6 +96,32 @@ def test_an_older_atlas_is_brought_up_to_date_by_its_writer(tmp_path: Path, monk
     with Atlas.open(tmp_path / "a.db") as atlas:
         assert atlas.runs.get(run).corpus == "words"
     Atlas.open(tmp_path / "a.db", read_only=True).close()
+
+
+def test_an_atlas_from_before_a_metric_shows_it_as_not_measured_until_its_writer_adds_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with Atlas.open(path) as atlas:
+        run = atlas.runs.begin(PLAN).id
+        with atlas.runs.writing() as writer:
+            writer.set_neurons(
+                run, 0, {"total_effect": np.array([1.0, 2.0]), "prediction_change": np.array([0.5, 0.6])}
+            )
+    with sqlite3.connect(path) as older:
+        older.execute("ALTER TABLE neurons DROP COLUMN prediction_change")
+    before = path.read_bytes()
+    query = NeuronQuery(sort="-prediction_change", where=["total_effect>=1.5"])
+    with Atlas.open(path, read_only=True) as atlas:
+        (found,) = atlas.neurons.page(run, query)[0]
+        assert (found.metrics["total_effect"], found.metrics["prediction_change"]) == (2.0, None)
+        assert np.isnan(atlas.neurons.columns(run, ["prediction_change"])["prediction_change"]).all()
+        assert not atlas.neurons.page(run, NeuronQuery(where=["prediction_change>=0"]))[0]
+    assert path.read_bytes() == before
+    with Atlas.open(path) as atlas:
+        atlas.runs.begin(PLAN)
+        with atlas.runs.writing() as writer:
+            writer.set_neurons(run, 0, {"prediction_change": np.array([0.7, 0.8])})
+    with Atlas.open(path, read_only=True) as atlas:
+        assert atlas.neurons.page(run, query)[0][0].metrics["prediction_change"] == 0.8
 
 
 @pytest.mark.parametrize(
