@@ -65,6 +65,9 @@ METRICS: tuple[Metric, ...] = (
            "neuron acts only through the norm; it can be negative.", "§3.4", has_se=True),
     Metric("delta_loss", "Change of loss", "nats", "effects",
            "Mean signed change of loss under mean ablation, after − before.", has_se=True),
+    Metric("loss_increase_share", "Share of losses that rise", "", "effects",
+           "Share of tokens whose loss rises under mean ablation, however little: 0.5 when the neuron helps as often as "
+           "it hurts. Beside the change of loss it tells many small gains from few large ones.", has_se=True),
     Metric("delta_entropy", "Change of entropy", "nats", "effects",
            "Mean signed change of the prediction's entropy under mean ablation, after − before: negative when the "
            "neuron holds confidence down.", has_se=True),
@@ -113,6 +116,7 @@ FORMULAS: dict[str, str] = {
     "direct_effect_ln": "DE_LN = E_x | L(x) − L(x; n := n̄, norm's scale held) |",
     "ln_mediated": "1 − DE_LN / TE",
     "delta_loss": "E_x[ L(x; n := n̄) − L(x) ]",
+    "loss_increase_share": "P_x( L(x; n := n̄) > L(x) )",
     "delta_entropy": "E_x[ H(x; n := n̄) − H(x) ]",
     "abs_delta_entropy": "E_x | H(x; n := n̄) − H(x) |",
     "delta_reciprocal_rank": "E_x | 1/rank(x; n := n̄) − 1/rank(x) |",

@@ -88,6 +88,7 @@ MEANS: dict[str, Mean] = {
     "total_effect": Mean("delta_loss", Tensor.abs),
     "direct_effect_ln": Mean("delta_loss_frozen", Tensor.abs),
     "delta_loss": Mean("delta_loss"),
+    "loss_increase_share": Mean("delta_loss", lambda change: change > 0),
     "delta_entropy": Mean("delta_entropy"),
     "abs_delta_entropy": Mean("delta_entropy", Tensor.abs),
     "delta_reciprocal_rank": Mean("delta_reciprocal_rank", Tensor.abs),

@@ -101,6 +101,7 @@ def test_means_and_errors_are_those_of_the_sequences(seed: int) -> None:
         "total_effect": effects.delta_loss.abs(),
         "direct_effect_ln": effects.delta_loss_frozen.abs(),
         "delta_loss": effects.delta_loss,
+        "loss_increase_share": effects.delta_loss > 0,
         "delta_entropy": effects.delta_entropy,
         "abs_delta_entropy": effects.delta_entropy.abs(),
         "delta_reciprocal_rank": effects.delta_reciprocal_rank.abs(),
