@@ -1,15 +1,16 @@
 """From an induction experiment's results to what the wire says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from backend import schemas
 from backend.core.induction.attribution import Attribution
 from backend.core.induction.clipping import ClippedTokens, Clipping, ClippingAfter
+from backend.core.induction.experiment import Experiment, Plan, Progress
 from backend.core.induction.heads import Knockout, ScoredHeads
 from backend.core.induction.readings import ActivationChange, AfterOccurrences, Curves, OccurrenceMeans
-from backend.core.induction.text import Repeats, Source
+from backend.core.induction.text import Repeats, RepeatSpec, Source, find_repeats
 from backend.core.metrics.induction import Mean
 from backend.core.metrics.loss_position import at_own_token
 from backend.core.models.analysis_model import AnalysisModel
@@ -23,6 +24,32 @@ Result = (
     | schemas.InductionKnockout
     | schemas.InductionAttribution
 )
+
+
+Event = schemas.InductionStart | schemas.InductionProgress | Result
+
+
+def experiment_events(model: AnalysisModel, spec: RepeatSpec, plan: Plan) -> Iterator[Event]:
+    """What an experiment says: a start, progress, and each part when it is measured. The text is found, and the plan
+    checked, before the first is asked for.
+
+    Raises:
+        BadText, BadNeuron: nothing repeats, or the plan does not fit the model.
+    """
+    repeats, found = find_repeats(model, spec)
+    experiment = Experiment(model, repeats, plan, spec.bos(model))
+    answers = InductionAnswers(model, repeats, plan.neurons)
+
+    def events() -> Iterator[Event]:
+        yield answers.start(spec.source, plan.summary(found))
+        for measured in experiment.steps():
+            yield _progress(measured) if isinstance(measured, Progress) else answers.event(measured)
+
+    return events()
+
+
+def _progress(measured: Progress) -> schemas.InductionProgress:
+    return schemas.InductionProgress(done=measured.done, of=measured.of, doing=measured.doing)
 
 
 class InductionAnswers:

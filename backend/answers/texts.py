@@ -16,8 +16,7 @@ from backend.core.metrics.loss_position import at_own_token
 from backend.core.metrics.token_weights import extremes
 from backend.core.models.traced_text import State, TracedText
 from backend.core.neurons import NeuronId
-from backend.live.generating import LiveStep
-from backend.live.texts import LiveAblation, LiveSweep, LiveText, LiveTokenWeights
+from backend.live.texts import LiveAblation, LiveGenerationStep, LiveSweep, LiveText, LiveTokenWeights
 
 
 def text_trace(
@@ -210,7 +209,7 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
     )
 
 
-def generation_step(live: LiveStep) -> schemas.GenerationStep:
+def generation_step(live: LiveGenerationStep) -> schemas.GenerationStep:
     """One step of both continuations."""
     return schemas.GenerationStep(
         plain=_generated(live.step.plain, live.strings), changed=_generated(live.step.changed, live.strings)

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.errors import BadText, CalibroscopeError
-from backend.core.induction.experiment import Plan
-from backend.core.induction.text import RepeatSpec
 from backend.core.interventions.ablation import ablate_text
 from backend.core.interventions.forward import activations_of
 from backend.core.interventions.frequency_distance import TextFrequencies
@@ -31,14 +29,14 @@ from backend.core.models.traced_text import State, TracedText, trace_text, trace
 from backend.core.models.trust import KnownSources
 from backend.core.neurons import NeuronId
 from backend.glossary import SweepTarget
-from backend.live.generating import LiveGeneration
-from backend.live.inducing import LiveInduction
-from backend.live.line import EngineBusy, Line, Place
-from backend.live.models import LoadedModels
+from backend.live.cache import LoadedModels
+from backend.live.queue import EngineBusy, Line, Place
+from backend.live.streams import LiveStream, ModelPutAway, StreamLimit
 from backend.live.texts import (
     Distances,
     LiveAblation,
     LiveFrequencies,
+    LiveGenerationStep,
     LiveModel,
     LiveSweep,
     LiveText,
@@ -57,16 +55,16 @@ class TooManyGenerations(EngineBusy):
     """As many texts are being continued as may be at once."""
 
     def __init__(self, running: int) -> None:
-        told = f"{running} texts are being continued already, as many as may be. Try again when one has ended."
-        super().__init__(running + 1, running, 10, told)
+        message = f"{running} texts are being continued already, as many as may be. Try again when one has ended."
+        super().__init__(running + 1, running, 10, message)
 
 
 class TooManyExperiments(EngineBusy):
     """As many induction experiments run as may at once."""
 
     def __init__(self, running: int) -> None:
-        told = f"{running} induction experiments run already, as many as may. Try again when one has ended."
-        super().__init__(running + 1, running, 30, told)
+        message = f"{running} induction experiments run already, as many as may. Try again when one has ended."
+        super().__init__(running + 1, running, 30, message)
 
 
 class TextForgotten(CalibroscopeError):
@@ -104,7 +102,9 @@ class LiveEngine:
         self._most_bytes = texts_mb << 20
         self._line = Line(queue_limit, queue_seconds)
         self._lock = threading.Lock()
-        self._generations, self._experiments, self._memory = 0, 0, memory
+        self._memory = memory
+        self._generations = StreamLimit(_MOST_GENERATIONS, TooManyGenerations)
+        self._experiments = StreamLimit(_MOST_EXPERIMENTS, TooManyExperiments)
         self._effects: dict[str, EffectsEngine] = {}
         self._frequencies: OrderedDict[tuple[str, str], TextFrequencies] = OrderedDict()
         self._models = LoadedModels(
@@ -278,56 +278,51 @@ class LiveEngine:
         interventions: Sequence[Intervention],
         means: NDArray[np.float64] | None,
         sampling: Sampling,
-    ) -> LiveGeneration:
+    ) -> LiveStream[LiveGenerationStep]:
         """Both continuations of a text; nothing has been generated yet when this returns.
 
         Raises:
             TooManyGenerations, EngineBusy: not now; BadNeuron, BadIntervention, BadText: never.
         """
-        with self._lock:
-            if self._generations >= _MOST_GENERATIONS:
-                raise TooManyGenerations(self._generations)
-            self._generations += 1
 
-        def work() -> LiveGeneration:
+        def begin() -> tuple[AnalysisModel, Iterator[LiveGenerationStep]]:
             model = self._of(text)
-            generation = Generation(model, text.traced, interventions, means, sampling)
-            return LiveGeneration(generation, model, self._in_turn_admitted, self._holds, self._generation_ended)
+            return model, _generated(model, Generation(model, text.traced, interventions, means, sampling))
 
-        try:
-            return self._in_turn(work)
-        except BaseException:
-            self._generation_ended()
-            raise
+        return self._stream(self._generations, begin, "Generate again.")
 
-    def _generation_ended(self) -> None:
-        with self._lock:
-            self._generations -= 1
+    def measure(self, model: LiveModel, begin: Callable[[AnalysisModel], Iterator[Result]]) -> LiveStream[Result]:
+        """An experiment on a model; nothing but its beginning has been done when this returns.
 
-    def induce(self, model: LiveModel, spec: RepeatSpec, plan: Plan) -> LiveInduction:
-        """An induction experiment; the text has been found, but nothing measured yet when this returns.
+        Args:
+            begin: is handed the model; raises what is wrong with the experiment, and yields what it measures. All of it
+                runs where the model does.
 
         Raises:
-            TooManyExperiments, EngineBusy: not now; BadNeuron, BadText: nothing repeats, or the plan does not fit.
+            TooManyExperiments, EngineBusy: not now; or what `begin` raises.
         """
-        with self._lock:
-            if self._experiments >= _MOST_EXPERIMENTS:
-                raise TooManyExperiments(self._experiments)
-            self._experiments += 1
 
-        def work() -> LiveInduction:
+        def begun() -> tuple[AnalysisModel, Iterator[Result]]:
             loaded = self._models.loaded(model)
-            return LiveInduction(loaded, spec, plan, self._in_turn_admitted, self._holds, self._experiment_ended)
+            return loaded, begin(loaded)
 
+        return self._stream(self._experiments, begun, "Measure again.")
+
+    def _stream(
+        self, limit: StreamLimit, begin: Callable[[], tuple[AnalysisModel, Iterator[Result]]], again: str
+    ) -> LiveStream[Result]:
+        limit.take()
         try:
-            return self._in_turn(work)
+            model, items = self._in_turn(begin)
         except BaseException:
-            self._experiment_ended()
+            limit.give_back()
             raise
 
-    def _experiment_ended(self) -> None:
-        with self._lock:
-            self._experiments -= 1
+        def ready() -> None:
+            if not self._holds(model):
+                raise ModelPutAway(again)
+
+        return LiveStream(items, self._in_turn_admitted, ready, limit)
 
     def _holds(self, model: AnalysisModel) -> bool:
         return self._models.hold(model)
@@ -402,6 +397,14 @@ class LiveEngine:
                 del self._texts[text_id]
         for key in [key for key in self._frequencies if key[0] == source]:
             del self._frequencies[key]
+
+
+def _generated(model: AnalysisModel, generation: Generation) -> Iterator[LiveGenerationStep]:
+    while generation.ended is None:
+        step = generation.step()
+        ids = sorted({chosen.token for chosen in (step.plain, step.changed) if chosen is not None})
+        strings = dict(zip(ids, model.token_strings(ids), strict=True))
+        yield LiveGenerationStep(step, strings, generation.ended)
 
 
 def _without_gradients(work: Callable[[], Result]) -> Result:

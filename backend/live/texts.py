@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.interventions.ablation import TextAblation
+from backend.core.interventions.generation import EndReason, Step
 from backend.core.metrics.effects import Effects
 from backend.core.models.beginning import Beginning
 from backend.core.models.traced_text import TracedText
@@ -82,6 +83,15 @@ class LiveAblation:
 
     result: TextAblation
     strings: dict[int, str]
+
+
+@dataclass(frozen=True)
+class LiveGenerationStep:
+    """A token of each continuation, the strings of the tokens by id, and why there is no further step, or None."""
+
+    step: Step
+    strings: dict[int, str]
+    ended: EndReason | None
 
 
 @dataclass(frozen=True)

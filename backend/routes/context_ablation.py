@@ -13,7 +13,7 @@ from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import NeuronId
 from backend.glossary import ContextKind
 from backend.live.engine import LiveEngine
-from backend.live.line import Place
+from backend.live.queue import Place
 from backend.live.texts import LiveAblation, LiveModel, LiveText
 
 

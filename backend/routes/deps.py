@@ -15,7 +15,7 @@ from backend.atlas.store import Atlas
 from backend.core.errors import BadNeuron, CalibroscopeError
 from backend.core.neurons import NeuronId
 from backend.live.engine import LiveEngine
-from backend.live.line import Place
+from backend.live.queue import Place
 from backend.routes.lanes import Lane, watched
 from backend.settings import Settings
 

@@ -8,8 +8,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from backend import schemas
+from backend.answers.induction import Event, experiment_events
 from backend.answers.induction_request import plan, repeat_spec, run_of
-from backend.live.inducing import LiveInduction
+from backend.live.streams import LiveStream
 from backend.live.texts import LiveModel
 from backend.routes import problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, TurnDep
@@ -19,16 +20,16 @@ router = APIRouter(tags=["induction"])
 
 def _begun(
     turn: TurnDep, model: ModelSlug, body: schemas.InductionRequest, atlas: AtlasDep, engine: EngineDep
-) -> LiveInduction:
+) -> LiveStream[Event]:
     """An experiment that has been let in: what is wrong with it is answered before the stream begins."""
     record = atlas.models.get(model)
     run = run_of(atlas, record, body.run)
     chosen = LiveModel(model, record.source, weights=run and run.weights_hash)
     spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, run)
-    return turn.turn(lambda: engine.induce(chosen, spec, measured))
+    return turn.turn(lambda: engine.measure(chosen, lambda loaded: experiment_events(loaded, spec, measured)))
 
 
-async def _closed_after(begun: Annotated[LiveInduction, Depends(_begun)]) -> AsyncIterator[LiveInduction]:
+async def _closed_after(begun: Annotated[LiveStream[Event], Depends(_begun)]) -> AsyncIterator[LiveStream[Event]]:
     """The stream's generator is not closed with the connection where it waits to be read, so this does it."""
     try:
         yield begun
@@ -38,7 +39,7 @@ async def _closed_after(begun: Annotated[LiveInduction, Depends(_begun)]) -> Asy
 
 @router.post("/models/{model}/induction", response_class=EventSourceResponse)
 async def induce(
-    experiment: Annotated[LiveInduction, Depends(_closed_after)], request: Request
+    experiment: Annotated[LiveStream[Event], Depends(_closed_after)], request: Request
 ) -> AsyncIterator[schemas.InductionEvent]:
     """Measure what a model does on text that repeats: loss, entropy and activations by position, neurons clipped on the
     second occurrence, attention heads knocked out.
@@ -47,7 +48,6 @@ async def induce(
     the connection stops the work.
     """
     try:
-        yield schemas.InductionEvent(experiment.start)
         while (event := await run_in_threadpool(experiment.step)) is not None:
             yield schemas.InductionEvent(event)
         yield schemas.InductionEvent(schemas.InductionEnd(seconds=experiment.seconds))

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import anyio
 from fastapi import Request
 
-from backend.live.line import EngineBusy, LeftTheLine
+from backend.live.queue import EngineBusy, LeftTheLine
 
 READING = 2
 """Readers that are worked on at once: one, and one more for while the first waits for the disk. Python runs one at a

@@ -18,7 +18,7 @@ from backend.atlas.query import BadQuery
 from backend.core import errors
 from backend.core.models.trust import UnknownSource
 from backend.live.engine import TextForgotten
-from backend.live.line import EngineBusy, LeftTheLine, LineClosed
+from backend.live.queue import EngineBusy, LeftTheLine, LineClosed
 from backend.routes.deps import NotAllowed
 from backend.schemas import BusyProblem, Problem
 

@@ -13,8 +13,8 @@ from backend.answers.run_beginning import live_model
 from backend.core.interventions.generation import Sampling
 from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
-from backend.live.generating import LiveGeneration
-from backend.live.texts import Distances, LiveText
+from backend.live.streams import LiveStream
+from backend.live.texts import Distances, LiveGenerationStep, LiveText
 from backend.routes import frequencies, problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, Reading, TurnDep
 
@@ -94,7 +94,7 @@ def _elsewhere(text: LiveText, interventions: Sequence[Intervention]) -> str:
     return "; for units outside the last layer, over this text" if others else ""
 
 
-Begun = tuple[LiveGeneration, schemas.GenerationStart]
+Begun = tuple[LiveStream[LiveGenerationStep], schemas.GenerationStart]
 
 
 def _begun(turn: TurnDep, text: TextDep, body: schemas.GenerateRequest, atlas: AtlasDep, engine: EngineDep) -> Begun:
@@ -129,10 +129,11 @@ async def generate(
     generation, start = begun
     try:
         yield schemas.GenerationEvent(start)
-        while generation.ended is None:
-            step = await run_in_threadpool(generation.step)
+        reason = None
+        while reason is None and (step := await run_in_threadpool(generation.step)) is not None:
             yield schemas.GenerationEvent(answers.generation_step(step))
-        end = {"reason": generation.ended, "steps": generation.steps, "seconds": generation.seconds}
+            reason = step.ended
+        end = {"reason": reason, "steps": generation.steps, "seconds": generation.seconds}
         yield schemas.GenerationEvent(schemas.GenerationEnd.model_validate(end))
     except Exception as error:  # the answer has begun: its status can no longer tell
         yield schemas.GenerationEvent(schemas.GenerationProblem(problem=problems.of(error, request.url.path)))

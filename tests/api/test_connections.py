@@ -60,7 +60,7 @@ def test_whoever_leaves_the_line_to_the_model_gives_the_place_back(
     until(lambda: engine.waiting == 0)
     engine.join().turn(lambda: None)  # whatever was left in line would have come before
     assert asked == [], "what nobody waits for is not done"
-    assert engine._generations == 0
+    assert engine._generations.open == 0
     again = httpx.post(f"{address}{V1}/models/{tiny_atlas.slug}/texts", json={"text": "The lamp is"}, timeout=60)
     assert again.status_code == 200
 

@@ -10,7 +10,7 @@ import pytest
 
 from backend.client import ApiError, Client, calls
 from backend.live.engine import LiveEngine
-from backend.live.generating import LiveGeneration
+from backend.live.streams import LiveStream
 from backend.schemas import (
     GenerateRequest,
     GenerationEnd,
@@ -54,14 +54,14 @@ def test_both_continuations_come_and_the_seed_holds(client: Client, text: str, t
 
 def test_tokens_come_as_they_are_made(address: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not all at the end: neither compression nor a buffer may hold them back."""
-    slow, gate = LiveGeneration.step, threading.Event()
+    slow, gate = LiveStream.step, threading.Event()
 
-    def step(self: LiveGeneration) -> Any:
+    def step(self: LiveStream[Any]) -> Any:
         if self.steps == 2:
             assert gate.wait(20), "the first two steps must have arrived before the third is made"
         return slow(self)
 
-    monkeypatch.setattr(LiveGeneration, "step", step)
+    monkeypatch.setattr(LiveStream, "step", step)
     with (
         httpx.Client(base_url=address, timeout=30, headers={"accept-encoding": "gzip"}) as http,
         http.stream("POST", f"{V1}/texts/{text}/generate", json={"max_tokens": 5}) as response,
@@ -80,23 +80,23 @@ def test_tokens_come_as_they_are_made(address: str, text: str, monkeypatch: pyte
 def test_a_client_that_leaves_stops_the_generation(
     address: str, text: str, engine: LiveEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, made = LiveGeneration.step, []
+    slow, made = LiveStream.step, []
 
-    def step(self: LiveGeneration) -> Any:
+    def step(self: LiveStream[Any]) -> Any:
         time.sleep(0.05)
         made.append(1)
         return slow(self)
 
-    monkeypatch.setattr(LiveGeneration, "step", step)
+    monkeypatch.setattr(LiveStream, "step", step)
     with (
         httpx.Client(base_url=address, timeout=30) as http,
         http.stream("POST", f"{V1}/texts/{text}/generate", json={"max_tokens": 200}) as response,
     ):
         next(response.iter_lines())
     deadline = time.monotonic() + 10
-    while engine._generations and time.monotonic() < deadline:
+    while engine._generations.open and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert engine._generations == 0
+    assert engine._generations.open == 0
     stopped_at = len(made)
     assert stopped_at < 150
     time.sleep(0.3)
@@ -106,10 +106,10 @@ def test_a_client_that_leaves_stops_the_generation(
 def test_an_error_on_the_way_ends_the_stream_with_a_problem(
     client: Client, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def step(self: LiveGeneration) -> Any:
+    def step(self: LiveStream[Any]) -> Any:
         raise RuntimeError("secret inside")
 
-    monkeypatch.setattr(LiveGeneration, "step", step)
+    monkeypatch.setattr(LiveStream, "step", step)
     *_, last = events(client, text)
     assert isinstance(last, GenerationProblem)
     assert last.problem.status == 500
@@ -137,7 +137,7 @@ def test_what_cannot_be_generated_is_a_problem_document(
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert words in response.json()["detail"]
-    assert engine._generations == 0
+    assert engine._generations.open == 0
 
 
 def test_a_forgotten_text_and_a_dead_service_are_told(client: Client) -> None:

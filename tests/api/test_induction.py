@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from backend.atlas.store import Atlas
 from backend.client import ApiError, Client, calls
 from backend.live.engine import LiveEngine
-from backend.live.inducing import LiveInduction
+from backend.live.streams import LiveStream
 from backend.schemas import (
     InductionAttribution,
     InductionChange,
@@ -167,16 +167,16 @@ def test_what_follows_is_null_where_the_text_ends_with_the_repeat(client: Client
 def test_parts_come_as_they_are_ready_and_a_listener_that_leaves_stops_the_work(
     address: str, tiny_atlas: TinyAtlas, engine: LiveEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, made, gate = LiveInduction.step, [], threading.Event()
+    own, made, gate = LiveStream.step, [], threading.Event()
 
-    def step(self: LiveInduction) -> Any:
-        if len(made) == 2:
+    def step(self: LiveStream[Any]) -> Any:
+        if len(made) == 3:
             assert gate.wait(20), "the first events must have arrived before the third is made"
         made.append(1)
         time.sleep(0.02)
         return own(self)
 
-    monkeypatch.setattr(LiveInduction, "step", step)
+    monkeypatch.setattr(LiveStream, "step", step)
     body = {"sequences": 100, "span": 20, "parts": EVERY, "neurons": [f"{tiny_atlas.layer}.1"], "source": "random"}
     with (
         httpx.Client(base_url=address, timeout=30, headers={"accept-encoding": "gzip"}) as http,
@@ -186,12 +186,12 @@ def test_parts_come_as_they_are_ready_and_a_listener_that_leaves_stops_the_work(
         lines = (line for line in response.iter_lines() if line)
         kinds = [json.loads(next(lines).removeprefix("data: "))["kind"] for _ in range(3)]
         assert kinds == ["start", "progress", "progress"]
-        assert engine._experiments == 1
+        assert engine._experiments.open == 1
         gate.set()
     deadline = time.monotonic() + 10
-    while engine._experiments and time.monotonic() < deadline:
+    while engine._experiments.open and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert engine._experiments == 0
+    assert engine._experiments.open == 0
     stopped_at = len(made)
     time.sleep(0.3)
     assert len(made) == stopped_at
@@ -200,7 +200,7 @@ def test_parts_come_as_they_are_ready_and_a_listener_that_leaves_stops_the_work(
 def test_only_so_many_run_at_once(
     client: Client, tiny_atlas: TinyAtlas, engine: LiveEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_experiments", 2)
+    monkeypatch.setattr(engine._experiments, "open", 2)
     with pytest.raises(ApiError, match="2 induction experiments run already") as refused:
         events(client, tiny_atlas)
     assert refused.value.problem.status == 503
@@ -209,10 +209,10 @@ def test_only_so_many_run_at_once(
 def test_an_error_on_the_way_ends_the_stream_with_a_problem(
     client: Client, tiny_atlas: TinyAtlas, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def step(self: LiveInduction) -> Any:
+    def step(self: LiveStream[Any]) -> Any:
         raise RuntimeError("secret inside")
 
-    monkeypatch.setattr(LiveInduction, "step", step)
+    monkeypatch.setattr(LiveStream, "step", step)
     request = InductionRequest(source="random", sequences=1, span=4)
     *_, last = [event.root for event in client.stream(calls.induction(tiny_atlas.slug, request))]
     assert isinstance(last, InductionProblem)
@@ -247,7 +247,7 @@ def test_what_cannot_be_measured_is_a_problem_document(
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert words in response.json()["detail"]
-    assert engine._experiments == 0
+    assert engine._experiments.open == 0
 
 
 def test_without_a_run_random_tokens_and_own_text_work(

@@ -13,7 +13,7 @@ import pytest
 from backend.guards.connections import server_config
 from backend.guards.stopping import LAST_SECONDS, StoppingServer
 from backend.live.engine import LiveEngine
-from backend.live.line import LineClosed
+from backend.live.queue import LineClosed
 from backend.service import create_service
 from backend.settings import Settings
 from tests.conftest import TinyAtlas

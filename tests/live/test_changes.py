@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from backend.core.interventions.kinds import Intervention
 from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
+from backend.live.cache import OtherWeights
 from backend.live.engine import LiveEngine, TextForgotten
-from backend.live.models import OtherWeights
 from backend.live.texts import LiveFrequencies, LiveModel, LiveText
 from tests.reference.tiny_models import VOCAB
 

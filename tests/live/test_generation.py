@@ -13,8 +13,8 @@ from backend.core.interventions.kinds import Intervention
 from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
 from backend.live.engine import EngineBusy, LiveEngine, TooManyGenerations
-from backend.live.generating import LiveGeneration, ModelPutAway
-from backend.live.texts import LiveModel, LiveText
+from backend.live.streams import LiveStream, ModelPutAway
+from backend.live.texts import LiveGenerationStep, LiveModel, LiveText
 
 SAMPLING = Sampling(0.7, 1, 20)
 
@@ -36,7 +36,7 @@ def text(engine: LiveEngine, model: LiveModel) -> LiveText:
     return engine.trace(model, "The lamp is lit.", 64)
 
 
-def begun(engine: LiveEngine, text: LiveText) -> LiveGeneration:
+def begun(engine: LiveEngine, text: LiveText) -> LiveStream[LiveGenerationStep]:
     return engine.generate(text, [Intervention(NeuronId(1, 3), "zero")], None, SAMPLING)
 
 
@@ -52,9 +52,10 @@ def test_others_are_answered_between_two_steps(engine: LiveEngine, model: LiveMo
     thread.start()
     thread.join(timeout=30)
     assert answered, "an open generation does not hold the queue"
-    assert generation.ended is None
-    while generation.ended is None:
-        generation.step()
+    reasons = []
+    while (step := generation.step()) is not None:
+        reasons.append(step.ended)
+    assert reasons == [None] * (SAMPLING.max_tokens - 2) + ["length"]
     assert generation.steps == SAMPLING.max_tokens
 
 

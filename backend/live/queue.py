@@ -27,16 +27,16 @@ _LONGEST_RETRY = 60
 class EngineBusy(CalibroscopeError):
     """No room for another request now."""
 
-    def __init__(self, place: int, limit: int, retry_after: int = 2, told: str | None = None) -> None:
+    def __init__(self, place: int, limit: int, retry_after: int = 2, message: str | None = None) -> None:
         """
         Args:
             place: which one it would have been, from 1.
             limit: how many there is room for now.
-            told: what is said instead of the sentence about requests that wait for the model.
+            message: what is said instead of the sentence about requests that wait for the model.
         """
         self.place, self.limit, self.retry_after = place, limit, retry_after
         super().__init__(
-            told
+            message
             or f"{place - 1} requests wait for the model already: this one would have place {place} in the line, which "
             f"has room for {limit} now. Try again in {retry_after} s."
         )

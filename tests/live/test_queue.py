@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from backend.live.line import EngineBusy, LeftTheLine, Line, LineClosed
+from backend.live.queue import EngineBusy, LeftTheLine, Line, LineClosed
 
 
 @pytest.fixture
