@@ -5,7 +5,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from app import links
-from app.notation.numbers import number
+from app.notation.numbers import bound, number
 from backend.schemas import RunSummary
 
 
@@ -27,6 +27,7 @@ def run_banner(run: RunSummary) -> html.Div:
         link = dcc.Link("Token frequencies", href=links.frequency(run.model, run.id))
         parts.append(html.Div([link, f": {source}"], className="quiet"))
     if run.mode == "survey":
-        bound = f"A survey: each token's change of loss and entropy is within {run.tolerance_nats:g} nats of exact."
-        parts.append(html.Div(bound, className="quiet"))
+        within = bound(run.tolerance_nats, "nats")
+        survey = f"A survey: each token's change of loss and entropy is within {within} of exact."
+        parts.append(html.Div(survey, className="quiet"))
     return html.Div(parts, className="banner")

@@ -1,6 +1,5 @@
 """A run's card: one line on every page that shows a number of the run, which opens to all that is known of it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from dash.development.base_component import Component
 
 from app import links
 from app.components.plus_minus import nothing_yet
+from app.notation.numbers import bound, number, size
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import CardCheckpoint, CardPrecision, CardSection, RunCard, RunSummary
 
@@ -59,11 +59,11 @@ def accuracy(run: RunSummary) -> str:
     found where some were computed again in float64 (others may be somewhat farther)."""
     found = None if run.card is None else run.card.computation.precision
     if run.mode == "survey":
-        return f"survey within {nats(run.tolerance_nats)}"
+        return f"survey within {bound(run.tolerance_nats, 'nats')}"
     worst = None if found is None else _worst(found)
     if found is None or worst is None:
         return "exact to float32"
-    return f"exact within {nats(worst)} in {found.neurons * found.tokens:,} checks"
+    return f"exact within {bound(worst, 'nats')} in {found.neurons * found.tokens:,} checks"
 
 
 def _worst(found: CardPrecision) -> float | None:
@@ -71,15 +71,6 @@ def _worst(found: CardPrecision) -> float | None:
     if found.total is None or found.frozen is None:
         return None
     return max(found.total, found.frozen, found.held or 0.0)
-
-
-def nats(value: float) -> str:
-    """`7e-6 nats`: a bound, rounded up to one digit."""
-    if value <= 0:
-        return "0 nats"
-    power = math.floor(math.log10(value))
-    digit = math.ceil(value / 10.0**power - 1e-9)
-    return f"{1 if digit == 10 else digit}e{power + (digit == 10)} nats"
 
 
 def parts(run: RunSummary) -> list[Part]:
@@ -132,10 +123,10 @@ def _tokens(card: RunCard) -> list[tuple[str, str]]:
 
 def _computation(card: RunCard) -> list[tuple[str, str]]:
     one = card.computation
-    bound = None if one.bound is None else f"{nats(one.bound)}, float32 rounding not included"
+    left_out = None if one.bound is None else f"{bound(one.bound, 'nats')}, float32 rounding not included"
     return _known(
         ("numbers", one.dtype), ("device", one.device), ("kernel", f"{one.kernel}: {one.kernel_reason}"),
-        ("what the kernel leaves out, at most", bound), ("found beside float64", _precision(one.precision)),
+        ("what the kernel leaves out, at most", left_out), ("found beside float64", _precision(one.precision)),
         ("went on with", "; ".join(one.also_on) or None),
     )  # fmt: skip
 
@@ -144,9 +135,9 @@ def _precision(found: CardPrecision | None) -> str | None:
     if found is None:
         return None
     differences = ((found.total, "in total"), (found.frozen, "with the norm held"))
-    told = [f"{nats(value) if value is not None else 'not finite'} {what}" for value, what in differences]
+    told = [f"{bound(value, 'nats') if value is not None else 'not finite'} {what}" for value, what in differences]
     if found.held is not None:
-        told.append(f"{nats(found.held)} with the token-frequency direction held")
+        told.append(f"{bound(found.held, 'nats')} with the token-frequency direction held")
     pairs = f"{found.neurons} neurons at {found.tokens} tokens, computed again; others may be somewhat farther"
     return f"a token's change of loss or entropy differs by at most {', '.join(told)} ({pairs})"
 
@@ -168,14 +159,15 @@ def _errors(run: RunSummary) -> str:
 
 def _self_check(card: RunCard) -> list[tuple[str, str]]:
     one = card.self_check
-    relative = f"{_size(one.relative_allowed)} allowed"
+    relative = f"{size(one.relative_allowed)} allowed"
     return _known(
         ("log-probabilities, against the original model's",
-         f"{nats(one.log_probs)} apart at most ({_size(one.log_probs_allowed)} allowed), over {one.tokens} tokens"),
-        ("activations · W_out, against the last MLP's output", f"{_size(one.mlp_output)} of the largest ({relative})"),
+         f"{bound(one.log_probs, 'nats')} apart at most ({size(one.log_probs_allowed)} allowed), "
+         f"over {one.tokens} tokens"),
+        ("activations · W_out, against the last MLP's output", f"{size(one.mlp_output)} of the largest ({relative})"),
         ("the final norm's scale, against the model's",
-         None if one.norm_scale is None else f"{_size(one.norm_scale)} of the largest ({relative})"),
-        ("log-probabilities by the formulas, against the model's", f"{_size(one.logits)} of the largest ({relative})"),
+         None if one.norm_scale is None else f"{size(one.norm_scale)} of the largest ({relative})"),
+        ("log-probabilities by the formulas, against the model's", f"{size(one.logits)} of the largest ({relative})"),
     )  # fmt: skip
 
 
@@ -213,16 +205,11 @@ def _facts(section: CardSection) -> list[tuple[str, str]]:
 def _value(value: str | float | bool | None) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else None if value is None else str(value)
+    return number(value) if isinstance(value, float) else None if value is None else str(value)
 
 
 def _known(*facts: tuple[str, str | None]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value is not None]
-
-
-def _size(value: float) -> str:
-    """To one digit, as `nats` writes it."""
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 1e-3 else f"{value:.1g}"
 
 
 def _when(moment: datetime) -> str:

@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 
 from app.figures.theme import MAGNITUDE_SCALE, blank
+from app.notation.numbers import number
 from app.notation.tokens import label
 from backend.schemas import RunPositions
 
@@ -14,7 +15,8 @@ def divergence_scatter(positions: RunPositions) -> go.Figure:
     """
     rows = zip(positions.tokens, positions.targets, positions.rank, positions.loss, strict=True)
     texts = [
-        f"{label(token)} → {label(target)}<br>loss {loss:.3f} nats, rank {rank:,}" for token, target, rank, loss in rows
+        f"{label(token)} → {label(target)}<br>loss {number(loss, 'nats')}, rank {rank:,}"
+        for token, target, rank, loss in rows
     ]
     figure = blank(showlegend=False, hovermode="closest")
     figure.add_trace(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from app.figures.neuron import token_scatter
 from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, add_told, average, compact, joined, over_both
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
-from app.notation.numbers import number
+from app.notation.numbers import number, signed
 from app.notation.tokens import label
 from backend.glossary import CLASS_LABELS, NeuronClass
 from backend.schemas import ClipTotals, Curve, Estimate, InductionChange, InductionClip, InductionCurves, NeuronColumns
@@ -178,8 +178,8 @@ def _over_second(figure: go.Figure, positions: Positions) -> go.Figure:
 def clip_scatter(clip: InductionClip) -> go.Figure:
     """Figures 9c, 10c: a token's loss on the second occurrence against how clipping the neuron changes it."""
     texts = [
-        f"{label(point.token)} → {label(point.target)}<br>1/rank {point.reciprocal_rank:.3g}<br>"
-        f"Δ entropy {point.delta_entropy:+.4f} nats"
+        f"{label(point.token)} → {label(point.target)}<br>1/rank {number(point.reciprocal_rank)}<br>"
+        f"Δ entropy {signed(point.delta_entropy, 'nats')}"
         for point in clip.points
     ]
     figure = token_scatter(

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from app.figures.repeats import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
+from app.notation.numbers import signed
 from app.notation.units import is_head, layer_and_number
 from backend.schemas import Curve, InductionAttribution, InductionHeads, InductionKnockout
 
@@ -135,8 +136,8 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
     )  # fmt: skip
     for places, marker in groups:
         texts = [
-            f"{event.components[place]}<br>repeated {event.induction[neuron][place]:+.3g}, "
-            f"other first half {event.corrupted[neuron][place]:+.3g}"
+            f"{event.components[place]}<br>repeated {signed(event.induction[neuron][place])}, "
+            f"other first half {signed(event.corrupted[neuron][place])}"
             for place in places
         ]
         figure.add_trace(

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from app.figures.spectrum import cosines
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
+from app.notation.numbers import number
 from app.notation.tokens import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
 
@@ -100,7 +101,7 @@ def frequency_scatter(effects: TokenEffects) -> go.Figure:
 
 def _token_scatter(effects: TokenEffects, x: list[float], y: list[float], hover: str) -> go.Figure:
     texts = [
-        f"{label(token)} → {label(target)}<br>activation {activation:.3g}<br>rank {rank:,}"
+        f"{label(token)} → {label(target)}<br>activation {number(activation)}<br>rank {rank:,}"
         for token, target, activation, rank in zip(
             effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
         )

@@ -38,15 +38,30 @@ def percent(share: float | None) -> str:
     return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %".replace("-", "−")
 
 
+def bound(value: float, unit: str) -> str:
+    """`7e−6 nats`: the most that something can be, rounded up to one digit."""
+    if value <= 0:
+        return f"0 {unit}"
+    power = math.floor(math.log10(value))
+    digit = math.ceil(value / 10.0**power - 1e-9)
+    return f"{1 if digit == 10 else digit}e{power + (digit == 10)} {unit}".replace("-", "−")
+
+
+def size(value: float) -> str:
+    """`7e−6`: of what size something is."""
+    text = f"{value:.0e}".replace("e-0", "e-") if 0 < value < 1e-3 else f"{value:.1g}"
+    return text.replace("-", "−")
+
+
 def _plain(value: float) -> str:
-    size = abs(value)
+    magnitude = abs(value)
     value += 0.0  # no sign before a zero
-    if size != 0 and (size < 1e-4 or size >= 1e6):
+    if magnitude != 0 and (magnitude < 1e-4 or magnitude >= 1e6):
         text = f"{value:.2e}"
-    elif 0 < size < 0.1:  # three digits that count, as above
-        text = f"{value:.{2 - math.floor(math.log10(size))}f}"
-    elif size >= 100:
-        text = f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
+    elif 0 < magnitude < 0.1:  # three digits that count, as above
+        text = f"{value:.{2 - math.floor(math.log10(magnitude))}f}"
+    elif magnitude >= 100:
+        text = f"{value:,.0f}" if magnitude >= 1000 else f"{value:.1f}"
     else:
-        text = f"{value:.3f}" if size < 10 else f"{value:.2f}"
+        text = f"{value:.3f}" if magnitude < 10 else f"{value:.2f}"
     return text.replace("-", "−")

@@ -159,7 +159,7 @@ def test_what_errors_are_is_said_where_they_first_stand(groups: int | None, word
 
 def test_heads_are_told_with_their_scores_and_offered() -> None:
     words = text_of(induction_views.heads(events.heads(), []))
-    assert "L3H1 (0.90), L4H2 (0.60)" in words
+    assert "L3H1 (0.900), L4H2 (0.600)" in words
     assert "Baselines: L3H0" in words
     assert "Press Run" in text_of(induction_views.heads(events.heads(), ["L0H0"]))
     none = induction_views.heads(events.heads(chosen=[], baselines=[]), [])

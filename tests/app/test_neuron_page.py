@@ -93,7 +93,7 @@ async def test_a_run_without_frequency_metrics_says_so() -> None:
     assert "Figure 4c, at 30 sampled tokens" in words
     assert "Figure 3c, at 30 sampled tokens" in words
     assert "promotes common tokens and suppresses rare ones while its activation is positive" in words
-    assert "is +0.25." in words, "the cosine itself"
+    assert "is +0.250." in words, "the cosine itself"
 
 
 async def test_figure_3c_says_where_the_frequencies_come_from() -> None:

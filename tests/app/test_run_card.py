@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.components import run_card
+from app.notation.numbers import bound
 from tests.app import sample
 
 
@@ -23,7 +24,7 @@ def _texts(component: Any) -> list[str]:
 def test_the_line_says_what_was_measured() -> None:
     assert run_card.line(sample.run()) == (
         "Tiny-Instruct (Q4_1) → float32 · layer 29 · words, 4 × 16 tokens, 50 of 64 counted · no BOS · k = 2 · "
-        "exact within 7e-6 nats in 256 checks · run 1"
+        "exact within 7e−6 nats in 256 checks · run 1"
     )
 
 
@@ -41,10 +42,10 @@ def test_a_hub_models_line_has_its_commit_and_no_arrow() -> None:
 @pytest.mark.parametrize(
     ("total", "held", "mode", "words"),
     [
-        (6.2e-6, 9.1e-6, "exact", "exact within 1e-5 nats in 256 checks"),
-        (6.2e-6, None, "exact", "exact within 7e-6 nats in 256 checks"),
+        (6.2e-6, 9.1e-6, "exact", "exact within 1e−5 nats in 256 checks"),
+        (6.2e-6, None, "exact", "exact within 7e−6 nats in 256 checks"),
         (None, None, "exact", "exact to float32"),
-        (6.2e-6, None, "survey", "survey within 8e-4 nats"),
+        (6.2e-6, None, "survey", "survey within 8e−4 nats"),
     ],
 )
 def test_how_far_an_effect_may_be_off(total: float | None, held: float | None, mode: str, words: str) -> None:
@@ -57,10 +58,10 @@ def test_how_far_an_effect_may_be_off(total: float | None, held: float | None, m
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(6.2e-6, "7e-6 nats"), (3e-6, "3e-6 nats"), (9.5e-6, "1e-5 nats"), (0.0, "0 nats")]
+    ("value", "words"), [(6.2e-6, "7e−6 nats"), (3e-6, "3e−6 nats"), (9.5e-6, "1e−5 nats"), (0.0, "0 nats")]
 )
 def test_a_bound_is_rounded_up(value: float, words: str) -> None:
-    assert run_card.nats(value) == words
+    assert bound(value, "nats") == words
 
 
 def test_the_card_holds_all_that_is_known() -> None:

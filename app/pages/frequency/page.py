@@ -127,14 +127,10 @@ def relation(positions: RunPositions) -> str:
     """The correlation in words."""
     if positions.correlation is None or positions.rank_correlation is None:
         return "One of the two does not vary: there is no correlation."
-    numbers = f"Pearson's r = {_signed(positions.correlation)}, of ranks {_signed(positions.rank_correlation)}."
+    numbers = f"Pearson's r = {number(positions.correlation)}, of ranks {number(positions.rank_correlation)}."
     if positions.correlation < 0:
         return f"The less sure a prediction, the closer it is to how often tokens occur. {numbers}"
     return f"Here unsure predictions are not closer to how often tokens occur. {numbers}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _tokens(found: TokenFrequencies | ApiError) -> Component:

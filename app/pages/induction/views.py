@@ -266,7 +266,7 @@ def _with_scores(event: InductionHeads) -> str:
         layer, head = layer_and_number(name)
         score = event.prefix_matching[layer][head]
         error = None if event.prefix_matching_se is None else event.prefix_matching_se[layer][head]
-        found.append(f"{name} ({f'{score:.2f}' if error is None else number(score, error=error)})")
+        found.append(f"{name} ({number(score, error=error)})")
     return ", ".join(found)
 
 

@@ -267,11 +267,10 @@ def frequency_words(cosine: float | None) -> str | None:
     """Which way along the token-frequency direction a neuron writes, in words and with its number."""
     if cosine is None:
         return None
-    number_of_it = f"{cosine:+.2f}".replace("-", "−")
     if abs(cosine) < _ACROSS:
         return (
             "It hardly tells common tokens from rare ones: the cosine of its direct effect on the logits with the "
-            f"token-frequency direction is {number_of_it}."
+            f"token-frequency direction is {signed(cosine)}."
         )
     does = (
         "promotes common tokens and suppresses rare ones"
@@ -280,7 +279,7 @@ def frequency_words(cosine: float | None) -> str | None:
     )
     return (
         f"It {does} while its activation is positive, and the reverse while it is negative: the cosine of its direct "
-        f"effect on the logits with the token-frequency direction is {number_of_it}."
+        f"effect on the logits with the token-frequency direction is {signed(cosine)}."
     )
 
 
