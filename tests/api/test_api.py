@@ -122,6 +122,15 @@ async def test_live_effects_agree_with_the_atlas_of_the_same_model(
     assert "over this text" in head.reference
     assert head.activations_after["L0H1"] == [0.0] * len(trace.tokens)
     assert head.total.totals.mean_loss != head.before_totals.mean_loss
+    bos = await client.send(
+        calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron="L0H1", kind="bos")]))
+    )
+    (size,) = set(bos.activations_after["L0H1"])
+    assert size == bos.activations_before["L0H1"][0], "what it wrote at the first token, everywhere"
+    with pytest.raises(ApiError, match=r"0\.1 is a neuron: what can be done to it is mean, zero, clip, scale, value"):
+        await client.send(
+            calls.ablate(trace.id, AblateRequest(interventions=[InterventionRequest(neuron="0.1", kind="bos")]))
+        )
     with pytest.raises(ApiError, match="does not exist"):
         await client.send(calls.activations(trace.id, ["7.1"]))
     await client.close()

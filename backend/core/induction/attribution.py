@@ -103,7 +103,7 @@ def contributions(model: AnalysisModel, tokens: Tensor, neurons: list[int]) -> l
     _, kept = model.run(tokens, *points.names, stop_at_layer=model.n_layers)
     readout = model.readout
     scale = readout.scale(readout.centred(kept[points.read]))
-    found = []
+    attributed = []
     for direction in model.input_directions(neurons):
         values = torch.cat(_in_order(model, points, kept, direction, scale), dim=-2)
         total = kept[points.activation[direction.reads]].reshape(*tokens.shape, -1)[..., neurons]
@@ -112,8 +112,8 @@ def contributions(model: AnalysisModel, tokens: Tensor, neurons: list[int]) -> l
                 f"{model.name}: what its heads, MLPs and embedding write does not add up to what its last MLP reads, "
                 "so their contributions would be wrong. Leave the attribution out for this model."
             )
-        found.append(Contributions(direction, values, total))
-    return found
+        attributed.append(Contributions(direction, values, total))
+    return attributed
 
 
 def _attention_layers(model: AnalysisModel) -> range:

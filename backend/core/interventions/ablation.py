@@ -52,7 +52,7 @@ def ablate_text(
 
     Raises:
         BadNeuron: a neuron or a head that the model does not have.
-        BadIntervention: the same one twice, or a kind that heads do not know.
+        BadIntervention: the same one twice.
     """
     check_interventions(model, interventions)
     units = [intervention.unit for intervention in interventions]
@@ -79,16 +79,16 @@ def references(
     """Each unit's reference mean, [] of a neuron and [d_head] of a head: the intervention's own, for neurons of the
     last layer the given one, else that over the text."""
     plain = activations_of(model, text, [intervention.unit for intervention in interventions])
-    found = []
+    chosen = []
     for values, intervention in zip(plain, interventions, strict=True):
         unit = intervention.unit
         if intervention.mean is not None:
-            found.append(torch.tensor(intervention.mean))
+            chosen.append(torch.tensor(intervention.mean))
         elif means is not None and isinstance(unit, NeuronId) and unit.layer == model.last_layer:
-            found.append(torch.tensor(means[unit.index]))
+            chosen.append(torch.tensor(means[unit.index]))
         else:
-            found.append(values.mean(dim=0))
-    return found
+            chosen.append(values.mean(dim=0))
+    return chosen
 
 
 def _in_closed_form(

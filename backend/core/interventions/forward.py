@@ -106,7 +106,7 @@ def ablate_each(
     Args:
         tokens: one sequence, [length]; targets: the activation that replaces each neuron's, [d_mlp].
         positions: where effects are measured; each has a next token.
-        advanced: is told how many neurons were finished since it was last called.
+        advanced: called with the number of neurons that were finished since the last call.
     """
     start = model.residual_before(tokens[None], layer)
     plain = model.continued(start, layer, [])[0]
