@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.errors import UnsupportedModel
@@ -24,9 +25,9 @@ class Contributions:
     """What each component contributes to neurons' pre-activations: they add up to these."""
 
     direction: InputDirection
-    values: Tensor
+    values: Float[Tensor, "batch position components neurons"]
     """[batch, position, components, neurons]"""
-    total: Tensor
+    total: Float[Tensor, "batch position neurons"]
     """The pre-activations that the model itself computed, [batch, position, neurons]."""
 
 
@@ -36,13 +37,13 @@ class Attribution:
 
     reads: Reads
     components: list[HeadId | str]
-    induction: Tensor
+    induction: Float[Tensor, "components neurons"]
     """On the repeated text, [components, neurons]; a neuron's add up to its mean pre-activation."""
-    corrupted: Tensor
+    corrupted: Float[Tensor, "components neurons"]
     """On the text with something else in place of the first occurrences, [components, neurons]."""
-    difference_se: Tensor
+    difference_se: Float[Tensor, "components neurons"]
     """The standard error of induction − corrupted, [components, neurons]."""
-    scores: Tensor
+    scores: Float[Tensor, "layers heads"]
     """Prefix-matching scores, [layers, heads]."""
 
 

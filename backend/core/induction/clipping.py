@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.induction.readings import PlainPass, second_places
@@ -27,15 +28,15 @@ _MOST_TOKENS_SHOWN = 1_000
 class ClippedTokens:
     """A sample of tokens of second occurrences that have a target; [tokens] each."""
 
-    loss: Tensor
+    loss: Float[Tensor, "tokens"]
     """Before."""
-    delta_loss: Tensor
-    delta_entropy: Tensor
-    reciprocal_rank: Tensor
+    delta_loss: Float[Tensor, "tokens"]
+    delta_entropy: Float[Tensor, "tokens"]
+    reciprocal_rank: Float[Tensor, "tokens"]
     """Before."""
-    token: Tensor
-    target: Tensor
-    source: Tensor
+    token: Int[Tensor, "tokens"]
+    target: Int[Tensor, "tokens"]
+    source: Int[Tensor, "tokens"]
     """Which text each is from: tokens of one text are not independent."""
 
 
@@ -90,13 +91,13 @@ class _Changes:
     """Loss and entropy before, and after − before, at all tokens that `second_places` means; the loss is NaN where
     nothing follows."""
 
-    loss: Tensor
+    loss: Float[Tensor, "tokens"]
     """[tokens]"""
-    entropy: Tensor
+    entropy: Float[Tensor, "tokens"]
     """[tokens]"""
-    delta_loss: Tensor
+    delta_loss: Float[Tensor, "tokens neurons"]
     """[tokens, neurons]"""
-    delta_entropy: Tensor
+    delta_entropy: Float[Tensor, "tokens neurons"]
     """[tokens, neurons]"""
     rank: Tensor
     """Of the target before, [tokens]."""

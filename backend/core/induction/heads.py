@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.induction.readings import OccurrenceMeans, Readings, RepeatMeans, read_repeats
@@ -53,9 +54,9 @@ _KEYS_BYTES = 1 << 30
 class HeadScores:
     """How every head attends on repeated text."""
 
-    prefix_matching: Tensor
+    prefix_matching: Float[Tensor, "repeats layers heads"]
     """[repeats, layers, heads]"""
-    bos_attention: Tensor
+    bos_attention: Float[Tensor, "sequences layers heads"]
     """[sequences, layers, heads]"""
 
 
@@ -328,15 +329,15 @@ class SinglePositions:
     """
 
     model: AnalysisModel
-    tokens: Tensor
+    tokens: Int[Tensor, "sequences length"]
     """[sequences, length]"""
     neurons: list[int]
     """Of the last layer, whose activations are read."""
     memory: Any
     """Keys and values of all layers of the unchanged model."""
-    residual: Tensor
+    residual: Float[Tensor, "sequences length d_model"]
     """After the last block of the unchanged model, [sequences, length, d_model], on the model's device."""
-    activations: Tensor
+    activations: Float[Tensor, "sequences length neurons"]
     """Of the neurons in the unchanged model, [sequences, length, neurons]."""
     first: dict[Unit, Tensor]
     """What each head writes at the first token, [sequences, 1, d_head]: looking at nothing but that token it writes the

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.induction.text import Repeats
@@ -26,11 +27,11 @@ _EXAMPLES = 3
 class RepeatMeans:
     """Each repeat's means over the places of one of its occurrences."""
 
-    loss: Tensor
+    loss: Float[Tensor, "repeats"]
     """[repeats]"""
-    entropy: Tensor
+    entropy: Float[Tensor, "repeats"]
     """[repeats]"""
-    activations: Tensor
+    activations: Float[Tensor, "repeats neurons"]
     """[repeats, neurons]"""
 
 
@@ -38,11 +39,11 @@ class RepeatMeans:
 class Readings:
     """Values at the places that are read of every repeat; NaN where there is nothing."""
 
-    loss: Tensor
+    loss: Float[Tensor, "repeats places"]
     """Of the token that follows, [repeats, 2·reach]."""
-    entropy: Tensor
+    entropy: Float[Tensor, "repeats places"]
     """[repeats, 2·reach]"""
-    activations: Tensor
+    activations: Float[Tensor, "repeats places neurons"]
     """[repeats, 2·reach, neurons]"""
 
     @classmethod
@@ -106,7 +107,7 @@ class ExampleSequence:
     """One of the sequences, to look at."""
 
     sequence: int
-    loss: Tensor
+    loss: Float[Tensor, "length"]
     """At a token, of the next one; NaN at the last, [length]."""
 
 
@@ -132,7 +133,7 @@ class Curves:
     """[2·span]"""
     activations: Mean
     """[2·span, neurons]"""
-    references: Tensor
+    references: Float[Tensor, "neurons"]
     """What clipping brings each neuron down to, [neurons]."""
     examples: list[ExampleSequence]
     after: AfterOccurrences | None

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,20 +35,20 @@ class NoRepeats(BadText):
 class Repeats:
     """Token sequences and the repeats in them: pairs of a first and a second occurrence of the same tokens."""
 
-    tokens: Tensor
+    tokens: Int[Tensor, "sequences length"]
     """[sequences, length], on the CPU."""
-    sequence: Tensor
+    sequence: Int[Tensor, "repeats"]
     """Which sequence each repeat is in, ascending, [repeats]."""
-    first: Tensor
+    first: Int[Tensor, "repeats span"]
     """Positions of the first occurrence, [repeats, span]."""
-    second: Tensor
+    second: Int[Tensor, "repeats span"]
     """Positions of the second occurrence, [repeats, span]."""
-    valid: Tensor
+    valid: Bool[Tensor, "repeats span"]
     """False past the end of a repeat that is shorter than the longest, [repeats, span]; positions there are 0."""
-    after: Tensor
+    after: Int[Tensor, "repeats 2 beyond"]
     """Positions that follow the first and the second occurrence (B and X in Figure 9) and are read with them, −1 where
     no text follows, [repeats, 2, beyond]: `beyond` is 1, or 0 where text is doubled."""
-    source: Tensor
+    source: Int[Tensor, "sequences"]
     """Which text each sequence is from, [sequences]: what sequences of one text give is not independent."""
 
     @property

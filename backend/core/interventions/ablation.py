@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,9 +30,9 @@ class TextAblation:
 
     total: State
     frozen: State
-    activations_before: Tensor
+    activations_before: Float[Tensor, "tokens interventions"]
     """Of the intervened units, [tokens, interventions]; of a head its output's norm."""
-    activations_after: Tensor
+    activations_after: Float[Tensor, "tokens interventions"]
     kl_before: Tensor | None = None
     """D_KL(P_freq‖P) of the text as it is, [tokens], where token frequencies are known."""
 

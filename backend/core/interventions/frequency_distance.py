@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
@@ -22,9 +23,9 @@ _ROWS_AT_ONCE = 16
 class LogitChange:
     """What interventions on the last layer do to a text's logits: y = r·(u + x) + b, with u = log p − b, x = c·A."""
 
-    written: Tensor
+    written: Float[Tensor, "tokens d_model"]
     """What they add to the residual stream, divided by the norm's scale, [tokens, d_model]."""
-    x_correct: Tensor
+    x_correct: Float[Tensor, "tokens"]
     """x of the correct token, [tokens]."""
     r: Tensor | None
     """s/s′, [tokens]; None with the norm frozen."""
@@ -38,7 +39,7 @@ class TextFrequencies:
     name: str
     """What tells it from others: distances are kept with a text under this name."""
     unigram: Unigram
-    read: Tensor
+    read: Float[Tensor, "d_model"]
     """W_U·P_freq, [d_model], float64."""
 
     @classmethod

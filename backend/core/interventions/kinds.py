@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.errors import BadIntervention
@@ -25,9 +26,9 @@ from backend.glossary import INTERVENTION, INTERVENTIONS, InterventionKind
 class Reference:
     """What targets are made of, besides a unit's values."""
 
-    mean: Tensor
+    mean: Float[Tensor, "*d_head"]
     """Of a neuron [], of a head [d_head]."""
-    first: Tensor
+    first: Float[Tensor, "batch 1 *d_head"]
     """What the unit has at the first position of each text, [batch, 1] or [batch, 1, d_head]."""
     number: float
     """The intervention's own value."""
