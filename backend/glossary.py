@@ -66,8 +66,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("delta_loss", "Change of loss", "nats", "effects",
            "Mean signed change of loss under mean ablation, after − before.", has_se=True),
     Metric("loss_increase_share", "Share of losses that rise", "", "effects",
-           "Share of tokens whose loss rises under mean ablation, however little: 0.5 when the neuron helps as often as "
-           "it hurts. Beside the change of loss it tells many small gains from few large ones.", has_se=True),
+           "Share of tokens whose loss rises under mean ablation, however little: 0.5 when the neuron helps as often "
+           "as it hurts. Beside the change of loss it tells many small gains from few large ones.", has_se=True),
     Metric("delta_entropy", "Change of entropy", "nats", "effects",
            "Mean signed change of the prediction's entropy under mean ablation, after − before: negative when the "
            "neuron holds confidence down.", has_se=True),
