@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
+from app import links
 from app.dashboard import STATIC
 from app.figures import scales
 from app.figures.scatter import View, drawable, kit
@@ -83,7 +84,8 @@ def test_an_address_is_written_once_and_reads_well(loaded: Page) -> None:
     assert _each(loaded, join, [["/spectrum", {"run": 3, "neurons": "1.2,1.3"}], ["/lab", {}]]) == [
         "/spectrum?run=3&neurons=1.2,1.3", "/lab",
     ]  # fmt: skip
-    assert _each(loaded, "calibroscopeAddress.neuron", [["a b", "11.2378"]]) == ["/m/a%20b/n/11/2378"]
+    names = [["a b/é", "11.2378"], ["tiny", "0.0"]]
+    assert _each(loaded, "calibroscopeAddress.neuron", names) == [links.neuron(*one) for one in names]
 
 
 def test_an_address_follows_its_controls(chromium: Browser) -> None:
