@@ -20,7 +20,7 @@ _UNQUANTISED = (None, "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
-class Part:
+class FactList:
     """A titled part of a card: values by what they are."""
 
     title: str
@@ -73,19 +73,19 @@ def _worst(found: CardPrecision) -> float | None:
     return max(found.total, found.frozen, found.held or 0.0)
 
 
-def parts(run: RunSummary) -> list[Part]:
+def parts(run: RunSummary) -> list[FactList]:
     """All that is known of a run, in the order in which it is read."""
     if run.card is None:
-        return [Part("Known of this run", [("model", run.model), *_text_of(run), *_weights(run)]), _made(run)]
+        return [FactList("Known of this run", [("model", run.model), *_text_of(run), *_weights(run)]), _made(run)]
     card = run.card
     sections = (("The beginning of a sequence", card.bos), ("Between documents", card.separator))
     return [
-        Part("Which model", _model(card.checkpoint, run)),
-        Part("Which text", _corpus(card)),
-        Part("Which tokens", _tokens(card)),
-        *(Part(title, _facts(section)) for title, section in sections if section is not None),
-        Part("How it was computed", [*_computation(card), *_chosen(run, card)]),
-        Part("What the check on loading found", _self_check(card)),
+        FactList("Which model", _model(card.checkpoint, run)),
+        FactList("Which text", _corpus(card)),
+        FactList("Which tokens", _tokens(card)),
+        *(FactList(title, _facts(section)) for title, section in sections if section is not None),
+        FactList("How it was computed", [*_computation(card), *_chosen(run, card)]),
+        FactList("What the check on loading found", _self_check(card)),
         _made(run),
     ]
 
@@ -184,10 +184,10 @@ def _weights(run: RunSummary) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _made(run: RunSummary) -> Part:
+def _made(run: RunSummary) -> FactList:
     ended = None if run.finished_at is None else _when(run.finished_at)
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return Part(
+    return FactList(
         "When and with what",
         _known(
             ("begun", _when(run.created_at)), ("finished", ended),
@@ -244,7 +244,7 @@ def run_card(run: RunSummary, what: str = "What was measured") -> html.Div:
     )
 
 
-def _part(part: Part) -> Component:
+def _part(part: FactList) -> Component:
     rows: list[Component] = []
     for name, value in part.facts:
         rows += [html.Dt(name), html.Dd(value)]

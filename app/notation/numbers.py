@@ -18,9 +18,9 @@ def number(value: float | None, unit: str = "", error: float | None = None) -> s
     return f"{value:,.{digits}f} ± {error:,.{digits}f}{behind}".replace("-", "−")
 
 
-def estimate(found: Estimate) -> str:
+def estimate(measured: Estimate) -> str:
     """A number that carries its error."""
-    return number(found.value, error=found.se)
+    return number(measured.value, error=measured.se)
 
 
 def signed(value: float | None, unit: str = "", error: float | None = None) -> str:

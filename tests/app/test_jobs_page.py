@@ -59,7 +59,7 @@ def test_a_request_of_another_time_is_shown_all_the_same() -> None:
     old = job().model_copy(update={"request": {"sequences": "many"}})
     assert "another version" in jobs_views.what(old)
     assert "another version" in text_of(jobs_views.table([old]))
-    assert induction_state.read_job(old) == induction_state.Asked(model="tiny", run="1")
+    assert induction_state.read_job(old) == induction_state.InductionSettings(model="tiny", run="1")
 
 
 def test_an_open_job_says_what_it_waits_for() -> None:

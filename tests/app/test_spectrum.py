@@ -7,7 +7,7 @@ from dash import no_update
 
 from app.figures import spectrum as figures
 from app.pages.spectrum import page as spectrum
-from app.pages.spectrum.page import Asked
+from app.pages.spectrum.page import SpectrumSettings as Settings
 from backend import schemas
 from backend.client import ApiError
 from tests.app import sample
@@ -16,7 +16,7 @@ from tests.app.pages import Service, text_of
 pytestmark = pytest.mark.anyio
 
 PAGE = schemas.NeuronPage(rows=[sample.detail().row], next_cursor=None, total=1)
-NOTHING = Asked(None, None, None, None)
+NOTHING = Settings(None, None, None, None)
 VALUES = [9.0, 5.0, 2.0, 0.1]
 
 
@@ -44,23 +44,23 @@ async def test_the_page_shows_who_writes_where_and_the_values_in_numbers() -> No
     words = " ".join(text_of(body).split())
     for word in ("Figure 2d", "Figure 6", "29.7", "direction 7 of 0 to 7", "0.700", "90.0", "0.500"):
         assert word in words
-    again = await spectrum.shown(service(), Asked("tiny", "1", "none", names), seen)
-    near = await spectrum.shown(service(), Asked("tiny", "1", "none", names, close=True), seen)
+    again = await spectrum.shown(service(), Settings("tiny", "1", "none", names), seen)
+    near = await spectrum.shown(service(), Settings("tiny", "1", "none", names, close=True), seen)
     assert near[7] is not no_update
     assert again[7:9] == (no_update, no_update), "nothing is drawn anew while nothing has changed"
 
 
 async def test_two_runs_are_set_beside_each_other() -> None:
     two = service(sample.run(id=1), sample.run(id=2))
-    _, _, _, run, others, beside, _, body, _, _ = await spectrum.shown(two, Asked("tiny", "1", "2", ""), None)
+    _, _, _, run, others, beside, _, body, _, _ = await spectrum.shown(two, Settings("tiny", "1", "2", ""), None)
     assert (run, beside) == ("1", "2")
     assert [option["value"] for option in others] == ["none", "2"], "a run is not put beside itself"
     assert "Tiny, run 1" in text_of(body)
     assert "Tiny, run 2" in text_of(body)
-    itself = await spectrum.shown(two, Asked("tiny", "1", "1", ""), None)
+    itself = await spectrum.shown(two, Settings("tiny", "1", "1", ""), None)
     assert itself[5] == "none"
     assert "Run 1 cannot stand beside" in text_of(itself[7])
-    gone = await spectrum.shown(two, Asked("gone", "77", "88", ""), None)
+    gone = await spectrum.shown(two, Settings("gone", "77", "88", ""), None)
     assert gone[3] == "1", "the model's first"
     for words in ("asks for run 77", "this is run 1", "Run 88 cannot stand beside"):
         assert words in text_of(gone[7])
@@ -76,13 +76,13 @@ async def test_what_is_beside_may_be_missing_and_the_rest_is_shown() -> None:
         return sample.spectrum()
 
     two.answers["spectrum"] = spectra
-    body = (await spectrum.shown(two, Asked("tiny", "1", "2", ""), None))[7]
+    body = (await spectrum.shown(two, Settings("tiny", "1", "2", ""), None))[7]
     assert "run 2 is at its beginning" in text_of(body)
     assert "Figure 6" in text_of(body)
 
 
 async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
-    body = (await spectrum.shown(service(), Asked("tiny", "1", None, ""), None))[7]
+    body = (await spectrum.shown(service(), Settings("tiny", "1", None, ""), None))[7]
     assert "No neuron is chosen" in text_of(body)
     assert "Figure 6" in text_of(body)
 
@@ -99,12 +99,12 @@ async def test_no_neuron_is_shown_where_none_is_asked_for() -> None:
 )
 async def test_names_are_read_and_what_is_left_out_is_said(written: str, names: list[str], left: list[str]) -> None:
     assert spectrum.neuron_names(written) == (names, left)
-    body = (await spectrum.shown(service(), Asked("tiny", "1", None, written), None))[7]
+    body = (await spectrum.shown(service(), Settings("tiny", "1", None, written), None))[7]
     assert ("Left out" in text_of(body)) == bool(left)
 
 
 async def test_a_neuron_that_the_run_does_not_measure_is_said_and_the_rest_is_shown() -> None:
-    found = (await spectrum.shown(service(**{"29_7": None}), Asked("tiny", "1", None, "29.7"), None))[7]
+    found = (await spectrum.shown(service(**{"29_7": None}), Settings("tiny", "1", None, "29.7"), None))[7]
     assert "nothing at /runs/1/neurons/29.7" in text_of(found)
     assert "Figure 6" in text_of(found)
 
@@ -119,7 +119,7 @@ async def test_an_empty_atlas_a_growing_run_and_a_silent_service() -> None:
     assert growing[9] is False
     for broken in (Service(), service(spectrum=None)):
         with pytest.raises(ApiError):
-            await spectrum.shown(broken, Asked("tiny", "1", None, ""), None)
+            await spectrum.shown(broken, Settings("tiny", "1", None, ""), None)
 
 
 async def test_a_run_without_entropy_neurons_starts_with_those_in_the_null_space() -> None:

@@ -33,62 +33,62 @@ def register(app: Dash, client: AsyncClient, revision: str) -> None:
             return html.P(error.problem.detail, className="quiet")
 
 
-def words(found: RunClasses, run: RunSummary) -> list[Component]:
+def words(classes: RunClasses, run: RunSummary) -> list[Component]:
     """The classes in sentences, and the rule behind a click."""
-    told = [counted(found), fit_but_before(found), parting(found), empty_classes(found, run)]
+    sentences = [counted(classes), fit_but_before(classes), parting(classes), empty_classes(classes, run)]
     summary = html.Summary("By which rule")
     return [
-        html.P(" ".join(sentence for sentence in told if sentence), className="sentences"),
-        html.Details([summary, *_rule(found, run)], className="rule"),
+        html.P(" ".join(sentence for sentence in sentences if sentence), className="sentences"),
+        html.Details([summary, *_rule(classes, run)], className="rule"),
         plus_minus.note(plus_minus.of_run(run)),
     ]
 
 
-def counted(found: RunClasses) -> str:
+def counted(classes: RunClasses) -> str:
     """How many neurons each class has."""
-    parts = [_many(found.counts.get(name, 0), f"{CLASS_LABELS[name].lower()}") for name in _NAMED]
+    parts = [_many(classes.counts.get(name, 0), f"{CLASS_LABELS[name].lower()}") for name in _NAMED]
     return f"This run has {', '.join(parts[:-1])} and {parts[-1]}."
 
 
-def fit_but_before(found: RunClasses) -> str:
+def fit_but_before(classes: RunClasses) -> str:
     """Who fits a class and is not counted in it; empty where nobody does."""
-    told = []
-    for name, count in found.fit_but_before.items():
+    sentences = []
+    for name, count in classes.fit_but_before.items():
         if count:
             fit, have = ("fits", "has") if count == 1 else ("fit", "have")
-            more = "more " if found.counts.get(name, 0) else ""
-            told.append(
+            more = "more " if classes.counts.get(name, 0) else ""
+            sentences.append(
                 f"{_many(count, f'{more}neuron')} {fit} the rule of {CLASS_LABELS[name].lower()}s as well "
                 f"and {have} a class that goes before it."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
-def parting(found: RunClasses) -> str:
+def parting(classes: RunClasses) -> str:
     """Where the paper's own criterion and the class of entropy neurons part; empty where marks are not known."""
-    if found.paper_criterion is None:
+    if classes.paper_criterion is None:
         return ""
     sentences = []
-    entropy = found.counts.get("entropy", 0)
-    light = [one.norm_percentile for one in found.entropy if (one.norm_percentile or 0) < CUTS.norm_percentile]
+    entropy = classes.counts.get("entropy", 0)
+    light = [one.norm_percentile for one in classes.entropy if (one.norm_percentile or 0) < CUTS.norm_percentile]
     if light:
         of = "entropy neuron does" if entropy == 1 else "entropy neurons do"
         sentences.append(f"{len(light)} of this run's {entropy} {of} not have heavy weights ({_percentiles(light)}).")
     elif entropy:
         sentences.append("Its entropy neurons have heavy weights, as in the paper.")
-    marked = _many(found.paper_criterion, "neuron")
-    which = "" if not found.paper_criterion or not entropy else f", {found.both or 'none'} of them "
+    marked = _many(classes.paper_criterion, "neuron")
+    which = "" if not classes.paper_criterion or not entropy else f", {classes.both or 'none'} of them "
     if which:
-        which += "an entropy neuron" if found.both <= 1 else "entropy neurons"
+        which += "an entropy neuron" if classes.both <= 1 else "entropy neurons"
     sentences.append(f"The paper's own criterion, a high weight norm and a low logit variance, marks {marked}{which}.")
     return " ".join(sentences)
 
 
-def empty_classes(found: RunClasses, run: RunSummary) -> str:
+def empty_classes(classes: RunClasses, run: RunSummary) -> str:
     """Why a class has nobody in it, where that needs a word."""
-    if not found.rules:
+    if not classes.rules:
         return ""
-    if not found.effects_measured:
+    if not classes.effects_measured:
         if run.status == "running" or not run.tokens_counted:
             return "Entropy and token-frequency neurons are named once effects are measured, with their errors."
         return (
@@ -98,15 +98,15 @@ def empty_classes(found: RunClasses, run: RunSummary) -> str:
     none = [
         CLASS_LABELS[name].lower()
         for name in _NAMED
-        if not found.counts.get(name, 0) and not found.fit_but_before.get(name, 0)
+        if not classes.counts.get(name, 0) and not classes.fit_but_before.get(name, 0)
     ]
     if not none:
         return ""
     return f"That nothing passes as {' or '.join(f'{_an(name)}' for name in none)} is a finding: a model can have none."
 
 
-def _rule(found: RunClasses, run: RunSummary) -> list[Component]:
-    if not found.rules:
+def _rule(classes: RunClasses, run: RunSummary) -> list[Component]:
+    if not classes.rules:
         return [
             html.P(
                 "The run was made before there were chance lines. Its classes are those that it was given then, by "
@@ -115,8 +115,8 @@ def _rule(found: RunClasses, run: RunSummary) -> list[Component]:
             )
         ]
     groups = "" if run.error_groups is None else f", taken over {run.error_groups} groups of whole sequences"
-    items = [html.Li([html.Strong(f"{CLASS_LABELS[r.neuron_class]}: "), _conditions(r)]) for r in found.rules]
-    lines = [c.limit for r in found.rules for c in r.conditions if (c.metric, c.side) == ("logit_var", "below")]
+    items = [html.Li([html.Strong(f"{CLASS_LABELS[r.neuron_class]}: "), _conditions(r)]) for r in classes.rules]
+    lines = [c.limit for r in classes.rules for c in r.conditions if (c.metric, c.side) == ("logit_var", "below")]
     paper = (
         f"{METRIC['weight_norm'].label} in the highest {100 - CUTS.norm_percentile:.0f} % of the run; "
         f"{METRIC['logit_var'].label} below {number(lines[0])} (chance line). The paper gives no thresholds. It is a "

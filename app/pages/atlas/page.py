@@ -301,10 +301,10 @@ async def _refreshed(
     revision = f"{summary.id}:{_revision(summary)}"
     is_final = summary.status in ("finished", "failed")
     waiting = summary.stage == "queued"  # the stage that ends when the neurons' first metrics are published
-    told = None if chosen.missing is None else another_run(chosen.missing, summary)
+    replaced = None if chosen.missing is None else another_run(chosen.missing, summary)
     return (
         *chosen.selects, run_banner(summary), no_update if revision == seen or waiting else revision, is_final,
-        views.loading(summary) if waiting else told, waiting,
+        views.loading(summary) if waiting else replaced, waiting,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ _TOKEN = re.compile(r"[0-9]{1,7}")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AtlasAddress:
     """The state of the page that an address stands for; what cannot be read falls back to the start."""
 
     model: str | None
@@ -38,7 +38,7 @@ class Asked:
     """The token whose promoters are asked for."""
 
 
-def read(**address: str | None) -> Asked:
+def read(**address: str | None) -> AtlasAddress:
     """From an address's parameters."""
     named = PRESET.get(address.get("preset") or "")
     view = _view(address) or (named.view if named is not None else START.view)
@@ -49,7 +49,7 @@ def read(**address: str | None) -> Asked:
     sort = address.get("sort") or "-total_effect"
     columns = [name for name in (address.get("columns") or "").split(",") if name in METRIC]
     token = address.get("token") or ""
-    return Asked(
+    return AtlasAddress(
         model=address.get("model"),
         run=address.get("run"),
         view=view,

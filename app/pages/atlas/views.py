@@ -12,7 +12,7 @@ from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
 from app.pages.atlas.classes import CLASSES
-from app.pages.atlas.state import Asked
+from app.pages.atlas.state import AtlasAddress
 from app.pages.atlas.table import CLEAR, PICKED_BAR
 from backend.glossary import (
     CLASS_LABELS,
@@ -34,7 +34,7 @@ PYTHON_TEXT, PYTHON_MODAL = "atlas-python-text", "atlas-python-modal"
 _DRAGS = (("pan", "Move"), ("zoom", "Zoom"), ("select", "Box"), ("lasso", "Lasso"))
 
 
-def controls(asked: Asked, search: Component) -> Component:
+def controls(asked: AtlasAddress, search: Component) -> Component:
     """The column at the left: what is shown."""
     axes = [{"value": metric.name, "label": metric.label} for metric in METRICS]
     colours = [{"value": "class", "label": "Class"}, {"value": PAPER_CRITERION, "label": PAPER_CRITERION_LABEL}, *axes]
@@ -73,7 +73,7 @@ def _preset_button(preset: Preset) -> Component:
     return dmc.Tooltip(button, label=preset.subject, withArrow=True)
 
 
-def figure_tools(asked: Asked) -> Component:
+def figure_tools(asked: AtlasAddress) -> Component:
     """Above the figure: which classes, what dragging does, and how to take the figure away."""
     chips = [
         dmc.Chip([html.Span(className="dot", style={"backgroundColor": CLASS_COLOURS[name]}),
@@ -106,7 +106,7 @@ def figure_tools(asked: Asked) -> Component:
     )  # fmt: skip
 
 
-def figure_area(asked: Asked) -> list[Component]:
+def figure_area(asked: AtlasAddress) -> list[Component]:
     """The figure with all that belongs to it."""
     return [
         html.P(id=SENTENCES, className="sentences"),

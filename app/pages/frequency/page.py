@@ -77,28 +77,30 @@ async def shown(client: AsyncClient, model: str | None, run: str | None, seen: s
         answer_or_refusal(client, calls.positions(summary.id)),
         answer_or_refusal(client, calls.frequencies(summary.id, limit=SHOWN_TOKENS)),
     )
-    told = [] if chosen.missing is None else [another_run(chosen.missing, summary)]
-    return *selects, facts(frequencies), [*told, *body(summary, positions, frequencies)], state, is_final
+    notices = [] if chosen.missing is None else [another_run(chosen.missing, summary)]
+    return *selects, facts(frequencies), [*notices, *body(summary, positions, frequencies)], state, is_final
 
 
-def facts(found: TokenFrequencies | ApiError) -> Component | None:
+def facts(frequencies: TokenFrequencies | ApiError) -> Component | None:
     """Where the frequencies come from, beside the figure."""
-    if isinstance(found, ApiError):
-        return failure(found.problem.detail)
-    if found.source is None:
+    if isinstance(frequencies, ApiError):
+        return failure(frequencies.problem.detail)
+    if frequencies.source is None:
         return None
-    parts: list[Component] = [html.H2("Where they come from"), html.P(_sentence(found.source), className="quiet")]
-    if found.counts_sha256 is not None:
-        parts.append(html.P(["SHA-256 of the counts ", html.Code(found.counts_sha256)], className="quiet"))
-    if found.entropy is not None and found.vocabulary is not None:
-        size = f"Their entropy is {number(found.entropy, 'nats')}, over {found.vocabulary:,} tokens."
+    parts: list[Component] = [html.H2("Where they come from"), html.P(_sentence(frequencies.source), className="quiet")]
+    if frequencies.counts_sha256 is not None:
+        parts.append(html.P(["SHA-256 of the counts ", html.Code(frequencies.counts_sha256)], className="quiet"))
+    if frequencies.entropy is not None and frequencies.vocabulary is not None:
+        size = f"Their entropy is {number(frequencies.entropy, 'nats')}, over {frequencies.vocabulary:,} tokens."
         parts.append(html.P(size, className="quiet"))
     return html.Div(parts)
 
 
-def body(run: RunSummary, positions: RunPositions | ApiError, found: TokenFrequencies | ApiError) -> list[Component]:
+def body(
+    run: RunSummary, positions: RunPositions | ApiError, frequencies: TokenFrequencies | ApiError
+) -> list[Component]:
     """Figure 3a, and the tokens at both ends of the direction."""
-    return [_figure(run, positions), _tokens(found)]
+    return [_figure(run, positions), _tokens(frequencies)]
 
 
 def _figure(run: RunSummary, positions: RunPositions | ApiError) -> Component:
@@ -133,15 +135,15 @@ def relation(positions: RunPositions) -> str:
     return f"Here unsure predictions are not closer to how often tokens occur. {numbers}"
 
 
-def _tokens(found: TokenFrequencies | ApiError) -> Component:
+def _tokens(frequencies: TokenFrequencies | ApiError) -> Component:
     title = "The token-frequency direction"
-    if isinstance(found, ApiError):
-        return panel(title, html.P(found.problem.detail, className="quiet"))
-    if found.most is None or found.least is None:
-        return panel(title, html.P(found.missing or "", className="quiet"))
-    shared = found.equally_rare or 1
+    if isinstance(frequencies, ApiError):
+        return panel(title, html.P(frequencies.problem.detail, className="quiet"))
+    if frequencies.most is None or frequencies.least is None:
+        return panel(title, html.P(frequencies.missing or "", className="quiet"))
+    shared = frequencies.equally_rare or 1
     rare = "Least frequent" if shared == 1 else f"Least frequent ({shared:,} tokens share the lowest probability)"
-    tables = html.Div([_table("Most frequent", found.most), _table(rare, found.least)], className="panels")
+    tables = html.Div([_table("Most frequent", frequencies.most), _table(rare, frequencies.least)], className="panels")
     note = (
         "v_freq = log P_freq less its mean over the vocabulary: a prediction that moves along it favours frequent "
         "tokens, one that moves against it rare ones."

@@ -4,7 +4,7 @@ import dash_mantine_components as dmc
 from dash import html
 
 from app.pages.induction import ids
-from app.pages.induction.state import MOST_HEADS, MOST_SEED, Asked
+from app.pages.induction.state import MOST_HEADS, MOST_SEED, InductionSettings
 from app.pages.induction.views import KNOCKED_OUT_AT_LABELS, part_choices
 from backend.schemas import MAX_INDUCTION_NEURONS, MAX_INDUCTION_SEQUENCES, MAX_JOB_SEQUENCES, MAX_SPAN
 
@@ -16,7 +16,7 @@ SOURCE_LABELS = {
 }
 
 
-def controls(asked: Asked) -> html.Aside:
+def controls(asked: InductionSettings) -> html.Aside:
     """The column at the left: what repeats, and what of it is measured."""
     return html.Aside(
         [
@@ -39,7 +39,7 @@ def controls(asked: Asked) -> html.Aside:
     )  # fmt: skip
 
 
-def _what_repeats(asked: Asked) -> list[object]:
+def _what_repeats(asked: InductionSettings) -> list[object]:
     own = {} if asked.source == "text" else {"display": "none"}
     return [
         dmc.Select(id=ids.MODEL, label="Model", value=asked.model, data=[asked.model] if asked.model else [],
@@ -69,7 +69,7 @@ def _what_repeats(asked: Asked) -> list[object]:
     ]  # fmt: skip
 
 
-def _what_is_measured(asked: Asked) -> list[object]:
+def _what_is_measured(asked: InductionSettings) -> list[object]:
     return [
         dmc.TagsInput(
             id=ids.NEURONS, label="Neurons", value=asked.neurons, data=asked.neurons, maxTags=MAX_INDUCTION_NEURONS,

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from app.components.states import failure
 from app.pages.induction import ids
-from app.pages.induction.state import Asked, read, read_job
+from app.pages.induction.state import InductionSettings, read, read_job
 from app.pages.jobs.views import CHANGED, OPEN, notice, request_of, result_list
 from backend.client import ApiError, AsyncClient, calls
 from backend.schemas import MAX_JOBS_LISTED, Job
@@ -23,7 +23,7 @@ _LONGEST_NUMBER = 10
 class Opened:
     """What the page begins with."""
 
-    asked: Asked
+    asked: InductionSettings
     job: Job | None = None
     by_itself: bool = False
     """The job is shown because the address asks for nothing, and not because somebody asked for it."""
@@ -62,7 +62,7 @@ async def opened(client: AsyncClient, **address: str) -> Opened:
     return Opened(asked) if found is None else Opened(read_job(found), found, by_itself=True)
 
 
-async def _results(client: AsyncClient, asked: Asked) -> Job | None:
+async def _results(client: AsyncClient, asked: InductionSettings) -> Job | None:
     """The run's finished job with the most parts, of several the newest."""
     models = (await client.send(calls.models())).models
     chosen = next((one for one in models if one.id == asked.model), models[0] if models else None)

@@ -32,7 +32,7 @@ _START = InductionRequest()
 
 
 @dataclass(frozen=True)
-class Asked:
+class InductionSettings:
     """The controls as an address sets them; what cannot be read falls back to the start."""
 
     model: str | None = None
@@ -52,12 +52,12 @@ class Asked:
     """A job's own; a person's is kept by the browser."""
 
 
-def read(**address: str | None) -> Asked:
+def read(**address: str | None) -> InductionSettings:
     """From an address's parameters; one's own text is not among them, it stays behind the `#`."""
     source = next((one for one in SOURCES if one == address.get("source")), "synthetic")
     at = next((one for one in KNOCKED_OUT_AT if one == address.get("at")), _START.knocked_out_at)
     parts = [part for part in PARTS if part in (address.get("parts") or "").split(",")]
-    return Asked(
+    return InductionSettings(
         model=address.get("model"),
         run=address.get("run"),
         source=source,
@@ -73,14 +73,14 @@ def read(**address: str | None) -> Asked:
     )
 
 
-def read_job(job: Job) -> Asked:
+def read_job(job: Job) -> InductionSettings:
     """As a job asks for it; the start where its request is of another time and cannot be read."""
     run = None if job.run is None else str(job.run)
     try:
         request = InductionJobRequest.model_validate(job.request)
     except ValidationError:
-        return Asked(model=job.model, run=run)
-    return Asked(
+        return InductionSettings(model=job.model, run=run)
+    return InductionSettings(
         model=job.model, run=run, source=request.source, sequences=request.sequences, span=request.span,
         neurons=list(request.neurons), parts=[part for part in PARTS if part in request.parts],
         heads=list(request.heads), top_heads=request.top_heads, seed=request.seed, text=request.text,

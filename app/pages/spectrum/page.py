@@ -38,7 +38,7 @@ Place = tuple[ModelSummary, RunSummary]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SpectrumSettings:
     """What the controls say."""
 
     model: str | None
@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Writer:
+class WritingNeuron:
     """A neuron, and where it writes."""
 
     detail: NeuronDetail
@@ -74,7 +74,7 @@ def register(app: Dash, client: AsyncClient) -> None:
         close: bool | None, seen: str | None,
     ) -> tuple[Any, ...]:  # fmt: skip
         other = ctx.triggered_id == MODEL
-        asked = Asked(model, None if other else run, beside, None if other else neurons, bool(close))
+        asked = SpectrumSettings(model, None if other else run, beside, None if other else neurons, bool(close))
         try:
             return await shown(client, asked, seen)
         except ApiError as error:
@@ -115,7 +115,7 @@ def layout(
     return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen, *cards)
 
 
-async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[Any, ...]:
+async def shown(client: AsyncClient, asked: SpectrumSettings, seen: str | None) -> tuple[Any, ...]:
     """All that the page shows; an unknown model or run falls back to the one that pages show first."""
     chosen = await choose_run(client, asked.model, asked.run)
     run = chosen.run
@@ -137,14 +137,14 @@ async def shown(client: AsyncClient, asked: Asked, seen: str | None) -> tuple[An
     own = await client.send(calls.spectrum(run.id))
     other = await answer_or_refusal(client, calls.spectrum(int(beside))) if beside != _ALONE else None
     writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
-    told: list[Component] = [] if chosen.missing is None else [another_run(chosen.missing, run)]
+    notices: list[Component] = [] if chosen.missing is None else [another_run(chosen.missing, run)]
     if asked.beside not in (None, beside):
-        told.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
+        notices.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
     if isinstance(other, ApiError):
-        told.append(failure(other.problem.detail))
+        notices.append(failure(other.problem.detail))
     found = _named(chosen, run, own, others.get(beside), other if isinstance(other, Spectrum) else None)
     parts = [_who_writes(run, own, list(writers), left, asked.close), _side_by_side(found)]
-    return *controls, [*told, *parts], state, run.status != "running"
+    return *controls, [*notices, *parts], state, run.status != "running"
 
 
 async def _others(client: AsyncClient, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
@@ -162,12 +162,12 @@ def neuron_names(written: str) -> tuple[list[str], list[str]]:
     return names, [part for part in parts if part not in names] + cut
 
 
-async def _writer(client: AsyncClient, run: int, name: str) -> Writer | ApiError:
+async def _writer(client: AsyncClient, run: int, name: str) -> WritingNeuron | ApiError:
     try:
         found = await asyncio.gather(client.send(calls.neuron(run, name)), client.send(calls.spectrum(run, name)))
     except ApiError as error:
         return error
-    return Writer(*found)
+    return WritingNeuron(*found)
 
 
 def _named(
@@ -184,9 +184,9 @@ def _named(
 
 
 def _who_writes(
-    run: RunSummary, plain: Spectrum, writers: list[Writer | ApiError], left: list[str], close: bool
+    run: RunSummary, plain: Spectrum, writers: list[WritingNeuron | ApiError], left: list[str], close: bool
 ) -> Component:
-    known = [writer for writer in writers if isinstance(writer, Writer)]
+    known = [writer for writer in writers if isinstance(writer, WritingNeuron)]
     problems = [failure(writer.problem.detail) for writer in writers if isinstance(writer, ApiError)]
     if left:
         said = f"Left out: {', '.join(left)}. Write layer.index, as in {run.layer}.0; {MOST_NEURONS} neurons at most."
@@ -201,7 +201,7 @@ def _who_writes(
     return panel("Who writes where", *problems, drawn, table, note=note)
 
 
-def _table(run: RunSummary, writers: list[Writer]) -> Component:
+def _table(run: RunSummary, writers: list[WritingNeuron]) -> Component:
     head = html.Tr([html.Th(word) for word in ("neuron", "class", "null-space fraction", "writes most along", "|cos|")])
     rows = []
     for writer in writers:
