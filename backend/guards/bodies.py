@@ -10,7 +10,7 @@ from backend.schemas import Problem
 API_BYTES = 1 << 20
 """A text has at most 20,000 characters, which JSON may write in twelve bytes each."""
 PAGE_BYTES = 32 << 20
-"""A page's callback sends back what the page holds: a text of 1,024 tokens with all that is known of it."""
+"""A page's callback sends back what its controls and stores hold; of the Text lab these are a text and its id."""
 _MOST_DIGITS = 15
 SECONDS = 30.0
 """For the whole body. A person's browser needs far less; one that sends a byte a minute holds a connection."""
