@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, clientside_callback, ctx, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
+from app.asking import strongest_neurons
 from app.components import pins, run_card
 from app.components.layout import panel
 from app.pages.lab import actions, ids, interventions, views
@@ -42,7 +43,9 @@ def _register_inputs(app: Dash, client: AsyncClient) -> None:
             if chosen is None:
                 return [], None, no_update, False
             options = [{"value": m.id, "label": m.name} for m in models]
-            return options, chosen.id, neuron or await _suggested(client, chosen.latest_run), True
+            run = chosen.latest_run
+            strongest = [] if neuron or run is None else await strongest_neurons(client, run, 1)
+            return options, chosen.id, neuron or "".join(strongest), True
         except ApiError:
             return no_update, no_update, no_update, False
 
@@ -179,17 +182,6 @@ async def _summary(client: AsyncClient, model: str | None) -> ModelSummary | Non
         return next((known for known in (await client.send(calls.models())).models if known.id == model), None)
     except ApiError:
         return None
-
-
-async def _suggested(client: AsyncClient, run: int | None) -> str:
-    """A neuron to begin with: the run's strongest entropy neuron, else the one with the largest null fraction."""
-    if run is None:
-        return ""
-    for sort, neuron_class in (("-total_effect", "entropy"), ("-null_fraction", None)):
-        page = await client.send(calls.neurons(run, sort=sort, neuron_class=neuron_class, limit=1))
-        if page.rows:
-            return page.rows[0].neuron
-    return ""
 
 
 def layout(model: str | None = None, neuron: str | None = None, do: str | None = None, **_: str) -> Component:

@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import dcc, html
 
+from app import links
 from app.components.layout import panel
 from app.components.shares import through_norm
 from app.components.states import empty
@@ -251,7 +252,7 @@ def who_matters(sweep: Sweep, model: str) -> html.Section:
     rows = [
         html.Tr(
             [
-                html.Td(dcc.Link(row.neuron, href=f"/m/{model}/n/{row.neuron.replace('.', '/')}", className="mono")),
+                html.Td(dcc.Link(row.neuron, href=links.neuron(model, row.neuron), className="mono")),
                 html.Td(number(row.activation)),
                 html.Td(signed(row.delta_loss)),
                 html.Td(number(row.direct_effect_ln)),
