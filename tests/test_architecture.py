@@ -24,6 +24,13 @@ RULES: list[tuple[str, str, str]] = [
         r"backend\.(?!(client|schemas|glossary|incidents|core\.metrics\.jackknife)$)",
         "the app sees the client and the wire",
     ),
+    (r"app/notation/", r"app\.(?!notation\.)", "how numbers and names are written depends on no page"),
+    (r"app/figures/", r"app\.(?!figures\.|notation\.)", "figures are drawn from answers alone"),
+    (
+        r"app/components/",
+        r"app\.(pages|reproduce|dashboard|cli|asking)(\.|$)",
+        "pages → components → figures → notation",
+    ),
     (r"backend/core/", r"(fastapi|dash|plotly|sqlalchemy|typer|starlette)(\.|$)", "the science serves a notebook too"),
     (r"backend/core/", r"backend\.(atlas|live|routes|service|settings|schemas|client)", "the science knows no service"),
     (
