@@ -8,7 +8,6 @@ import torch
 
 from backend import schemas
 from backend.answers.induction import InductionAnswers
-from backend.answers.induction_request import plan, repeat_spec
 from backend.atlas.records import Array, JobRecord, RunRecord
 from backend.atlas.store import Atlas
 from backend.core.errors import CalibroscopeError, SourceError
@@ -18,6 +17,7 @@ from backend.core.induction.text import CorpusSequences, Repeats, RepeatSpec, fi
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.devices import device_name, refusing_memory_errors
 from backend.core.models.sources import ReadFiles
+from backend.requests.induction import plan, repeat_spec
 from precompute.config import RESULTS_FORMAT
 from precompute.corpus import open_corpus, pack, tokens_hash
 from precompute.kept import fingerprint

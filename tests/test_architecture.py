@@ -58,9 +58,10 @@ RULES: list[tuple[str, str, str]] = [
     (r"backend/routes/", r"(torch|sqlalchemy|transformers|transformer_lens)(\.|$)", "routes parse, call, answer"),
     (r"", r"(pickle|cPickle|_pickle|dill|joblib|marshal|shelve|cloudpickle)(\.|$)", "nothing is unpickled"),
     (r"(?!backend/atlas/)", r"(sqlalchemy|alembic)(\.|$)", "SQL lives in the atlas"),
-    (r"backend/live/", r"backend\.(routes|atlas|service)", "routes → live → core"),
-    (r"backend/answers/", r"backend\.(routes|service)", "routes → answers"),
-    (r"backend/atlas/", r"backend\.(routes|live|service)", "routes → atlas"),
+    (r"backend/live/", r"backend\.(routes|requests|answers|atlas|schemas|service|client)", "answers → live → core"),
+    (r"backend/answers/", r"backend\.(routes|requests|service|client)", "routes → answers → live, atlas"),
+    (r"backend/requests/", r"backend\.(routes|answers|service|client)", "routes → requests → live, atlas"),
+    (r"backend/atlas/", r"backend\.(routes|requests|answers|live|schemas|service|client)", "answers → atlas"),
     (r"backend/(schemas/|glossary\.py)", r"backend\.(?!glossary$|schemas(\.|$))", "the contract depends on nothing"),
 ]
 

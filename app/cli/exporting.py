@@ -22,7 +22,7 @@ def export(
     run: Annotated[int | None, typer.Option(help="The run to export. [default: the newest]")] = None,
 ) -> None:
     """Write one row a neuron, with every metric and its standard error."""
-    from backend.atlas.export import export_run
+    from backend.answers.export import export_run
     from backend.atlas.store import Atlas
 
     with Atlas.open(settings_of(atlas=atlas).atlas, read_only=True) as opened:

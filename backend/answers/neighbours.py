@@ -3,9 +3,9 @@
 import math
 
 from backend import schemas
-from backend.answers.atlas_records import not_yet
 from backend.atlas import damage
 from backend.atlas.records import RunRecord
+from backend.atlas.runs import not_yet
 from backend.atlas.store import Atlas
 from backend.core.metrics.statistics import correlations_with
 from backend.core.neurons import NeuronId
@@ -27,7 +27,7 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
     correlations = {} if activations is None else correlations_with(activations, chosen.index)
     nearest = sorted(correlations, key=lambda index: -correlations[index])[:_COUNT]
 
-    def told(indices: list[int]) -> list[schemas.SimilarNeuron]:
+    def described(indices: list[int]) -> list[schemas.SimilarNeuron]:
         return [
             schemas.SimilarNeuron(
                 neuron=f"{record.layer}.{index}",
@@ -40,9 +40,9 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
 
     return schemas.SimilarNeurons(
         neuron=str(chosen),
-        by_weights=None if cosines is None else told(list(cosines)),
+        by_weights=None if cosines is None else described(list(cosines)),
         weights_missing=None if cosines is not None else _no_weights(record),
-        by_activations=None if activations is None else told(nearest),
+        by_activations=None if activations is None else described(nearest),
         activations_missing=None if activations is not None else _no_activations(record),
         positions=0 if activations is None else activations.shape[1],
     )

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from backend import schemas
+from backend.atlas import damage
 from backend.atlas.connect import AtlasUnusable
 from backend.atlas.records import Config, ModelRecord, RunRecord
+from backend.atlas.store import Atlas
 from backend.core.models.sources import PACKAGED_MODELS
 
 _EXACT = 3e-6
@@ -17,16 +19,20 @@ _PRIVATE = ("model", "dataset")
 """What was asked for and may be a path on the machine that measured the run."""
 
 
+@damage.reading("a run")
 def run_summary(record: RunRecord) -> schemas.RunSummary:
     """A run: what it measures, how far it is, and its card.
 
     Raises:
         AtlasUnusable: the card or the chance lines that the atlas holds are none.
     """
-    told: dict[str, Any] = dict(vars(record))
-    told |= {"mode": record.config.get("mode", "exact"), "tolerance_nats": record.config.get("tolerance_nats", _EXACT)}
-    told |= {"config": shown_config(record.config), "card": run_card(record), "chance": run_chance(record)}
-    return schemas.RunSummary(**told)
+    fields: dict[str, Any] = dict(vars(record))
+    fields |= {
+        "mode": record.config.get("mode", "exact"),
+        "tolerance_nats": record.config.get("tolerance_nats", _EXACT),
+    }
+    fields |= {"config": shown_config(record.config), "card": run_card(record), "chance": run_chance(record)}
+    return schemas.RunSummary(**fields)
 
 
 def run_card(record: RunRecord) -> schemas.RunCard | None:
@@ -84,3 +90,13 @@ def model_name(record: ModelRecord) -> str:
     """What a model is called; a packaged one by what it is, also where an older version named it otherwise."""
     packaged = PACKAGED_MODELS.get(record.source)
     return packaged.name if packaged is not None and record.name == record.source else record.name
+
+
+@damage.reading("a model")
+def model_summary(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
+    """A model and how many runs it has."""
+    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
+    runs, latest = atlas.runs.of_model(record.slug), atlas.runs.newest(record.slug)
+    return schemas.ModelSummary(
+        id=record.slug, name=model_name(record), n_runs=len(runs), latest_run=latest, **described
+    )  # fmt: skip

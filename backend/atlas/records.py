@@ -102,6 +102,12 @@ def windows_of(run: RunRecord) -> int:
     return -(-run.seq_len // int(run.config.get("window") or _WINDOW))
 
 
+def frequency_source(run: RunRecord) -> str | None:
+    """Where a run's token frequencies come from, in words; None of a run made before they were measured."""
+    source = run.config.get("frequency_source")
+    return source if isinstance(source, str) else None
+
+
 @dataclass(frozen=True)
 class ContextRecord:
     """A window of the sample; `loss` and `rank` are one shorter where it ends a sequence, whose last has no target."""

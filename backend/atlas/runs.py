@@ -241,3 +241,9 @@ def _record(row: RunRow) -> RunRecord:
 def _revision(row: RunRow) -> str:
     job = row.results_of  # type: ignore[attr-defined]
     return f"{row.revision}" if job is None else f"{row.revision}.{job}"
+
+
+def not_yet(record: RunRecord, what: str) -> NotInAtlas:
+    """Part of a run that is not there yet, and what to do."""
+    advice = "Wait for it" if record.status == "running" else "Run it again to resume it"
+    return NotInAtlas(f"Run {record.id} has not measured {what} yet (it is {record.status}). {advice}.")

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request
 
 from backend import schemas
-from backend.answers import atlas_records as answers
+from backend.answers import glossary as answers
 from backend.routes.deps import EngineDep
 
 router = APIRouter(tags=["about"])

@@ -9,9 +9,9 @@ from fastapi.sse import EventSourceResponse
 
 from backend import schemas
 from backend.answers.induction import Event, experiment_events
-from backend.answers.induction_request import plan, repeat_spec, run_of
 from backend.live.streams import LiveStream
 from backend.live.texts import LiveModel
+from backend.requests.induction import plan, repeat_spec, run_of
 from backend.routes import problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, TurnDep
 

@@ -36,11 +36,11 @@ class LaneFull(EngineBusy):
     """Too many requests of a kind wait already."""
 
     def __init__(self, what: str, waiting: int, retry_after: int) -> None:
-        told = (
+        message = (
             f"{waiting} requests wait already {what}, as many as may: this one would have place {waiting + 1} in the "
             f"line. Try again in {retry_after} s."
         )
-        super().__init__(waiting + 1, waiting, retry_after, told)
+        super().__init__(waiting + 1, waiting, retry_after, message)
 
 
 class Lane:

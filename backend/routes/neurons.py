@@ -6,11 +6,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import StringConstraints
 
 from backend import schemas
-from backend.answers import atlas_records as answers
-from backend.answers import neighbours
-from backend.atlas.export import MEDIA_TYPES
+from backend.answers import contexts, neighbours
+from backend.answers import neurons as answers
+from backend.answers.export import MEDIA_TYPES, exported
 from backend.atlas.query import NeuronQuery
-from backend.routes import context_ablation
 from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep, about_run
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
@@ -67,7 +66,7 @@ def read_histogram(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.H
 @router.get("/neurons/{neuron}/contexts", dependencies=[Reading])
 def read_contexts(run: RunDep, atlas: AtlasDep, neuron: NeuronDep) -> schemas.ContextList:
     """Contexts of the sample that show the neuron: the loudest, the typical, the quietest."""
-    return answers.contexts(atlas, run, neuron)
+    return contexts.contexts(atlas, run, neuron)
 
 
 @router.post("/neurons/{neuron}/contexts/{context}/ablate")
@@ -81,7 +80,7 @@ def ablate_context(
     body: schemas.ContextAblateRequest,
 ) -> schemas.ContextAblation:
     """One of the run's contexts with and without the neuron, on its own tokens (Figure 4b)."""
-    return context_ablation.answer(atlas, engine, turn, run, neuron, context, body.kind)
+    return contexts.ablated_context(atlas, engine, turn, run, neuron, context, body.kind)
 
 
 @router.get("/neurons/{neuron}/similar", dependencies=[Reading])
@@ -120,4 +119,4 @@ def export(run: RunDep, atlas: AtlasDep, format: Literal["csv", "parquet", "json
     """One row a neuron, with every metric, as a file. What was measured is in it, but for a CSV, whose `Link` header
     leads to it."""
     headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.{format}"'} | about_run(run.id)
-    return Response(answers.exported(atlas, run, format), media_type=MEDIA_TYPES[format], headers=headers)
+    return Response(exported(atlas, run, format), media_type=MEDIA_TYPES[format], headers=headers)

@@ -9,13 +9,14 @@ from fastapi.sse import EventSourceResponse
 
 from backend import schemas
 from backend.answers import texts as answers
-from backend.answers.run_beginning import live_model
 from backend.core.interventions.generation import Sampling
 from backend.core.interventions.kinds import Intervention
 from backend.core.neurons import HeadId, NeuronId, parse_unit
 from backend.live.streams import LiveStream
 from backend.live.texts import Distances, LiveGenerationStep, LiveText
-from backend.routes import frequencies, problems
+from backend.requests.beginning import live_model
+from backend.requests.frequencies import live_frequencies
+from backend.routes import problems
 from backend.routes.deps import AtlasDep, EngineDep, ModelSlug, Reading, TurnDep
 
 router = APIRouter(tags=["texts"])
@@ -33,7 +34,7 @@ def trace_text(
     turn: TurnDep, model: ModelSlug, body: schemas.TextRequest, atlas: AtlasDep, engine: EngineDep
 ) -> schemas.TextTrace:
     """Run the model over a text once; the id in the answer serves later calls. The same text has the same id."""
-    chosen, known = live_model(atlas, model), frequencies.live(atlas, model, None)
+    chosen, known = live_model(atlas, model), live_frequencies(atlas, model, None)
 
     def trace() -> tuple[LiveText, Distances | None]:
         text = engine.trace(chosen, body.text, schemas.MAX_TEXT_TOKENS)
@@ -49,7 +50,7 @@ def read_text(
 ) -> schemas.TextTrace:
     """A traced text again, with what has been found of it already: the model is not asked. `predictions_at` names the
     tokens whose predictions are wanted, which are most of the answer; without it they are of all."""
-    known = frequencies.live(atlas, text.model.slug, None)
+    known = live_frequencies(atlas, text.model.slug, None)
     distances = known and text.distances(known)
     described = None if distances is None else known and known.described
     return answers.text_trace(text, distances, described, predictions_at)
@@ -79,7 +80,7 @@ def ablate(
     means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)
-    known = frequencies.live(atlas, text.model.slug, body.run)
+    known = live_frequencies(atlas, text.model.slug, body.run)
     at = body.predictions_at
     ablated = turn.turn(lambda: engine.ablate(text, interventions, means, known, at))
     return answers.ablation(text, interventions, ablated, reference, known and known.described, at)

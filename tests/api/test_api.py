@@ -291,7 +291,7 @@ def test_an_unexpected_error_tells_nothing_of_the_inside(
     tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service = create_service(Settings(atlas=str(tiny_atlas.path)), engine=LiveEngine(tmp_path))
-    monkeypatch.setattr("backend.answers.atlas_records.glossary", lambda: 1 / 0)
+    monkeypatch.setattr("backend.answers.glossary.glossary", lambda: 1 / 0)
     with TestClient(service, raise_server_exceptions=False) as client:
         response = client.get(f"{V1}/glossary")
     assert response.status_code == 500

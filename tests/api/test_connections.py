@@ -95,7 +95,7 @@ def test_whoever_leaves_the_readers_lane_is_not_read_for(
 def test_a_connection_can_be_used_again_after_an_error_that_nobody_expected(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.answers.atlas_records.glossary", lambda: 1 / 0)
+    monkeypatch.setattr("backend.answers.glossary.glossary", lambda: 1 / 0)
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
     for path, status in ((f"{V1}/glossary", 500), (f"{V1}/health", 200)) * 2:
         connection.request("GET", path)

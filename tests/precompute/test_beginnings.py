@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from backend.answers.run_beginning import of_run
 from backend.atlas.records import RunRecord, windows_of
 from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig
 from backend.core.models.beginning import BY_FREQUENCY
 from backend.live.engine import LiveEngine
+from backend.requests.beginning import of_run
 from backend.service import create_service
 from backend.settings import Settings
 from precompute import pipeline

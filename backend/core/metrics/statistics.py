@@ -131,3 +131,15 @@ def _ranks(values: Array) -> Array:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]
+
+
+def percentile(values: NDArray[np.float64], value: float | None) -> float | None:
+    """The share of values [n] that are at most this one, in percent; values that are not finite do not count.
+
+    Returns:
+        None where there is nothing to compare.
+    """
+    measured = values[np.isfinite(values)]
+    if value is None or not len(measured):
+        return None
+    return float(100 * np.mean(measured <= value))

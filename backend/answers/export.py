@@ -4,6 +4,7 @@ What was measured goes with the numbers: into a Parquet file's key-value metadat
 and into a file beside a CSV, which stays free of comments.
 """
 
+import io
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from backend.answers.runs import run_summary
+from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
@@ -102,3 +104,11 @@ def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> lis
 def _part_of(path: Path) -> Path:
     """A name beside a file for what is not whole yet; not mkstemp's, whose files nobody else can read."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+@damage.reading("a run's table")
+def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
+    """A run's table as the bytes of a file."""
+    sink = io.BytesIO()
+    write_table(run_table(atlas, record), format, sink)
+    return sink.getvalue()

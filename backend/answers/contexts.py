@@ -1,23 +1,31 @@
-"""A context of a run with and without one neuron: its sequence goes through the live model again."""
+"""Contexts of a run that show a neuron, and one of them with and without it: its sequence goes through the live model
+again."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from backend import schemas
 from backend.answers import texts as live
-from backend.answers.atlas_records import first_predictions, losses, not_yet
+from backend.answers.numbers import finite, finite_list
 from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord, ShownContext, windows_of
+from backend.atlas.runs import not_yet
 from backend.atlas.store import Atlas
 from backend.core.interventions.kinds import Intervention
+from backend.core.metrics.loss_position import at_own_token
 from backend.core.neurons import NeuronId
 from backend.glossary import ContextKind
 from backend.live.engine import LiveEngine
 from backend.live.queue import Place
 from backend.live.texts import LiveAblation, LiveModel, LiveText
 
+First = tuple[float | None, int | None]
+"""The loss and the rank of a context's first token."""
 
-def answer(
+
+def ablated_context(
     atlas: Atlas, engine: LiveEngine, turn: Place, record: RunRecord, neuron: NeuronId, context: int, kind: ContextKind
 ) -> schemas.ContextAblation:
     """
@@ -80,4 +88,40 @@ def _cut(
         entropy_before=whole.before.entropy[place],
         entropy_after=whole.total.values.entropy[place],
         disagreement=max((abs(a - b) for a, b in pairs), default=0.0),
+    )
+
+
+@damage.reading("a neuron's contexts")
+def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
+    found = atlas.contexts.showing(record.id, chosen.index)
+    if not found:
+        raise not_yet(record, "contexts")
+    first = first_predictions(atlas, record, found)
+    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in found])
+
+
+def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:
+    """Of contexts, by id: what the end of the context before predicted; nothing for the first of a sequence."""
+    known = atlas.contexts.first_predictions(record.id, {one.id for one in shown}, windows_of(record))
+    return {one.id: known.get(one.id, (None, None)) for one in shown}
+
+
+def losses(shown: ShownContext, first: float | None) -> list[float | None]:
+    """Of a context's tokens, each at its own token."""
+    return at_own_token(finite_list(shown.context.loss), len(shown.context.tokens), finite(first))
+
+
+def _strip(shown: ShownContext, first_loss: float | None, first_rank: int | None) -> schemas.ContextStrip:
+    context, trace = shown.context, shown.trace
+    return schemas.ContextStrip(
+        id=shown.id,
+        bucket=trace.bucket,
+        tokens=context.tokens,
+        token_ids=context.token_ids,
+        activations=trace.activations.tolist(),
+        loss=losses(shown, first_loss),
+        entropy=finite_list(context.entropy),
+        rank=at_own_token(context.rank.tolist(), len(context.tokens), first_rank),
+        peak=trace.peak,
+        peak_position=trace.peak_position,
     )

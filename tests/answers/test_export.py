@@ -8,8 +8,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from backend.answers import export
 from backend.answers.runs import run_summary
-from backend.atlas import export
 from backend.atlas.database import NotInAtlas
 from backend.atlas.store import Atlas
 from backend.glossary import METRIC_COLUMNS

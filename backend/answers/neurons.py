@@ -1,43 +1,24 @@
-"""From the atlas's records to what the wire says."""
-
-import io
-import math
-from collections.abc import Sequence
+"""Neurons of a run: pages, columns, and all that is kept of one."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend import schemas
-from backend.answers.runs import model_name, run_chance, run_summary
+from backend.answers.numbers import finite, finite_list
+from backend.answers.runs import run_chance, run_summary
 from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
-from backend.atlas.export import Format, run_table, write_table
 from backend.atlas.query import NeuronQuery, require_metric
-from backend.atlas.records import ModelRecord, NeuronRecord, RunRecord, ShownContext, windows_of
+from backend.atlas.records import NeuronRecord, RunRecord
+from backend.atlas.runs import not_yet
 from backend.atlas.store import Atlas
 from backend.core.metrics.classes import ChanceLines, Subject, explain
-from backend.core.metrics.loss_position import at_own_token
+from backend.core.metrics.statistics import percentile
 from backend.core.neurons import NeuronId
-from backend.glossary import FORMULAS, METRIC_COLUMNS, METRICS, TERMS
+from backend.glossary import METRIC_COLUMNS, METRICS
 
-First = tuple[float | None, int | None]
-"""The loss and the rank of a context's first token."""
 _BACKGROUND_NEURONS = 100
 _BACKGROUND_VALUES = 4_000
-
-
-@damage.reading("a model")
-def model(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
-    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
-    runs, latest = atlas.runs.of_model(record.slug), atlas.runs.newest(record.slug)
-    return schemas.ModelSummary(
-        id=record.slug, name=model_name(record), n_runs=len(runs), latest_run=latest, **described
-    )  # fmt: skip
-
-
-@damage.reading("a run")
-def run(record: RunRecord) -> schemas.RunSummary:
-    return run_summary(record)
 
 
 @damage.reading("a neuron's row")
@@ -48,7 +29,7 @@ def row(record: NeuronRecord) -> schemas.NeuronRow:
         index=record.index,
         neuron_class=record.neuron_class,
         effect_tokens=record.effect_tokens,
-        metrics={name: _finite(value) for name, value in record.metrics.items()},
+        metrics={name: finite(value) for name, value in record.metrics.items()},
         paper_criterion=record.paper_criterion,
     )
 
@@ -69,7 +50,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
         neuron=[f"{record.layer}.{i}" for i in index],
         neuron_class=atlas.neurons.classes(record.id),
         paper_criterion=atlas.neurons.marks(record.id),
-        columns={name: _finite_list(column) for name, column in found.items()},
+        columns={name: finite_list(column) for name, column in found.items()},
         effect_tokens=int(tokens.max()) if len(tokens) else 0,
         revision=record.revision,
     )
@@ -78,12 +59,14 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
 @damage.reading("a neuron")
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
     found = measured(atlas, record, chosen)
-    everyone = atlas.neurons.columns(record.id, [metric.name for metric in METRICS])
-    percentiles = {metric.name: percentile(everyone[metric.name], found.metrics[metric.name]) for metric in METRICS}
+    columns_of_run = atlas.neurons.columns(record.id, [metric.name for metric in METRICS])
+    percentiles = {
+        metric.name: percentile(columns_of_run[metric.name], found.metrics[metric.name]) for metric in METRICS
+    }
     answered = row(found)
     chance = run_chance(record)
     return schemas.NeuronDetail(
-        run=run(record),
+        run=run_summary(record),
         row=answered,
         percentiles=percentiles,
         class_reason=explain(
@@ -92,7 +75,7 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
             record.error_groups,
         ),
         previous=f"{chosen.layer}.{chosen.index - 1}" if chosen.index > 0 else None,
-        next=f"{chosen.layer}.{chosen.index + 1}" if chosen.index + 1 < len(everyone["index"]) else None,
+        next=f"{chosen.layer}.{chosen.index + 1}" if chosen.index + 1 < len(columns_of_run["index"]) else None,
     )
 
 
@@ -103,16 +86,7 @@ def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Hist
         raise not_yet(record, "activation histograms")
     edges, counts = found
     mean = measured(atlas, record, chosen).metrics["mean_activation"]
-    return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=_finite(mean))
-
-
-@damage.reading("a neuron's contexts")
-def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
-    found = atlas.contexts.showing(record.id, chosen.index)
-    if not found:
-        raise not_yet(record, "contexts")
-    first = first_predictions(atlas, record, found)
-    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in found])
+    return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=finite(mean))
 
 
 @damage.reading("a neuron's effects at single tokens")
@@ -171,24 +145,6 @@ def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spect
     return schemas.Spectrum(singular_values=values.tolist(), null_dim=record.null_dim, neuron=name, cosines=cosines)
 
 
-@damage.reading("a run's table")
-def exported(atlas: Atlas, record: RunRecord, format: Format) -> bytes:
-    sink = io.BytesIO()
-    write_table(run_table(atlas, record), format, sink)
-    return sink.getvalue()
-
-
-def glossary() -> schemas.Glossary:
-    definitions = [
-        schemas.MetricDefinition(
-            name=m.name, label=m.label, unit=m.unit, sentence=m.sentence, equation=m.equation,
-            formula=FORMULAS.get(m.name, ""),
-        )
-        for m in METRICS
-    ]  # fmt: skip
-    return schemas.Glossary(metrics=definitions, terms=TERMS)
-
-
 def measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
     """A neuron with all its metrics.
 
@@ -199,39 +155,6 @@ def measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
     if found is None:
         raise not_yet(record, "its neurons")
     return found
-
-
-def not_yet(record: RunRecord, what: str) -> NotInAtlas:
-    """Part of a run that is not there yet, and what to do."""
-    advice = "Wait for it" if record.status == "running" else "Run it again to resume it"
-    return NotInAtlas(f"Run {record.id} has not measured {what} yet (it is {record.status}). {advice}.")
-
-
-def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:
-    """Of contexts, by id: what the end of the context before predicted; nothing for the first of a sequence."""
-    known = atlas.contexts.first_predictions(record.id, {one.id for one in shown}, windows_of(record))
-    return {one.id: known.get(one.id, (None, None)) for one in shown}
-
-
-def losses(shown: ShownContext, first: float | None) -> list[float | None]:
-    """Of a context's tokens, each at its own token."""
-    return at_own_token(_finite_list(shown.context.loss), len(shown.context.tokens), _finite(first))
-
-
-def _strip(shown: ShownContext, first_loss: float | None, first_rank: int | None) -> schemas.ContextStrip:
-    context, trace = shown.context, shown.trace
-    return schemas.ContextStrip(
-        id=shown.id,
-        bucket=trace.bucket,
-        tokens=context.tokens,
-        token_ids=context.token_ids,
-        activations=trace.activations.tolist(),
-        loss=losses(shown, first_loss),
-        entropy=_finite_list(context.entropy),
-        rank=at_own_token(context.rank.tolist(), len(context.tokens), first_rank),
-        peak=trace.peak,
-        peak_position=trace.peak_position,
-    )
 
 
 def require_tokens(record: RunRecord) -> None:
@@ -270,19 +193,3 @@ def _clipped(
     mean = np.float32(measured(atlas, record, chosen).metrics["mean_activation"] or 0.0)
     clipped = np.where(effects["activation"] > mean, effects["delta_loss"], np.float32(0))
     return [float(value) for value in clipped]
-
-
-def percentile(everyone: NDArray[np.float64], value: float | None) -> float | None:
-    """Share (0..100) of the neurons that have a value whose value is at most this one; None where there is none."""
-    measured = everyone[np.isfinite(everyone)]
-    if value is None or not len(measured):
-        return None
-    return float(100 * np.mean(measured <= value))
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _finite_list(column: NDArray[np.floating]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in column.tolist()]

@@ -3,7 +3,6 @@
 import numpy as np
 
 from backend import schemas
-from backend.answers.run_beginning import of_run
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import ModelRecord, RunRecord, windows_of
 from backend.atlas.store import Atlas
@@ -11,6 +10,7 @@ from backend.core.errors import BadNeuron
 from backend.core.induction.experiment import Plan
 from backend.core.induction.text import CorpusSequences, RepeatSpec
 from backend.core.neurons import HeadId, NeuronId
+from backend.requests.beginning import of_run
 
 _DEFAULT_NEURONS = 6
 
