@@ -16,7 +16,7 @@ class Format(StrEnum):
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write; folders that are not there are made.")],
     atlas: AtlasFile = None,
     format: Annotated[Format, typer.Option(help="csv, parquet or json.")] = Format.csv,
     run: Annotated[int | None, typer.Option(help="The run to export. [default: the newest]")] = None,

@@ -21,6 +21,7 @@ from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
+from backend.core.errors import CalibroscopeError
 from backend.glossary import METRIC_COLUMNS, PAPER_CRITERION
 
 Format = Literal["csv", "parquet", "json"]
@@ -73,13 +74,26 @@ def _as_json(table: pa.Table) -> bytes:
     return orjson.dumps({"run": run, "neurons": table.to_pylist()}, option=orjson.OPT_INDENT_2)
 
 
+class WrongEnding(CalibroscopeError):
+    """A file's name says another format than it is to have."""
+
+    def __init__(self, path: Path, format: Format) -> None:
+        ending = path.suffix.lower()
+        super().__init__(
+            f"{path.name} ends in {ending} but is to be {format}: add --format {ending[1:]}, or rename it."
+        )
+
+
 def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> list[Path]:
     """A run into a file, which appears only when it is whole; the files written, of a CSV also the one that says what
     was measured.
 
     Raises:
         NotInAtlas: no such run, or none at all.
+        WrongEnding: the file's name ends as another format does.
     """
+    if path.suffix.lower().removeprefix(".") in MEDIA_TYPES.keys() - {format}:
+        raise WrongEnding(path, format)
     if run is None:
         raise NotInAtlas("The atlas has no run to export yet.")
     table = run_table(atlas, atlas.runs.get(run))

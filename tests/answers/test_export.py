@@ -74,3 +74,11 @@ def test_others_may_read_what_the_users_mask_lets_them(tiny_atlas: TinyAtlas, tm
 def test_an_empty_atlas_has_nothing_to_export(tmp_path: Path) -> None:
     with Atlas.open(tmp_path / "a.db") as atlas, pytest.raises(NotInAtlas, match="no run to export"):
         export.export_run(atlas, atlas.runs.newest(), "csv", tmp_path / "out.csv")
+
+
+def test_a_name_that_says_another_format_is_refused(tiny_atlas: TinyAtlas, tmp_path: Path) -> None:
+    with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
+        with pytest.raises(export.WrongEnding, match="add --format parquet"):
+            export.export_run(atlas, tiny_atlas.run, "csv", tmp_path / "new" / "out.parquet")
+        assert list(tmp_path.iterdir()) == []
+        export.export_run(atlas, tiny_atlas.run, "csv", tmp_path / "out.txt")
