@@ -80,7 +80,7 @@ class WrongEnding(CalibroscopeError):
     def __init__(self, path: Path, format: Format) -> None:
         ending = path.suffix.lower()
         super().__init__(
-            f"{path.name} ends in {ending} but is to be {format}: add --format {ending[1:]}, or rename it."
+            f"{path.name} ends in {ending} but is to be {format}: add --format {ending[1:]} or rename it."
         )
 
 
