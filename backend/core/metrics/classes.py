@@ -187,7 +187,7 @@ def _reason(subject: Subject, applied: Rules) -> str:
     for name in (kind, "entropy"):  # a plain neuron's numbers are held against the limits of entropy neurons
         for condition in applied.get(name, ()):
             limits.setdefault(condition.metric, condition)
-    numbers = ", ".join(_told(subject, metric, limits.get(metric)) for metric in _SHOWN[kind])
+    numbers = ", ".join(_number(subject, metric, limits.get(metric)) for metric in _SHOWN[kind])
     if kind == "entropy":
         return f"It writes into the unembedding's null space and acts through the final norm: {numbers}."
     if kind == "prediction":
@@ -218,7 +218,7 @@ def _nearly(subject: Subject, name: NeuronClass, applied: Rules) -> str:
     )
 
 
-def _told(subject: Subject, metric: str, limit: Condition | None) -> str:
+def _number(subject: Subject, metric: str, limit: Condition | None) -> str:
     label, digits, unit = _NAMES[metric]
     value, error = subject.metrics.get(metric), subject.metrics.get(f"{metric}_se")
     if value is None:

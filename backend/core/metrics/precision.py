@@ -98,8 +98,8 @@ def recomputed(
             found.setdefault(f"delta_loss{suffix}", []).append(now.loss - before.loss)
             found.setdefault(f"delta_entropy{suffix}", []).append(now.entropy - before.entropy)
         if direction is not None:
-            moved = (after - before.logits) @ direction
-            held = _Predictions.of(after - moved[:, None] * direction, batch.targets)
+            gained = (after - before.logits) @ direction
+            held = _Predictions.of(after - gained[:, None] * direction, batch.targets)
             found.setdefault("delta_loss_freq", []).append(held.loss - before.loss)
     return {name: torch.stack(columns, dim=1) for name, columns in found.items()}
 
