@@ -79,9 +79,7 @@ class WrongEnding(CalibroscopeError):
 
     def __init__(self, path: Path, format: Format) -> None:
         ending = path.suffix.lower()
-        super().__init__(
-            f"{path.name} ends in {ending} but is to be {format}: add --format {ending[1:]} or rename it."
-        )
+        super().__init__(f"{path.name} ends in {ending} but is to be {format}: add --format {ending[1:]} or rename it.")
 
 
 def export_run(atlas: Atlas, run: int | None, format: Format, path: Path) -> list[Path]:
