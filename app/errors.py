@@ -57,10 +57,9 @@ class LoggedErrors:
             await self._app(scope, receive, send)
             return
         try:
-            if scope["method"] == "POST" and not isinstance(Request(scope).state.json_body, dict):
-                await _answer(400, "Bad request", "The body must be a JSON object, as the pages send it.")(
-                    scope, receive, send
-                )
+            if scope["method"] == "POST" and not _is_callback(Request(scope).state.json_body):
+                detail = "The body must be a JSON object with an output and inputs, as the pages send it."
+                await _answer(400, "Bad request", detail)(scope, receive, send)
                 return
             await self._app(scope, receive, send)
         except PreventUpdate:
@@ -69,6 +68,11 @@ class LoggedErrors:
             incident = incidents.record(error, path=scope["path"])
             detail = f"Something failed here (incident {incident}). {sentence(incident)}"
             await _answer(500, "Internal error", detail)(scope, receive, send)
+
+
+def _is_callback(body: object) -> bool:
+    """Whether Dash can look for a callback: it would fail over another shape without an answer."""
+    return isinstance(body, dict) and isinstance(body.get("output"), str) and isinstance(body.get("inputs"), list)
 
 
 def _answer(status: int, title: str, detail: str) -> JSONResponse:
