@@ -5,6 +5,8 @@ VENV   ?= .venv
 HOST   ?= 127.0.0.1
 PORT   ?= 8050
 DEMO   ?=
+# Two processes, each with the files of its own; browsers apart, since they leave an event loop running.
+PYTEST ?= -n 2 --dist loadfile
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,7 +24,8 @@ demo: setup
 	$(BIN)/calibroscope demo --host $(HOST) --port $(PORT) $(DEMO)
 
 test: tools browser lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST) -m "not browser"
+	$(BIN)/python -m pytest $(PYTEST) -m browser
 
 lint: tools
 	$(BIN)/ruff check .

@@ -10,12 +10,15 @@ from backend.answers import contexts, neighbours
 from backend.answers import neurons as answers
 from backend.answers.export import MEDIA_TYPES, exported
 from backend.atlas.query import NeuronQuery
+from backend.glossary import METRIC_COLUMNS
 from backend.routes.deps import AtlasDep, EngineDep, NeuronDep, Reading, RunDep, TurnDep, about_run
 
 router = APIRouter(prefix="/runs/{run}", tags=["neurons"])
 
 Word = Annotated[str, StringConstraints(max_length=100)]
-Names = Annotated[list[Word] | None, Query(max_length=100)]
+MAX_NAMES = 2 * len(METRIC_COLUMNS)
+"""Names of columns in a request: all of them, and some twice."""
+Names = Annotated[list[Word] | None, Query(max_length=MAX_NAMES)]
 
 
 @router.get("/neurons", dependencies=[Reading])
@@ -45,7 +48,7 @@ def list_neurons(
 
 @router.get("/columns", dependencies=[Reading])
 def read_columns(
-    run: RunDep, atlas: AtlasDep, name: Annotated[list[Word], Query(min_length=1, max_length=40)]
+    run: RunDep, atlas: AtlasDep, name: Annotated[list[Word], Query(min_length=1, max_length=MAX_NAMES)]
 ) -> schemas.NeuronColumns:
     """The named metrics of all neurons, by column: what a scatter needs."""
     return answers.columns(atlas, run, name)

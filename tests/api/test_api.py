@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from backend.client import ApiError, AsyncClient, calls
+from backend.glossary import METRIC_COLUMNS
 from backend.live.engine import LiveEngine
 from backend.schemas import AblateRequest, InterventionRequest, SweepRequest
 from backend.service import announce, create_service
@@ -56,6 +57,8 @@ async def test_the_client_reads_every_answer(tiny_service: FastAPI, tiny_atlas: 
     effects = [row.metrics["total_effect"] for row in page.rows]
     assert effects == sorted(effects, reverse=True)
     assert page.total == tiny_atlas.neurons
+    everything = await client.send(calls.columns(run, list(METRIC_COLUMNS)))
+    assert list(everything.columns) == list(METRIC_COLUMNS), "all that is measured is one answer"
     columns = await client.send(calls.columns(run, ["total_effect", "ln_mediated"]))
     assert len(columns.neuron) == len(columns.columns["ln_mediated"]) == tiny_atlas.neurons
     detail = await client.send(calls.neuron(run, name))

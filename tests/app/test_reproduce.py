@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from app import cli
+from app.cli import reproducing
 from app.figures import spectrum, still
 from app.figures.presets import PRESETS
 from app.reproduce import stills, write
@@ -273,7 +273,7 @@ async def test_a_run_that_is_not_there_is_a_problem(tiny_service: FastAPI, tmp_p
 
 def test_the_command_writes_a_report(tiny_atlas: TinyAtlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report"
-    cli.reproduce(model=[tiny_atlas.slug], figures="1,6", out=out, atlas=str(tiny_atlas.path), device="cpu")
+    reproducing.reproduce(model=[tiny_atlas.slug], figures="1,6", out=out, atlas=str(tiny_atlas.path), device="cpu")
     assert f"The report is {out / 'index.html'}" in capsys.readouterr().out
     assert sorted(path.name for path in (out / "figures").glob("*.csv")) == ["figure-1.csv", "figure-6.csv"]
 
@@ -283,7 +283,7 @@ def test_the_command_writes_a_report(tiny_atlas: TinyAtlas, tmp_path: Path, caps
 )
 def test_what_the_command_cannot_do_is_said(model: list[str], figures: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=words):
-        cli.reproduce(model=model, figures=figures, out=tmp_path, atlas=str(tmp_path / "a.db"), device="cpu")
+        reproducing.reproduce(model=model, figures=figures, out=tmp_path, atlas=str(tmp_path / "a.db"), device="cpu")
 
 
 def test_a_model_without_a_run_is_measured_first(
@@ -295,13 +295,13 @@ def test_a_model_without_a_run_is_measured_first(
         asked.append(given["model"])
         (tmp_path / "new.db").write_bytes(tiny_atlas.path.read_bytes())
 
-    monkeypatch.setattr(cli, "precompute", measured)
+    monkeypatch.setattr(reproducing, "precompute", measured)
     settings = Settings(atlas=str(tmp_path / "new.db"))
-    assert cli._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
-    assert cli._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
+    assert reproducing._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
+    assert reproducing._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
     assert asked == [tiny_atlas.slug]
     with pytest.raises(CalibroscopeError, match="under that name"):
-        cli._measured("other", settings, "auto")
+        reproducing._measured("other", settings, "auto")
 
 
 def test_a_finished_run_of_the_last_layer_is_found_by_any_name(tiny_atlas: TinyAtlas) -> None:

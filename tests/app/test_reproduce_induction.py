@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, text
 
-from app import cli
+from app.cli import reproducing
 from app.reproduce import induction, write
 from app.reproduce.claim import Claim
 from app.reproduce.claims import CLAIMS
@@ -516,16 +516,16 @@ def test_the_command_does_what_is_missing_and_draws_it(
         # Naming it confirms that it may be loaded; the atlas's name would not.
         source = atlas.models.get(own.slug).source
     asked: dict[str, Any] = {"model": [source], "figures": "9", "atlas": str(own.path), "device": "cpu"}
-    cli.reproduce(**asked, out=tmp_path / "none", induction=0)
+    reproducing.reproduce(**asked, out=tmp_path / "none", induction=0)
     assert not list((tmp_path / "none/figures").glob("*.csv"))
     assert "unless --induction is 0" in (tmp_path / "none/report.md").read_text()
-    cli.reproduce(**asked, out=tmp_path / "some", induction=2)
+    reproducing.reproduce(**asked, out=tmp_path / "some", induction=2)
     assert {path.stem for path in (tmp_path / "some/figures").glob("*.csv")} == {"figure-9a", "figure-9b", "figure-9c"}
     capsys.readouterr()
     with Atlas.open(own.path) as atlas:
         before = [(job.id, job.status) for job in atlas.jobs.newest(50)]
     assert {status for _, status in before} == {"finished"}
-    cli.reproduce(**asked, out=tmp_path / "again", induction=2)
+    reproducing.reproduce(**asked, out=tmp_path / "again", induction=2)
     with Atlas.open(own.path) as atlas:
         assert [(job.id, job.status) for job in atlas.jobs.newest(50)] == before, "nothing is measured twice"
 
@@ -545,7 +545,7 @@ async def test_a_job_that_another_worker_is_at_is_waited_for(own: Own, monkeypat
         with Atlas.open(own.path) as atlas:
             atlas.jobs.end(queued[0].id, "finished")
 
-    monkeypatch.setattr(cli.time, "sleep", sleep)
+    monkeypatch.setattr(reproducing.time, "sleep", sleep)
     monkeypatch.setattr(Worker, "do", lambda *_: pytest.fail("it is not done twice"))
-    cli._carry_out(running, Settings(atlas=str(own.path)))
+    reproducing._carry_out(running, Settings(atlas=str(own.path)))
     assert slept
