@@ -1,4 +1,4 @@
-"""Text → packed token sequences, and which positions of them count (SPEC "Which tokens count")."""
+"""Text → packed token sequences, and which positions of them count (docs/science.md, "Text")."""
 
 import hashlib
 import json

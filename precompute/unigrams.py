@@ -1,4 +1,7 @@
-"""Where a run's token frequencies come from (SPEC "Token frequency"): the model, the corpus, or a file of counts."""
+"""Where a run's token frequencies come from: the model, the corpus, or a file of counts.
+
+How each becomes P_freq is said in docs/science.md, "Token frequency".
+"""
 
 import hashlib
 from collections.abc import Iterable
