@@ -74,6 +74,10 @@ def test_before_effects_are_measured_nothing_is_called_a_finding() -> None:
     assert "finding" not in _words(waiting, status="running")
 
 
+def test_before_errors_are_measured_nothing_is_said_of_them() -> None:
+    assert "None" not in _words(_classes(), stage="activations", error_groups=None)
+
+
 def test_the_rule_stands_with_its_limits() -> None:
     told = _words(_classes(), error_groups=50)
     assert "Null-space fraction ρ above 0.227 (chance line)" in told

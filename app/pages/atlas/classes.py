@@ -37,10 +37,11 @@ def words(classes: RunClasses, run: RunSummary) -> list[Component]:
     """The classes in sentences, and the rule behind a click."""
     sentences = [counted(classes), fit_but_before(classes), parting(classes), empty_classes(classes, run)]
     summary = html.Summary("By which rule")
+    errors = plus_minus.of_run(run)
     return [
         html.P(" ".join(sentence for sentence in sentences if sentence), className="sentences"),
         html.Details([summary, *_rule(classes, run)], className="rule"),
-        plus_minus.note(plus_minus.of_run(run)),
+        *([] if errors is None else [plus_minus.note(errors)]),
     ]
 
 
