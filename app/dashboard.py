@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import errors, tour
 from app.components import pins
+from app.components.layout import aria
 from app.pages.listed import PAGES, menu
 from backend.client import AsyncClient, in_process
 
@@ -25,12 +26,12 @@ def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
     errors.install(server)
     app = Dash(
         "calibroscope",
-        server=server,
+        server=server,  # type: ignore[arg-type]  # Dash 4 takes an ASGI application too; its annotation is of Flask
         use_pages=True,
         pages_folder="",
         assets_folder=str(STATIC),
         title="Calibroscope",
-        update_title=None,
+        update_title=None,  # type: ignore[arg-type]  # None keeps the title, as its documentation says
         index_string=_INDEX,
         suppress_callback_exceptions=True,
         serve_locally=True,
@@ -63,13 +64,13 @@ def _shell() -> dmc.MantineProvider:
             dcc.Link("Calibroscope", href="/", className="brand"),
             html.Nav(
                 [*(dcc.Link(words, href=path) for words, path in menu()), html.A("API", href="/api/docs")],
-                **{"aria-label": "Pages"},
+                **aria(label="Pages"),
             ),
             html.Span(className="grow"),
             tour.button(),
             dmc.ColorSchemeToggle(
                 lightIcon=html.Span("☀"), darkIcon=html.Span("☾"), variant="subtle", size="lg",
-                **{"aria-label": "Light or dark"},
+                **aria(label="Light or dark"),
             ),
         ],
         className="site-header",

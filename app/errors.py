@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.components.layout import aria
 from backend import incidents
 from backend.schemas import Problem
 
@@ -15,7 +16,7 @@ INCIDENTS = "incidents"
 
 def shell() -> html.Div:
     """Where pages show what failed; no alert itself, since it is on every page and mostly empty."""
-    return html.Div(id=INCIDENTS, className="incidents", **{"aria-live": "assertive"})
+    return html.Div(id=INCIDENTS, className="incidents", **aria(live="assertive"))
 
 
 def failed(error: Exception) -> None:

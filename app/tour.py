@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 
 from dash import html
 
+from app.components.layout import dataset
+
 
 @dataclass(frozen=True)
 class Step:
@@ -59,4 +61,4 @@ STEPS = (
 def button() -> html.Button:
     """Starts the tour; carries its words to the browser."""
     steps = json.dumps([asdict(step) for step in STEPS])
-    return html.Button("Tour", id="tour-start", className="plain", type="button", **{"data-steps": steps})
+    return html.Button("Tour", id="tour-start", className="plain", type="button", **dataset(steps=steps))

@@ -6,7 +6,7 @@ A `Call` says what to ask and what comes back; `Client` (blocking) and `AsyncCli
         page = client.send(calls.neurons(1, sort="-total_effect", limit=10))
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -27,7 +27,7 @@ IN_PROCESS = "calibroscope.in_process"
 def in_process(service: Any) -> httpx.AsyncBaseTransport:
     """Asks an ASGI application in this process, past what guards it against strangers."""
 
-    async def ask(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def ask(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         # Compressed, an answer would be unpacked again a moment later by the same processor.
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
         await service({**scope, "headers": headers, IN_PROCESS: True}, receive, send)

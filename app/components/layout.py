@@ -26,9 +26,19 @@ def fetched_page(title: str, controls: Component, body: str, *above: Component) 
     return html.Div([html.H1(title, className="visually-hidden"), *above, columns])
 
 
+def aria(**attributes: str) -> dict[str, Any]:
+    """`aria-` attributes of a component, as keywords: `html.Nav(menu, **aria(label="Pages"))`."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
+
+
+def dataset(**attributes: str) -> dict[str, Any]:
+    """`data-` attributes of a component, for scripts: `dataset(cancel_job="3")` is what they read as `cancelJob`."""
+    return {f"data-{name.replace('_', '-')}": value for name, value in attributes.items()}
+
+
 def scrolled(table: html.Table, label: str) -> html.Div:
     """A table that may be wider than the page; keys scroll it, so it has a name."""
-    return html.Div(table, className="scrolled", tabIndex=0, role="region", **{"aria-label": label})
+    return html.Div(table, className="scrolled", tabIndex=0, role="region", **aria(label=label))
 
 
 def graph(figure: Any, *, buttons: Sequence[Sequence[str]] | None = None, **options: Any) -> dcc.Graph:
@@ -39,5 +49,5 @@ def graph(figure: Any, *, buttons: Sequence[Sequence[str]] | None = None, **opti
     """
     if figure.layout.height is not None:
         options.setdefault("style", {"height": figure.layout.height})
-    config = GRAPH_CONFIG if buttons is None else {**GRAPH_CONFIG, "modeBarButtons": buttons}
+    config: Any = GRAPH_CONFIG if buttons is None else {**GRAPH_CONFIG, "modeBarButtons": buttons}
     return dcc.Graph(figure=figure, config=config, **options)

@@ -8,6 +8,8 @@ import dash_mantine_components as dmc
 from dash import ALL, MATCH, Dash, Input, Output, State, clientside_callback, dcc, html
 from dash.development.base_component import Component
 
+from app.components.layout import aria
+
 STORE = "pins"
 BAR, PIN, UNPIN, CLEAR = "pins-bar", "pins-pin", "pins-unpin", "pins-clear"
 MOST = 40
@@ -22,7 +24,8 @@ def shell() -> Component:
 def button(model: str, neuron: str) -> Component:
     """Pins a neuron, or takes the pin away."""
     name = {"type": PIN, "model": model, "neuron": neuron}
-    return dmc.Button("Pin", id=name, variant="default", size="compact-md", **{"aria-label": f"Pin {neuron}"})
+    pin: Component = dmc.Button("Pin", id=name, variant="default", size="compact-md", **aria(label=f"Pin {neuron}"))
+    return pin
 
 
 def register(_: Dash) -> None:

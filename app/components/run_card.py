@@ -9,6 +9,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from app import links
+from app.components.layout import dataset
 from app.components.plus_minus import nothing_yet
 from app.notation.numbers import bound, number, size
 from backend.client import ApiError, AsyncClient, calls
@@ -240,7 +241,7 @@ def run_card(run: RunSummary, what: str = "What was measured") -> html.Div:
             html.Details([summary, body], className="run-card-details"),
         ],
         className="run-card",
-        **{"data-run": str(run.id)},
+        **dataset(run=str(run.id)),
     )
 
 

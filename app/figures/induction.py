@@ -30,8 +30,8 @@ def through(event: InductionCurves) -> dict[str, Curve]:
     """Loss, entropy and the neurons' activations along the repeat, with what follows where that was measured."""
     after = event.after
     found = {
-        "loss": joined(event.loss, after and after.loss),
-        "entropy": joined(event.entropy, after and after.entropy),
+        "loss": joined(event.loss, None if after is None else after.loss),
+        "entropy": joined(event.entropy, None if after is None else after.entropy),
     }
     ends = {} if after is None else after.activations
     return found | {name: joined(curve, ends.get(name)) for name, curve in event.activations.items()}

@@ -146,7 +146,7 @@ def _symbols(x: Sequence[float], positions: Positions) -> str | list[str]:
 def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list[float], list[float | None]]:
     """Values with their positions, and nothing in between where the occurrences do not adjoin."""
     if not positions.apart or len(values) != 2 * positions.reach:
-        return list(x)[: len(values)], list(values)
+        return [*x[: len(values)]], list(values)
     half = positions.reach
     return [*x[:half], positions.boundary, *x[half:]], [*values[:half], None, *values[half:]]
 

@@ -11,7 +11,7 @@ from backend.answers.runs import run_chance
 from backend.atlas import damage
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
-from backend.core.metrics.classes import Condition, Rules, fits, rules
+from backend.core.metrics.classes import ChanceLines, Condition, Rules, fits, rules
 from backend.core.metrics.statistics import percentile
 from backend.glossary import NeuronClass
 
@@ -25,7 +25,7 @@ def run_classes(atlas: Atlas, run: RunRecord) -> schemas.RunClasses:
     classes, marks = atlas.neurons.classes(run.id), atlas.neurons.marks(run.id)
     known = [mark for mark in marks if mark is not None]
     columns = atlas.neurons.columns(run.id, ["weight_norm", "total_effect", "ln_mediated_se"])
-    by = {} if chance is None else rules(chance, run.error_groups)
+    by = {} if chance is None else rules(ChanceLines(**vars(chance)), run.error_groups)
     return schemas.RunClasses(
         rules=[_rule(name, conditions) for name, conditions in by.items()],
         counts={name: classes.count(name) for name in get_args(NeuronClass)},
@@ -44,7 +44,7 @@ def _metrics(by: Rules) -> list[str]:
 
 
 def _fit_but_before(by: Rules, classes: list[str], columns: dict[str, NDArray[np.float64]]) -> dict[NeuronClass, int]:
-    order = [*by, "plain"]
+    order: list[str] = [*by, "plain"]
     return {
         name: sum(bool(fit) and order.index(own) < order.index(name) for fit, own in zip(holds, classes, strict=True))
         for name, holds in fits(columns, by).items()

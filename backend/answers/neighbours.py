@@ -31,7 +31,7 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
         return [
             schemas.SimilarNeuron(
                 neuron=f"{record.layer}.{index}",
-                neuron_class=classes[index],  # type: ignore[arg-type]
+                neuron_class=classes[index],
                 weight_cosine=None if cosines is None else cosines.get(index),
                 activation_correlation=correlations.get(index),
             )

@@ -200,7 +200,7 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
             neuron=str(NeuronId(text.layer, int(i))),
             activation=float(activations[i]),
             prediction_change=float(columns["prediction_change"][i]),
-            **{name: _finite(float(columns[name][i])) for name in names},  # type: ignore[arg-type]
+            **{name: _finite(float(columns[name][i])) for name in names},
         )
         for i in order
     ]

@@ -1,6 +1,6 @@
 """Writing to the atlas, inside one transaction: all of it is there afterwards, or none."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -62,7 +62,7 @@ class RunWriter:
         run: int,
         layer: int,
         columns: dict[str, Array],
-        classes: list[str] | None = None,
+        classes: Sequence[str] | None = None,
         effect_tokens: int | None = None,
         marks: list[bool] | None = None,
     ) -> None:

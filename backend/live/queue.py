@@ -75,7 +75,8 @@ class Place:
                 if self._left:
                     raise LeftTheLine
                 waits = self._waits = self._line.submit(work)
-            return waits.result()
+            result: Result = waits.result()
+            return result
         except CancelledError:
             raise LeftTheLine from None
         finally:

@@ -12,6 +12,7 @@ def of_run(atlas: Atlas, run: RunRecord | None) -> Beginning | None:
     """What stands before each sequence of a run, and why; None where no run tells."""
     if run is None:
         return None
+    found: Beginning | None
     if "bos_token" in run.config:
         token = run.config["bos_token"]
         found = Beginning(None if token is None else int(token), AUTO, _reason(run))
@@ -28,7 +29,7 @@ def live_model(atlas: Atlas, slug: str) -> LiveModel:
     """
     source, newest = atlas.models.get(slug).source, atlas.runs.newest(slug)
     run = None if newest is None else atlas.runs.get(newest)
-    return LiveModel(slug, source, of_run(atlas, run), run and run.weights_hash)
+    return LiveModel(slug, source, of_run(atlas, run), None if run is None else run.weights_hash)
 
 
 def _reason(run: RunRecord) -> str:

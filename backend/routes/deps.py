@@ -66,7 +66,8 @@ class AtlasDoor:
 
 
 def _atlas(request: Request) -> Atlas:
-    return request.app.state.atlas.get()
+    door: AtlasDoor = request.app.state.atlas
+    return door.get()
 
 
 def _atlas_if_there(request: Request) -> Atlas | None:
@@ -77,7 +78,8 @@ def _atlas_if_there(request: Request) -> Atlas | None:
 
 
 async def _engine(request: Request) -> LiveEngine:
-    return request.app.state.engine
+    engine: LiveEngine = request.app.state.engine
+    return engine
 
 
 async def _reading(request: Request) -> AsyncIterator[None]:
@@ -121,7 +123,8 @@ def _writable(request: Request, key: Annotated[str | None, Header(alias="X-API-K
             "with CALIBROSCOPE_API_KEY set, and send that in the X-API-Key header."
         )
     _atlas(request)  # where there is none, writing would make an empty one
-    return request.app.state.writable_atlas.get()
+    door: AtlasDoor = request.app.state.writable_atlas
+    return door.get()
 
 
 AtlasDep = Annotated[Atlas, Depends(_atlas)]

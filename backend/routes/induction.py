@@ -24,7 +24,7 @@ def _begun(
     """An experiment that has been let in: what is wrong with it is answered before the stream begins."""
     record = atlas.models.get(model)
     run = run_of(atlas, record, body.run)
-    chosen = LiveModel(model, record.source, weights=run and run.weights_hash)
+    chosen = LiveModel(model, record.source, weights=None if run is None else run.weights_hash)
     spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, run)
     return turn.turn(lambda: engine.measure(chosen, lambda loaded: experiment_events(loaded, spec, measured)))
 

@@ -41,7 +41,7 @@ def trace_text(
         return text, None if known is None else engine.distances(text, known)
 
     text, distances = turn.turn(trace)
-    return answers.text_trace(text, distances, known and known.described)
+    return answers.text_trace(text, distances, None if known is None else known.described)
 
 
 @router.get("/texts/{text_id}", dependencies=[Reading])
@@ -51,8 +51,8 @@ def read_text(
     """A traced text again, with what has been found of it already: the model is not asked. `predictions_at` names the
     tokens whose predictions are wanted, which are most of the answer; without it they are of all."""
     known = live_frequencies(atlas, text.model.slug, None)
-    distances = known and text.distances(known)
-    described = None if distances is None else known and known.described
+    distances = None if known is None else text.distances(known)
+    described = None if known is None or distances is None else known.described
     return answers.text_trace(text, distances, described, predictions_at)
 
 
@@ -81,9 +81,10 @@ def ablate(
     if means is not None:
         reference += _elsewhere(text, interventions)
     known = live_frequencies(atlas, text.model.slug, body.run)
+    described = None if known is None else known.described
     at = body.predictions_at
     ablated = turn.turn(lambda: engine.ablate(text, interventions, means, known, at))
-    return answers.ablation(text, interventions, ablated, reference, known and known.described, at)
+    return answers.ablation(text, interventions, ablated, reference, described, at)
 
 
 def _interventions(asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:

@@ -18,6 +18,10 @@ HeadName = Annotated[
 ]
 
 
+def _first_parts() -> list[InductionPart]:
+    return ["curves", "clip", "change"]
+
+
 class InductionRequest(Wire):
     """Which repeated text to measure, and what of it."""
 
@@ -30,15 +34,13 @@ class InductionRequest(Wire):
     span: Annotated[int, Field(ge=2, le=MAX_SPAN)] = 100
     """Tokens that repeat: the length of the doubled stretch, or n of the n-gram (6 in the paper's Figure 9); of one's
     own text the fewest tokens that count as a repeat."""
-    neurons: Annotated[
-        list[NeuronName], Field(default_factory=list, max_length=MAX_INDUCTION_NEURONS, examples=[["29.830"]])
-    ]
+    neurons: Annotated[list[NeuronName], Field(max_length=MAX_INDUCTION_NEURONS, examples=[["29.830"]])] = Field(
+        default_factory=list
+    )
     """Of the last layer. None: the run's entropy neurons with the greatest total effects, six at most."""
-    parts: Annotated[
-        list[InductionPart], Field(default_factory=lambda: ["curves", "clip", "change"], min_length=1, max_length=7)
-    ]
+    parts: Annotated[list[InductionPart], Field(min_length=1, max_length=7)] = Field(default_factory=_first_parts)
     top_heads: Annotated[int, Field(ge=1, le=6)] = 3
-    heads: Annotated[list[HeadName], Field(default_factory=list, max_length=6)]
+    heads: Annotated[list[HeadName], Field(max_length=6)] = Field(default_factory=list)
     """Instead of the heads with the highest prefix-matching scores."""
     knocked_out_at: KnockoutPositions = "every"
     """Where heads are changed: `every` position, so that what comes later looks back on changed positions too, or the

@@ -199,8 +199,8 @@ class GenerateRequest(Wire):
 
     interventions: Annotated[
         list[InterventionRequest],
-        Field(default_factory=list, max_length=MAX_INTERVENTIONS, examples=[[{"neuron": "29.830", "kind": "mean"}]]),
-    ]
+        Field(max_length=MAX_INTERVENTIONS, examples=[[{"neuron": "29.830", "kind": "mean"}]]),
+    ] = Field(default_factory=list)
     """They act on every token, of the text and of what is generated; none asks for the plain continuation alone."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.8
     """0 takes the most probable token each time."""

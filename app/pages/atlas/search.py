@@ -7,6 +7,7 @@ from dash import ALL, Dash, Input, Output, State, clientside_callback, dcc, html
 from dash.development.base_component import Component
 
 from app import links
+from app.components.layout import aria
 from app.notation.numbers import signed
 from app.notation.tokens import visible
 from app.pages.atlas.views import MODEL, RUN
@@ -53,7 +54,7 @@ def section(token: int | None = None) -> Component:
         [
             html.H2("Who moves a token?"),
             dmc.TextInput(id=QUERY, label="Token (spaces count)", debounce=200, placeholder="type a part of it"),
-            html.Div(id=OPTIONS, className="token-options", role="group", **{"aria-label": "Tokens that match"}),
+            html.Div(id=OPTIONS, className="token-options", role="group", **aria(label="Tokens that match")),
             dcc.Loading(html.Div(id=FOUND, role="status"), delay_show=300),
             dcc.Store(id=TOKEN, data=token),
             dcc.Store(id=MARKS, data=NO_MARKS),

@@ -9,6 +9,7 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
+from app.components.layout import aria
 from backend.glossary import CLASS_LABELS, METRIC, METRICS, PAPER_CRITERION, PAPER_CRITERION_LABEL, TERMS
 from backend.schemas import NeuronColumns
 
@@ -98,24 +99,25 @@ def section(sort: str, chosen: Sequence[str] | None = None, *, errors: bool = Fa
                 dashGridOptions=_OPTIONS, eventListeners=_LISTENERS, dangerously_allow_code=False,
             ),
         ],
-        **{"aria-label": "Table of neurons"},
+        **aria(label="Table of neurons"),
     )  # fmt: skip
 
 
 def _errors_switch(checked: bool) -> Component:
     switch = dmc.Switch(id=ERRORS, label="± errors", checked=checked, size="xs")
-    return dmc.Tooltip(
+    explained: Component = dmc.Tooltip(
         html.Span(switch), label=TERMS["standard error"], multiline=True, w=320, withArrow=True,
         events={"hover": True, "focus": True, "touch": True},
     )  # fmt: skip
+    return explained
 
 
 def _chooser(shown: list[str]) -> Component:
     boxes = [dmc.Checkbox(label=metric.label, value=metric.name, size="xs", mb=4) for metric in METRICS]
-    return dmc.Popover(
+    popover: Component = dmc.Popover(
         [
             dmc.PopoverTarget(
-                dmc.Button("Columns", variant="default", size="compact-sm", **{"aria-haspopup": "dialog"})
+                dmc.Button("Columns", variant="default", size="compact-sm", **aria(haspopup="dialog"))
             ),
             dmc.PopoverDropdown(
                 dmc.CheckboxGroup(boxes, id=CHOOSER, value=shown, label="Columns of the table"),
@@ -125,6 +127,7 @@ def _chooser(shown: list[str]) -> Component:
         # With roles, the box around the button would say that it opens, which a plain box may not.
         position="bottom-end", withArrow=True, trapFocus=True, keepMounted=True, withRoles=False,
     )  # fmt: skip
+    return popover
 
 
 def columns_data(data: NeuronColumns, limits: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

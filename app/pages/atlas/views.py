@@ -4,7 +4,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from app.components.layout import graph
+from app.components.layout import aria, graph
 from app.components.states import empty
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS, Preset, preset_of
@@ -57,20 +57,24 @@ def controls(asked: AtlasAddress, search: Component) -> Component:
                        placeholder="All one size"),
             search,
         ],
-        className="controls", **{"aria-label": "What is shown"},
+        className="controls", **aria(label="What is shown"),
     )  # fmt: skip
 
 
 def _scale(name: str, chosen: Scale, label: str) -> Component:
     data = [{"value": scale, "label": words} for scale, words in SCALES.items()]
-    return dmc.SegmentedControl(id=name, data=data, value=chosen, size="xs", fullWidth=True, **{"aria-label": label})
+    scale: Component = dmc.SegmentedControl(
+        id=name, data=data, value=chosen, size="xs", fullWidth=True, **aria(label=label)
+    )
+    return scale
 
 
 def _preset_button(preset: Preset) -> Component:
     button = dmc.Button(
         preset.label, id={"type": PRESET, "name": preset.name}, variant="default", size="compact-sm",
     )  # fmt: skip
-    return dmc.Tooltip(button, label=preset.subject, withArrow=True)
+    explained: Component = dmc.Tooltip(button, label=preset.subject, withArrow=True)
+    return explained
 
 
 def figure_tools(asked: AtlasAddress) -> Component:
@@ -85,18 +89,18 @@ def figure_tools(asked: AtlasAddress) -> Component:
         [
             html.Div(
                 dmc.ChipGroup(chips, id=SHOWN, multiple=True, value=asked.shown),
-                className="class-chips", role="group", **{"aria-label": "Classes that are shown"},
+                className="class-chips", role="group", **aria(label="Classes that are shown"),
             ),
             dmc.SegmentedControl(
                 id=DRAG, value="pan", size="xs", data=[{"value": value, "label": label} for value, label in _DRAGS],
-                **{"aria-label": "What dragging in the figure does"},
+                **aria(label="What dragging in the figure does"),
             ),
             html.Div(
                 [
                     dmc.Button("PNG", id={"type": SAVE, "format": "png"}, variant="default", size="compact-sm",
-                               **{"aria-label": "Save the figure as PNG"}),
+                               **aria(label="Save the figure as PNG")),
                     dmc.Button("SVG", id={"type": SAVE, "format": "svg"}, variant="default", size="compact-sm",
-                               **{"aria-label": "Save the figure as SVG"}),
+                               **aria(label="Save the figure as SVG")),
                     dmc.Button("Copy as Python", id=PYTHON, variant="default", size="compact-sm"),
                 ],
                 className="take-away",

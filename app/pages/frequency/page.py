@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from app.asking import answer_or_refusal, choose_run
 from app.components import run_card
-from app.components.layout import fetched_page, graph, panel
+from app.components.layout import aria, fetched_page, graph, panel
 from app.components.states import another_run, empty, empty_atlas, failure
 from app.figures.frequency import divergence_scatter
 from app.notation.numbers import number
@@ -57,7 +57,7 @@ def layout(model: str | None = None, run: str | None = None, **_: str) -> Compon
             dmc.Select(id=RUN, label="Run", value=chosen, data=[chosen] if chosen else [], allowDeselect=False),
             html.Div(id=FACTS),
         ],
-        className="controls", **{"aria-label": "Which run"},
+        className="controls", **aria(label="Which run"),
     )  # fmt: skip
     unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
     return fetched_page("Token frequency", controls, BODY, *unseen, run_card.place("frequency"))

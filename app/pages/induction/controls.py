@@ -2,7 +2,9 @@
 
 import dash_mantine_components as dmc
 from dash import html
+from dash.development.base_component import Component
 
+from app.components.layout import aria
 from app.pages.induction import ids
 from app.pages.induction.state import MOST_HEADS, MOST_SEED, InductionSettings
 from app.pages.induction.views import KNOCKED_OUT_AT_LABELS, part_choices
@@ -30,16 +32,16 @@ def controls(asked: InductionSettings) -> html.Aside:
                 gap="xs", grow=True,
             ),
             dmc.Button("Run as a job", id=ids.QUEUE, variant="outline"),
-            dmc.Progress(id=ids.PROGRESS, value=0, size="md", **{"aria-label": "Progress of the run"}),
+            dmc.Progress(id=ids.PROGRESS, value=0, size="md", **aria(label="Progress of the run")),
             html.P(id=ids.DOING, className="quiet"),
             dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),
             html.P(id=ids.SAID, className="quiet", role="status"),
         ],
-        className="controls induction-controls", **{"aria-label": "What repeats and what is measured"},
+        className="controls induction-controls", **aria(label="What repeats and what is measured"),
     )  # fmt: skip
 
 
-def _what_repeats(asked: InductionSettings) -> list[object]:
+def _what_repeats(asked: InductionSettings) -> list[Component]:
     own = {} if asked.source == "text" else {"display": "none"}
     return [
         dmc.Select(id=ids.MODEL, label="Model", value=asked.model, data=[asked.model] if asked.model else [],
@@ -69,7 +71,7 @@ def _what_repeats(asked: InductionSettings) -> list[object]:
     ]  # fmt: skip
 
 
-def _what_is_measured(asked: InductionSettings) -> list[object]:
+def _what_is_measured(asked: InductionSettings) -> list[Component]:
     return [
         dmc.TagsInput(
             id=ids.NEURONS, label="Neurons", value=asked.neurons, data=asked.neurons, maxTags=MAX_INDUCTION_NEURONS,

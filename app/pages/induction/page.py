@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from app.asking import choose_run, entropy_neurons
 from app.components import pins, run_card
-from app.components.layout import graph
+from app.components.layout import aria, dataset, graph
 from app.components.states import empty, failure
 from app.figures import induction as figures
 from app.notation.units import is_head, is_neuron
@@ -77,12 +77,12 @@ def layout_of(found: Opened) -> Component:
         [
             html.Div(id=ids.MESSAGE),
             html.Div([] if found.problem is None else failure(found.problem)),
-            html.Div(id=ids.NOTICE, **{"aria-live": "polite"}),
+            html.Div(id=ids.NOTICE, **aria(live="polite")),
             html.Details([html.Summary("Results in the atlas"), html.Div(id=ids.JOBS)], open=found.job is None),
             *for_writing(),
             html.Div(id=ids.FAILED),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
-            html.Div(id=ids.SUMMARY, **{"aria-live": "polite"}),
+            html.Div(id=ids.SUMMARY, **aria(live="polite")),
             *views.panels(),
             html.P(id=ids.REST, className="quiet"),
         ],
@@ -101,7 +101,7 @@ def layout_of(found: Opened) -> Component:
         ],
         id=ids.ROOT,
         # the browser may keep the element when the page is drawn anew: by this it knows
-        **{"data-visit": uuid4().hex, "data-most": str(MAX_INDUCTION_SEQUENCES)},
+        **dataset(visit=uuid4().hex, most=str(MAX_INDUCTION_SEQUENCES)),
     )
 
 

@@ -54,7 +54,7 @@ class InductionSettings:
 
 def read(**address: str | None) -> InductionSettings:
     """From an address's parameters; one's own text is not among them, it stays behind the `#`."""
-    source = next((one for one in SOURCES if one == address.get("source")), "synthetic")
+    source: InductionSource = next((one for one in SOURCES if one == address.get("source")), "synthetic")
     at = next((one for one in KNOCKED_OUT_AT if one == address.get("at")), _START.knocked_out_at)
     parts = [part for part in PARTS if part in (address.get("parts") or "").split(",")]
     return InductionSettings(

@@ -9,7 +9,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from app.components import plus_minus
-from app.components.layout import graph, scrolled
+from app.components.layout import aria, graph, scrolled
 from app.components.states import empty
 from app.components.token_strip import Strip, token_strip
 from app.figures import induction as figures
@@ -126,7 +126,7 @@ def _panel(one: Panel) -> html.Section:
         choices = [{"value": "index", "label": "By index"}, {"value": "null_fraction", "label": "By null space"}]
         parts.append(
             dmc.SegmentedControl(id=ids.AGAINST, value="index", size="xs", data=choices,
-                                 **{"aria-label": "What stands across"})
+                                 **aria(label="What stands across"))
         )  # fmt: skip
     parts.append(html.Div(id={"type": ids.BODY, "panel": one.key}))
     return html.Section(parts, id={"type": ids.PANEL, "panel": one.key}, className="panel", hidden=True)
@@ -338,7 +338,7 @@ def _lines(entries: Sequence[tuple[str, dict[str, Any]]]) -> html.Ul:
                 "borderTop": f"{max(2, style['width'])}px {css[style['dash']]} {style['color']}"}), words])
             for words, style in entries
         ],
-        className="lines", **{"aria-label": "Which line is which"},
+        className="lines", **aria(label="Which line is which"),
     )  # fmt: skip
 
 

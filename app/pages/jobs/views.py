@@ -9,6 +9,7 @@ from dash.development.base_component import Component
 from pydantic import ValidationError
 
 from app import links
+from app.components.layout import aria, dataset
 from app.components.states import empty
 from app.pages.induction.controls import SOURCE_LABELS
 from app.pages.induction.state import PARTS
@@ -82,14 +83,14 @@ def bar(job: Job) -> list[Component]:
     """How far an open job is."""
     if job.status not in OPEN:
         return []
-    return [dmc.Progress(value=round(100 * job.progress, 1), size="sm", **{"aria-label": f"Progress of job {job.id}"})]
+    return [dmc.Progress(value=round(100 * job.progress, 1), size="sm", **aria(label=f"Progress of job {job.id}"))]
 
 
 def canceller(job: Job) -> list[Component]:
     """A button for an open job; page_jobs.js answers to it."""
     if job.status not in OPEN:
         return []
-    named = {"data-cancel-job": str(job.id), "aria-label": f"Cancel job {job.id}"}
+    named = dataset(cancel_job=str(job.id)) | aria(label=f"Cancel job {job.id}")
     return [html.Button("Cancel job", type="button", className="plain", **named)]
 
 
@@ -108,7 +109,7 @@ def result_list(jobs: Sequence[Job], shown: int | None, most: int = 6) -> Compon
 
 
 def _entry(job: Job, shown: int | None) -> Component:
-    current = {"aria-current": "true"} if job.id == shown else {}
+    current = aria(current="true") if job.id == shown else {}
     facts = f"{size(job)} · {when(job.created_at)} · {status(job)}"
     return html.Li([html.A(f"{job.id} · {what(job)}", href=address(job), **current),
                     html.P(facts, className="quiet"), *bar(job)])  # fmt: skip
@@ -154,7 +155,7 @@ def table(jobs: Sequence[Job]) -> Component:
             html.Thead(html.Tr(heads, role="row"), role="rowgroup"),
             html.Tbody([_row(job, jobs) for job in jobs], role="rowgroup"),
         ],
-        className="jobs", role="table", **{"aria-label": "Jobs, the newest first"},
+        className="jobs", role="table", **aria(label="Jobs, the newest first"),
     )  # fmt: skip
 
 

@@ -56,7 +56,8 @@ async def intervened(
     second. Strips of what changes, their totals, and the chosen token's panel."""
     if traced is None:
         return None, None, no_update
-    ablation, said = None, None
+    ablation: Ablation | None = None
+    said: Component | None = None
     if chosen:
         try:
             ablation = await _ablated(client, traced, chosen, token)

@@ -9,6 +9,7 @@ import dash_mantine_components as dmc
 from dash import html, no_update
 from pydantic import TypeAdapter, ValidationError
 
+from app.components.layout import aria
 from app.pages.lab import ids
 from backend.glossary import INTERVENTIONS, LARGEST_INTERVENTION_VALUE
 from backend.schemas import MAX_INTERVENTIONS, ModelSummary, UnitName
@@ -118,7 +119,7 @@ def intervention_row(row: dict[str, Any], activations: Sequence[float] = ()) -> 
     number_input = dmc.NumberInput(
         id={"type": ids.VALUE, **place}, value=value if value is not None else "",
         step=0.5, size="xs", w=68, debounce=300, min=-LARGEST_INTERVENTION_VALUE, max=LARGEST_INTERVENTION_VALUE,
-        **{"aria-label": f"Number for {name}"},
+        **aria(label=f"Number for {name}"),
         style={} if kind in _STARTING_VALUE else {"display": "none"},
     )  # fmt: skip
     controls = html.Div(
@@ -126,10 +127,10 @@ def intervention_row(row: dict[str, Any], activations: Sequence[float] = ()) -> 
             html.Strong(name, className="mono"),
             dmc.Select(
                 id={"type": ids.KIND, **place}, value=kind, data=options, size="xs", allowDeselect=False,
-                className="grow", **{"aria-label": f"What happens to {name}"},
+                className="grow", **aria(label=f"What happens to {name}"),
             ),
             dmc.ActionIcon("×", id={"type": ids.REMOVE, **place}, variant="subtle", size="sm",
-                           **{"aria-label": f"Remove {name}"}),
+                           **aria(label=f"Remove {name}")),
         ],
         className="intervention",
     )  # fmt: skip

@@ -8,7 +8,7 @@ from dash.development.base_component import Component
 
 from app.asking import strongest_neurons
 from app.components import pins, run_card
-from app.components.layout import panel
+from app.components.layout import aria, panel
 from app.pages.lab import actions, ids, interventions, views
 from app.pages.lab import generate as lab_generate
 from app.pages.lab.examples import EXAMPLES
@@ -204,7 +204,7 @@ def _results() -> html.Div:
     return html.Div(
         [
             html.Div(id=ids.MESSAGE),
-            html.Div(id=ids.RESULT, **{"aria-live": "polite"}),
+            html.Div(id=ids.RESULT, **aria(live="polite")),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
             html.Div(
                 panel(
@@ -217,7 +217,7 @@ def _results() -> html.Div:
             ),
             html.Div([html.Div(id=ids.PINNED_HEAD), html.Div(id=ids.PINNED_CANVAS)]),
             html.Div(id=ids.DETAIL),
-            html.Div(id=ids.WHO, **{"aria-live": "polite"}),
+            html.Div(id=ids.WHO, **aria(live="polite")),
             lab_generate.generate_panel(),
         ],
         className="page-main",
@@ -236,13 +236,13 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
                 id=ids.TEXT, label="Text", minRows=5, maxRows=14, autosize=True, persistence="lab-text",
                 persistence_type="local", value=first,
             ),
-            html.P(id=ids.WATCH, className="quiet", **{"aria-live": "polite"}),
+            html.P(id=ids.WATCH, className="quiet", **aria(live="polite")),
             dmc.Button("Analyse", id=ids.ANALYSE, fullWidth=True),
             html.H2("Interventions"),
             html.Div(
                 [
                     dmc.TextInput(id=ids.NEURON, placeholder="29.830", value=neuron or "", className="grow",
-                                  **{"aria-label": "Neuron or head to intervene on"}),
+                                  **aria(label="Neuron or head to intervene on")),
                     dmc.Button("Add", id=ids.ADD, variant="default"),
                 ],
                 className="add-row",
@@ -258,5 +258,5 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
             html.P(id=ids.SAID, className="quiet", role="status"),
             html.Details([html.Summary("History of this session"), html.Div(id=ids.PAST)]),
         ],
-        className="controls", **{"aria-label": "Text and interventions"},
+        className="controls", **aria(label="Text and interventions"),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from dash import dcc, html
+from dash.development.base_component import Component
 
 from app import links
 from app.components.layout import panel
@@ -229,15 +230,18 @@ def pinned_head() -> html.Div:
 def token_facts(trace: TextTrace, ablation: Ablation | None, token: int) -> html.Div:
     """Where the token is; entropy, residual norm and the final norm's scale there, before and after."""
     before, after = trace.values, None if ablation is None else ablation.total.values
+    kl, kl_after = before.kl, None if after is None else after.kl
     rows = [
-        _fact("Entropy", before.entropy, after and after.entropy, token, "nats"),
-        *([_fact("KL from token frequencies", before.kl, after and after.kl, token, "nats")] if before.kl else []),
-        _fact("Norm of the residual stream", before.residual_norm, after and after.residual_norm, token),
-        _fact("Scale of the final norm", before.norm_scale, after and after.norm_scale, token),
+        _fact("Entropy", before.entropy, None if after is None else after.entropy, token, "nats"),
+        *([_fact("KL from token frequencies", kl, kl_after, token, "nats")] if kl else []),
+        _fact(
+            "Norm of the residual stream", before.residual_norm, None if after is None else after.residual_norm, token
+        ),
+        _fact("Scale of the final norm", before.norm_scale, None if after is None else after.norm_scale, token),
     ]
     heads = ["", "before"] if after is None else ["", "before", "after"]
     table = html.Table([html.Thead(html.Tr([html.Th(head) for head in heads])), html.Tbody(rows)], className="totals")
-    where = ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}):"]
+    where: list[Component | str] = ["After ", html.Code(visible(trace.tokens[token])), f" (position {token}):"]
     return html.Div([html.P(where, className="sentences"), table])
 
 

@@ -77,7 +77,7 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
                 delay_show=400,
                 show_initially=True,
                 # Only the body itself: an answer for one context must not hide the page while the model is loaded.
-                target_components={BODY: "children"},
+                target_components={BODY: "children"},  # type: ignore[arg-type]  # the stub has no place for ids
             ),
         ]
     )

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from app import links
 from app.components import pins, plus_minus
-from app.components.layout import graph, panel
+from app.components.layout import aria, graph, panel
 from app.components.metric_card import metric_card
 from app.components.neuron_class import class_chip
 from app.components.run_banner import run_banner
@@ -191,7 +191,7 @@ def _histogram(found: Histogram | ApiError) -> Component:
         title,
         graph(figures.histogram(found, place), id=HISTOGRAM),
         slider,
-        html.P(id=SHARE, className="quiet", **{"aria-live": "polite"}),
+        html.P(id=SHARE, className="quiet", **aria(live="polite")),
         dcc.Store(id=COUNTS, data={"edges": found.edges, "counts": found.counts}),
         note=note,
     )
@@ -331,7 +331,7 @@ def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Componen
     control = html.Div(
         [
             html.Span("Without the neuron means", className="quiet"),
-            dmc.SegmentedControl(id=KIND, data=kinds, value="mean", size="xs", **{"aria-label": "Kind of ablation"}),
+            dmc.SegmentedControl(id=KIND, data=kinds, value="mean", size="xs", **aria(label="Kind of ablation")),
         ],
         className="head-row",
     )
@@ -354,7 +354,7 @@ def _context(context: ContextStrip) -> html.Div:
     button = dmc.Button(
         "Without the neuron", id={"type": ABLATE, "context": context.id}, size="compact-xs", variant="default"
     )
-    place = html.Div(id={"type": ABLATED, "context": context.id}, **{"aria-live": "polite"})
+    place = html.Div(id={"type": ABLATED, "context": context.id}, **aria(live="polite"))
     return html.Div([token_strip(strip), button, place], className="context")
 
 

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from app import links
 from app.asking import RunChoice, answer_or_refusal, choose_run, run_label, strongest_neurons
 from app.components import run_card
-from app.components.layout import fetched_page, graph, panel, scrolled
+from app.components.layout import aria, fetched_page, graph, panel, scrolled
 from app.components.neuron_class import class_chip
 from app.components.states import another_run, empty, empty_atlas, failure
 from app.figures.scales import zero_values
@@ -108,7 +108,7 @@ def layout(
             ),
             dmc.Switch(id=CLOSE, label="The null space from close by", checked=close == "1"),
         ],
-        className="controls", **{"aria-label": "Which runs and neurons"},
+        className="controls", **aria(label="Which runs and neurons"),
     )  # fmt: skip
     unseen = (dcc.Store(id=SEEN), dcc.Interval(id=POLL, interval=POLL_MS))
     cards = (run_card.place("spectrum"), run_card.place("spectrum-beside"))

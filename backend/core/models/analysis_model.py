@@ -202,7 +202,8 @@ class AnalysisModel:
     def residual_before(self, tokens: Tensor, layer: int) -> Tensor:
         """The residual stream before a layer's block, [batch, position, d_model], over tokens [batch, position]."""
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
-            return self.run(tokens, stop_at_layer=layer)[0].detach().float()
+            residual: Tensor = self.run(tokens, stop_at_layer=layer)[0]
+            return residual.detach().float()
 
     @torch.no_grad()
     def continued(self, residual: Tensor, layer: int, hooks: Hooks) -> Tensor:
