@@ -9,7 +9,7 @@ from app.components.layout import dataset
 
 
 @dataclass(frozen=True)
-class Step:
+class TourStep:
     """One stop: a page, an element on it, and what to say."""
 
     path: str
@@ -20,7 +20,7 @@ class Step:
 
 
 STEPS = (
-    Step(
+    TourStep(
         "/",
         "#atlas-graph",
         "Every point is a neuron",
@@ -29,26 +29,26 @@ STEPS = (
         "the figure say how many this one has, and whether their weights are heavy as in the paper. Click a point to "
         "see why.",
     ),
-    Step(
+    TourStep(
         "/",
         ".presets",
         "The figures of the paper",
         "Each button sets the axes of one of its figures and says what to look for. Any two metrics do as well.",
     ),
-    Step(
+    TourStep(
         "/",
         "#atlas-table",
         "The same neurons in a table",
         "Sort and filter by any metric. A neuron's page shows its total effect against its direct one: what only the "
         "total shows went through the final norm.",
     ),
-    Step(
+    TourStep(
         "/lab",
         "#lab-text",
         "Your own words",
         "Paste a text or pick an example, then Analyse: loss, entropy and rank of every token.",
     ),
-    Step(
+    TourStep(
         "/lab",
         "#lab-neuron",
         "Take a neuron away",

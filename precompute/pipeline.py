@@ -36,7 +36,7 @@ from precompute.heartbeat import beating
 from precompute.planning import null_dim, plan_of
 from precompute.progress import Reporter
 from precompute.sample import GatheredPositions, Measured, Sample, TracedShard, Traces, traces_fingerprint
-from precompute.token_effects import TokenEffects, most_kept
+from precompute.token_effects import TokenEffectSample, most_kept
 from precompute.workspace import working_folder
 
 Columns = dict[str, NDArray[np.float64]]
@@ -304,7 +304,7 @@ class Run:
         parts = dict(self.atlas.runs.shards(self.id, "effects"))
         # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
         kept = 0 if self.config.mode == "survey" else most_kept(len(self.readout.W_out))
-        sampled = TokenEffects(self.sample, kept, self.model.token_strings, parts)
+        sampled = TokenEffectSample(self.sample, kept, self.model.token_strings, parts)
         whole = reduce(_plus, (EffectSums.from_arrays(arrays) for _, arrays in sorted(parts.items())), None)
         for index, shard in enumerate(shards):
             if index in parts:
@@ -318,7 +318,7 @@ class Run:
             self._commit_effects(index, len(shards), own, whole, sampled)
 
     def _commit_effects(
-        self, index: int, shards: int, own: EffectSums, whole: EffectSums, sampled: TokenEffects
+        self, index: int, shards: int, own: EffectSums, whole: EffectSums, sampled: TokenEffectSample
     ) -> None:
         columns = whole.columns() | {"freq_alignment": self.columns["freq_alignment"]}
         self.columns |= columns

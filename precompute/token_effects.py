@@ -21,7 +21,7 @@ def most_kept(neurons: int) -> int:
     return min(_MOST, max(_FEWEST, _MOST_VALUES // neurons))
 
 
-class TokenEffects:
+class TokenEffectSample:
     """Per-token effects at some positions, for box plots and scatters, drawn at random from all that count: so they
     come from nearly all sequences, and those of an unfinished run from all that it has measured."""
 

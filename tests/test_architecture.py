@@ -183,6 +183,16 @@ def test_importing_the_app_loads_no_model_library(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_every_class_name_has_one_home() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+    assert len(homes) > 100
+
+
 def test_hook_points_are_named_in_one_place() -> None:
     named = r"['\"](\{\w+\})?blocks\.|\.hook_\w+['\"]"
     assert re.search(named, (ROOT / "backend/core/models/hook_points.py").read_text())

@@ -6,7 +6,17 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.figures.neuron import token_scatter
-from app.figures.repeats import BEHIND, MARGIN, Positions, add_curve, add_told, average, compact, joined, over_both
+from app.figures.repeats import (
+    BEHIND,
+    MARGIN,
+    RepeatPositions,
+    add_curve,
+    add_told,
+    average,
+    compact,
+    joined,
+    over_both,
+)
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.notation.numbers import number, signed
 from app.notation.tokens import label
@@ -43,7 +53,7 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     Args:
         apart: whether text lies between the two occurrences, as in natural text.
     """
-    positions = Positions(len(event.loss.mean) // 2, apart, event.after is not None)
+    positions = RepeatPositions(len(event.loss.mean) // 2, apart, event.after is not None)
     figure = compact(height=440, hovermode="x unified", margin={**MARGIN, "r": 56, "t": 28})
     found = through(event)
     add_told(figure, positions, found["entropy"], positions.told)
@@ -140,7 +150,7 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_yaxes(title_text="Δ entropy (% of before)", ticksuffix=" %")
     figure.update_layout(showlegend=True)
-    return _over_second(figure, _second(clips[0]) if clips else Positions(0))
+    return _over_second(figure, _second(clips[0]) if clips else RepeatPositions(0))
 
 
 def clip_curves(clip: InductionClip) -> go.Figure:
@@ -163,11 +173,11 @@ def clip_curves(clip: InductionClip) -> go.Figure:
     return _over_second(figure, positions)
 
 
-def _second(clip: InductionClip) -> Positions:
-    return Positions(len(clip.entropy.mean), beyond=clip.after is not None)
+def _second(clip: InductionClip) -> RepeatPositions:
+    return RepeatPositions(len(clip.entropy.mean), beyond=clip.after is not None)
 
 
-def _over_second(figure: go.Figure, positions: Positions) -> go.Figure:
+def _over_second(figure: go.Figure, positions: RepeatPositions) -> go.Figure:
     values, texts = positions.ticks()
     half = len(values) // 2
     title = f"position in the second occurrence{'; X after it' if positions.beyond else ''}"

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.repeats import BEHIND, FEW_POSITIONS, MARGIN, Positions, add_curve, compact, over_both, running_mean
+from app.figures.repeats import (
+    BEHIND,
+    FEW_POSITIONS,
+    MARGIN,
+    RepeatPositions,
+    add_curve,
+    compact,
+    over_both,
+    running_mean,
+)
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
 from app.notation.numbers import signed
 from app.notation.units import is_head, layer_and_number
@@ -93,7 +102,7 @@ def knockout_curves(
     curves = [one.activations[neuron] for one, _ in known] + ([] if unchanged is None else [unchanged])
     if not curves:
         return figure
-    positions = Positions(len(curves[0].mean) // 2, apart)
+    positions = RepeatPositions(len(curves[0].mean) // 2, apart)
     window = smoothing(positions.span)
     for one, style in sorted(known, key=lambda pair: pair[0].role):  # the grey ones first, under the others
         name = " + ".join(one.heads)

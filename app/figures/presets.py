@@ -7,7 +7,7 @@ from backend.glossary import CUTS, PAPER_CRITERION
 
 
 @dataclass(frozen=True)
-class Preset:
+class FigurePreset:
     """A figure of the paper, as a view, and what to look for in it."""
 
     name: str
@@ -19,8 +19,8 @@ class Preset:
     """Why a run may have no values for it."""
 
 
-PRESETS: tuple[Preset, ...] = (
-    Preset(
+PRESETS: tuple[FigurePreset, ...] = (
+    FigurePreset(
         "figure-1",
         "Figure 1",
         "Entropy and prediction",
@@ -29,7 +29,7 @@ PRESETS: tuple[Preset, ...] = (
         "bright points at the upper left edge: they move confidence without moving the prediction, and do so through "
         "the final norm.",
     ),
-    Preset(
+    FigurePreset(
         "figure-2a",
         "Figure 2a",
         "Norm and logit variance",
@@ -38,7 +38,7 @@ PRESETS: tuple[Preset, ...] = (
         "its entropy neurons at the lower right, large weights that move no token in particular; whether this model's "
         "(vermilion) lie there is said below the figure.",
     ),
-    Preset(
+    FigurePreset(
         "figure-2e",
         "Figures 2e, 2f, 7",
         "Null space and layernorm",
@@ -47,7 +47,7 @@ PRESETS: tuple[Preset, ...] = (
         "through the final norm. Look at the upper right, beyond the chance line and above the cut: there, writing "
         "into the null space and acting through the norm go together.",
     ),
-    Preset(
+    FigurePreset(
         "figure-3b",
         "Figures 3b, 8",
         "Token frequency",
@@ -58,7 +58,7 @@ PRESETS: tuple[Preset, ...] = (
         "This run has no frequency metrics: no token frequencies were counted for it, so neither the share mediated "
         "by them nor the divergence from them was measured.",
     ),
-    Preset(
+    FigurePreset(
         "figure-11",
         "Figure 11",
         "Induction",
@@ -68,7 +68,7 @@ PRESETS: tuple[Preset, ...] = (
         "Induction has not run for this model: no repeated text was measured, so there is no change of activation "
         "from its first half to its second. The page Induction measures it now, on any repeated text.",
     ),
-    Preset(
+    FigurePreset(
         "paper-criterion",
         "Paper's criterion",
         "Heavy weights that hardly touch the logits (§3.1)",
@@ -80,10 +80,10 @@ PRESETS: tuple[Preset, ...] = (
     ),
 )
 
-PRESET: dict[str, Preset] = {preset.name: preset for preset in PRESETS}
+PRESET: dict[str, FigurePreset] = {preset.name: preset for preset in PRESETS}
 
 
-def preset_of(view: View) -> Preset | None:
+def preset_of(view: View) -> FigurePreset | None:
     """The preset whose axes a view has, and its colour where several have them."""
     found = [preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)]
     return next((preset for preset in found if preset.view.colour == view.colour), found[0] if found else None)

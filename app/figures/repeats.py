@@ -23,7 +23,7 @@ AFTER = ("B", "X")
 
 
 @dataclass(frozen=True)
-class Positions:
+class RepeatPositions:
     """Where the tokens of two occurrences stand across a figure."""
 
     span: int
@@ -85,7 +85,7 @@ def compact(**layout: Any) -> go.Figure:
     return figure
 
 
-def over_both(figure: go.Figure, positions: Positions) -> go.Figure:
+def over_both(figure: go.Figure, positions: RepeatPositions) -> go.Figure:
     """The axis of positions, with the place marked where the second occurrence begins."""
     values, texts = positions.ticks()
     title = "position in the occurrence; B, X after it" if positions.beyond else "position in the occurrence"
@@ -99,7 +99,7 @@ def over_both(figure: go.Figure, positions: Positions) -> go.Figure:
     return figure
 
 
-def add_told(figure: go.Figure, positions: Positions, curve: Curve, told: Sequence[str]) -> None:
+def add_told(figure: go.Figure, positions: RepeatPositions, curve: Curve, told: Sequence[str]) -> None:
     """A first line for what hovering shows: which position it is. Nothing is drawn.
 
     Args:
@@ -115,7 +115,7 @@ def add_told(figure: go.Figure, positions: Positions, curve: Curve, told: Sequen
     figure.update_xaxes(unifiedhovertitle_text="position")
 
 
-def add_curve(figure: go.Figure, positions: Positions, curve: Curve, **line: Any) -> None:
+def add_curve(figure: go.Figure, positions: RepeatPositions, curve: Curve, **line: Any) -> None:
     """A mean as a line, and ± its standard error as a shade; `line` is what Plotly's Scatter takes."""
     colour = line["line"]["color"]
     x, mean = broken(positions.x, curve.mean, positions)
@@ -135,7 +135,7 @@ def add_curve(figure: go.Figure, positions: Positions, curve: Curve, **line: Any
     figure.add_trace(go.Scatter(x=x, y=mean, **{"mode": "lines", "legendgroup": line.get("name"), **line}))
 
 
-def _symbols(x: Sequence[float], positions: Positions) -> str | list[str]:
+def _symbols(x: Sequence[float], positions: RepeatPositions) -> str | list[str]:
     """Hollow where a position only follows an occurrence."""
     if not positions.beyond:
         return "circle"
@@ -143,7 +143,7 @@ def _symbols(x: Sequence[float], positions: Positions) -> str | list[str]:
     return ["circle-open" if place in ends else "circle" for place in x]
 
 
-def broken(x: Sequence[int], values: Values, positions: Positions) -> tuple[list[float], list[float | None]]:
+def broken(x: Sequence[int], values: Values, positions: RepeatPositions) -> tuple[list[float], list[float | None]]:
     """Values with their positions, and nothing in between where the occurrences do not adjoin."""
     if not positions.apart or len(values) != 2 * positions.reach:
         return [*x[: len(values)]], list(values)

@@ -109,7 +109,7 @@ natural_loss_and_entropy_fall = on("natural")(_both_fall(0.2))
 
 
 @dataclass(frozen=True)
-class ActivationChange:
+class OccurrenceActivations:
     """How a neuron's mean activation moves from a first occurrence to a second one."""
 
     first: float
@@ -126,14 +126,14 @@ class ActivationChange:
         return f"{self.first:.2f} → {self.second:.2f} (change {self.change.value:+.2f} ± {self.change.error:.2f})"
 
 
-def _activation_changes(found: Induction, names: list[str]) -> dict[str, ActivationChange]:
+def _activation_changes(found: Induction, names: list[str]) -> dict[str, OccurrenceActivations]:
     """By neuron; none for a job from before there were errors over whole texts."""
     curves = found.curves
     if curves is None or curves.first is None or curves.second is None or curves.change is None:
         return {}
     first, second, change = curves.first.activations, curves.second.activations, curves.change.activations
     return {
-        name: ActivationChange(known(first[name]).value, known(second[name]).value, known(change[name]))
+        name: OccurrenceActivations(known(first[name]).value, known(second[name]).value, known(change[name]))
         for name in names
     }
 

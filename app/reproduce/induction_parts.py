@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from app.figures import induction as figures
 from app.figures import induction_heads as head_figures
 from app.figures.panels import panels
-from app.figures.repeats import BEHIND, Positions
+from app.figures.repeats import BEHIND, RepeatPositions
 from app.reproduce.drawn import Drawn, Part, Table
 from app.reproduce.evidence import Evidence
 from app.reproduce.induction import Induction, JobKind
@@ -44,7 +44,7 @@ def _curves(e: Evidence, found: Induction) -> Drawn | str:
         return "The job has no curves."
     own = {name: found.curves.activations[name] for name in shown(e, found)}
     event = found.curves.model_copy(update={"activations": own})
-    positions = Positions(len(event.loss.mean) // 2, beyond=event.after is not None)
+    positions = RepeatPositions(len(event.loss.mean) // 2, beyond=event.after is not None)
     table: dict[str, Sequence[Any]] = {
         "occurrence": [1] * positions.reach + [2] * positions.reach,
         "position": [*range(positions.reach)] * 2,
@@ -86,7 +86,7 @@ def _clip_table(clips: Iterable[InductionClip]) -> Table:
             table[name] += getattr(clip, name).mean
             table[f"{name}_se"] += getattr(clip, name).se
         if clip.after is not None:
-            places += Positions(len(shares) - 1, beyond=True).names[len(shares) :]
+            places += RepeatPositions(len(shares) - 1, beyond=True).names[len(shares) :]
     return table | {"place": places} if places else table
 
 

@@ -22,8 +22,8 @@ _BACKGROUND_VALUES = 4_000
 
 
 @damage.reading("a neuron's row")
-def row(record: NeuronRecord) -> schemas.NeuronRow:
-    return schemas.NeuronRow(
+def row(record: NeuronRecord) -> schemas.MeasuredNeuron:
+    return schemas.MeasuredNeuron(
         neuron=f"{record.layer}.{record.index}",
         layer=record.layer,
         index=record.index,

@@ -44,13 +44,13 @@ def run_card(record: RunRecord) -> schemas.RunCard | None:
     return _kept(schemas.RunCard, record.card, f"The card of run {record.id}")
 
 
-def run_chance(record: RunRecord) -> schemas.ChanceLines | None:
+def run_chance(record: RunRecord) -> schemas.RunChance | None:
     """The chance lines beside which the run's neurons have their classes; None for a run made before there were any.
 
     Raises:
         AtlasUnusable: what the atlas holds are no chance lines.
     """
-    return _kept(schemas.ChanceLines, record.chance, f"What chance reaches in run {record.id}")
+    return _kept(schemas.RunChance, record.chance, f"What chance reaches in run {record.id}")
 
 
 _Described = TypeVar("_Described", bound=schemas.Wire)

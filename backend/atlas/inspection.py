@@ -17,7 +17,7 @@ _MOST_REPORTED = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at."""
 
     what: str
@@ -25,29 +25,29 @@ class Finding:
     sentence: str
 
 
-def inspect_atlas(location: str) -> Iterator[Finding]:
+def inspect_atlas(location: str) -> Iterator[Diagnosis]:
     """Look at an atlas: its file, its models, its runs and everything that they hold, its jobs. Nothing is changed."""
     url = atlas_url(location)
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).is_file():
         yield _file(Path(str(url.database)))
     try:
         with Atlas.open(location, read_only=True) as atlas:
-            yield Finding("schema", True, "it is the newest")
+            yield Diagnosis("schema", True, "it is the newest")
             yield from _content(atlas)
     except CalibroscopeError as error:
-        yield Finding("atlas", False, str(error))
+        yield Diagnosis("atlas", False, str(error))
 
 
-def _file(path: Path) -> Finding:
+def _file(path: Path) -> Diagnosis:
     try:
         with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
         said = str(error)
-    return Finding("file", said == "ok", "SQLite finds it whole" if said == "ok" else f"SQLite says: {said[:300]}")
+    return Diagnosis("file", said == "ok", "SQLite finds it whole" if said == "ok" else f"SQLite says: {said[:300]}")
 
 
-def _content(atlas: Atlas) -> Iterator[Finding]:
+def _content(atlas: Atlas) -> Iterator[Diagnosis]:
     for model in atlas.models.all():
         yield _read(f"model {model.slug}", lambda slug=model.slug: atlas.models.vocabulary(slug))  # type: ignore[misc]
         for run in atlas.runs.of_model(model.slug):
@@ -55,19 +55,19 @@ def _content(atlas: Atlas) -> Iterator[Finding]:
     yield _read("jobs", lambda: [atlas.jobs.results(job.id) for job in atlas.jobs.newest(100_000)])
 
 
-def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
+def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Diagnosis]:
     if run.status in ("failed", "interrupted"):
-        yield Finding(f"run {run.id}", True, f"{run.status}; calibroscope precompute resumes it")
+        yield Diagnosis(f"run {run.id}", True, f"{run.status}; calibroscope precompute resumes it")
     found = list(_parts(atlas, run, neurons))
     bad = [part for part in found if not part.is_well]
     yield from bad[:_MOST_REPORTED]
     if len(bad) > _MOST_REPORTED:
-        yield Finding(f"run {run.id}", False, f"{len(bad) - _MOST_REPORTED} further parts are damaged")
+        yield Diagnosis(f"run {run.id}", False, f"{len(bad) - _MOST_REPORTED} further parts are damaged")
     if not bad:
-        yield Finding(f"run {run.id}", True, f"all of its {len(found)} parts can be read and fit together")
+        yield Diagnosis(f"run {run.id}", True, f"all of its {len(found)} parts can be read and fit together")
 
 
-def _parts(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Finding]:
+def _parts(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Diagnosis]:
     where = f"run {run.id}"
     yield _read(f"{where}, neurons", lambda: _require_count(atlas, run, neurons))
     yield _read(f"{where}, text", lambda: atlas.contexts.sequences(run.id, windows_of(run)))
@@ -93,9 +93,9 @@ def _require_count(atlas: Atlas, run: RunRecord, neurons: int) -> None:
         raise AtlasDamaged(f"run {run.id}", f"has {there} neurons where {neurons} belong")
 
 
-def _read(what: str, read: Callable[[], object]) -> Finding:
+def _read(what: str, read: Callable[[], object]) -> Diagnosis:
     try:
         read()
     except CalibroscopeError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True, "can be read")
+        return Diagnosis(what, False, str(error))
+    return Diagnosis(what, True, "can be read")

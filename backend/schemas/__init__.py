@@ -32,7 +32,7 @@ from backend.schemas.cards import (
     CardTokens,
     RunCard,
 )
-from backend.schemas.classes import ChanceLines, ClassCondition, ClassRule, MarkedNeuron, RunClasses
+from backend.schemas.classes import ClassCondition, ClassRule, MarkedNeuron, RunChance, RunClasses
 from backend.schemas.features import Feature, FeatureActivation
 from backend.schemas.frequency import MAX_FREQUENT_TOKENS, RunPositions, TokenFrequencies, TokenShare
 from backend.schemas.induction import (
@@ -81,11 +81,11 @@ from backend.schemas.neurons import (
     ContextList,
     ContextStrip,
     Histogram,
+    MeasuredNeuron,
     NeuronColumns,
     NeuronDetail,
     NeuronLogits,
     NeuronPage,
-    NeuronRow,
     SimilarNeuron,
     SimilarNeurons,
     Spectrum,
@@ -169,7 +169,6 @@ __all__ = [
     "CardSection",
     "CardSelfCheck",
     "CardTokens",
-    "ChanceLines",
     "ClassCondition",
     "ClassRule",
     "ClipPoint",
@@ -219,6 +218,7 @@ __all__ = [
     "JobStatus",
     "KnockoutPositions",
     "MarkedNeuron",
+    "MeasuredNeuron",
     "MetricDefinition",
     "ModelList",
     "ModelSummary",
@@ -228,7 +228,6 @@ __all__ = [
     "NeuronName",
     "NeuronPage",
     "NeuronPush",
-    "NeuronRow",
     "Number",
     "OverOccurrence",
     "Prediction",
@@ -236,6 +235,7 @@ __all__ = [
     "Promoters",
     "RepeatedText",
     "RunCard",
+    "RunChance",
     "RunClasses",
     "RunList",
     "RunPositions",

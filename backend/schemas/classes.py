@@ -6,7 +6,7 @@ from backend.glossary import NeuronClass
 from backend.schemas.base import FiniteFloat, NeuronName, Number, Wire
 
 
-class ChanceLines(Wire):
+class RunChance(Wire):
     """What the most extreme of a run's neurons would reach were all their directions random: a line that is crossed by
     at least one of them in 5 % of models without structure."""
 

@@ -14,7 +14,7 @@ Bucket = Literal["max", "q75", "median", "random", "min"]
 """Where a context's peak lies among all contexts of the neuron; `min`: the contexts with the lowest activation."""
 
 
-class NeuronRow(BaseModel):
+class MeasuredNeuron(BaseModel):
     """A neuron and the metrics asked for, by the names of the glossary; a metric not measured yet is null."""
 
     neuron: NeuronName
@@ -30,7 +30,7 @@ class NeuronRow(BaseModel):
 
 
 class NeuronPage(Wire):
-    rows: list[NeuronRow]
+    rows: list[MeasuredNeuron]
     total: int
     """Neurons that match the filter."""
     next_cursor: str | None
@@ -51,7 +51,7 @@ class NeuronColumns(Wire):
 
 class NeuronDetail(Wire):
     run: RunSummary
-    row: NeuronRow
+    row: MeasuredNeuron
     percentiles: dict[str, Number]
     """Share (0..100) of the run's neurons whose metric is at most this one's."""
     class_reason: str

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from backend.schemas.base import FiniteFloat, Number, Wire
 from backend.schemas.cards import RunCard
-from backend.schemas.classes import ChanceLines
+from backend.schemas.classes import RunChance
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: nobody has worked on the run for a while; `calibroscope precompute` resumes it."""
@@ -78,7 +78,7 @@ class RunSummary(Wire):
     card: RunCard | None = None
     """What exactly was measured: checkpoint, text, BOS, precision, self-check. Null for a run made before this was
     kept."""
-    chance: ChanceLines | None = None
+    chance: RunChance | None = None
     """What random directions reach in this model, beside which neurons have their classes. Null for a run made before
     there were chance lines: its classes are by quantiles within the run."""
 

@@ -79,7 +79,7 @@ def columns(names: list[str], *, measured: bool = True) -> schemas.NeuronColumns
 
 def detail(**changes: object) -> schemas.NeuronDetail:
     """Neuron 29.7."""
-    row = schemas.NeuronRow(
+    row = schemas.MeasuredNeuron(
         neuron="29.7", layer=29, index=7, neuron_class="entropy", effect_tokens=50,
         metrics=dict.fromkeys(METRIC_COLUMNS, 0.25),
     )  # fmt: skip

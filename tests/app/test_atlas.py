@@ -17,7 +17,7 @@ from app.pages.atlas import table as atlas_table
 from app.pages.atlas import views as atlas_views
 from app.pages.atlas.recipe import Scene, recipe
 from backend.glossary import CLASS_LABELS, METRIC, METRIC_COLUMNS, TERMS
-from backend.schemas import ChanceLines
+from backend.schemas import RunChance
 from tests.app import sample
 from tests.app.pages import Service, text_of
 
@@ -140,7 +140,7 @@ async def test_every_metric_with_an_error_has_it_in_the_table_for_its_export() -
 
 
 async def test_lines_of_chance_are_those_of_the_run() -> None:
-    chance = ChanceLines(neurons=9, null_fraction=0.3, logit_var_low=1e-3, logit_var_high=4e-3, freq_alignment=0.5)
+    chance = RunChance(neurons=9, null_fraction=0.3, logit_var_low=1e-3, logit_var_high=4e-3, freq_alignment=0.5)
     found = scatter.limits(sample.run(chance=chance))
     assert [line["value"] for line in found["null_fraction"]] == [0.3]
     assert [line["value"] for line in found["logit_var"]] == [1e-3, 4e-3]

@@ -39,7 +39,7 @@ def test_a_curves_shade_is_its_standard_error_and_stops_where_nothing_is_defined
     assert shades[1].y[-1] == pytest.approx(4.1)
     gap = schemas.Curve(mean=[1.0, 1.0, None, 2.0, 2.0, None], se=[0.5, None, None, 0.5, 0.5, None])
     figure = repeats.compact()
-    repeats.add_curve(figure, repeats.Positions(3), gap, name="loss", line={"color": "#000000"})
+    repeats.add_curve(figure, repeats.RepeatPositions(3), gap, name="loss", line={"color": "#000000"})
     assert list(figure.data[0].x) == [0, 1, 1, 0, None, 3, 4, 4, 3]
     assert list(figure.data[0].y) == [0.5, 1.0, 1.0, 1.5, None, 1.5, 1.5, 2.5, 2.5], "no error: no width"
 
@@ -90,15 +90,17 @@ def test_hovering_says_which_position_it_is() -> None:
 
 def test_long_occurrences_have_room_for_b_and_x() -> None:
     for span, last in ((100, "80"), (43, "30"), (21, "10"), (26, "20"), (30, "20")):
-        values, texts = repeats.Positions(span, apart=True, beyond=True).ticks()
+        values, texts = repeats.RepeatPositions(span, apart=True, beyond=True).ticks()
         half = len(texts) // 2
         assert (texts[half - 2 : half], texts[-2:]) == ([last, "B"], [last, "X"])
         assert values[half - 1] == span
-    assert repeats.Positions(20).ticks()[1] == ["0", "5", "10", "15"] * 2, "half a page has no room for all twenty"
+    assert repeats.RepeatPositions(20).ticks()[1] == ["0", "5", "10", "15"] * 2, (
+        "half a page has no room for all twenty"
+    )
     for span in range(repeats.FEW_POSITIONS + 1, 1000):
-        assert len(repeats.Positions(span).ticks()[1]) <= 2 * repeats.FEW_POSITIONS
-    assert repeats.Positions(21).ticks()[1] == ["0", "10", "20"] * 2, "without them nothing is left out"
-    assert repeats.Positions(2, beyond=True).names == ["A0", "A1", "B", "A0", "A1", "X"]
+        assert len(repeats.RepeatPositions(span).ticks()[1]) <= 2 * repeats.FEW_POSITIONS
+    assert repeats.RepeatPositions(21).ticks()[1] == ["0", "10", "20"] * 2, "without them nothing is left out"
+    assert repeats.RepeatPositions(2, beyond=True).names == ["A0", "A1", "B", "A0", "A1", "X"]
 
 
 def test_a_result_from_before_b_and_x_is_read_and_drawn_as_it_was() -> None:

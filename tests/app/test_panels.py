@@ -14,7 +14,7 @@ def _lines(*names: str) -> go.Figure:
     for place, name in enumerate(names):
         figure.add_trace(go.Scatter(x=[0, 1], y=[place, 1], name=name, mode="lines"))
     figure.update_yaxes(title_text="activation", range=[0, 7])
-    return repeats.over_both(figure, repeats.Positions(4))
+    return repeats.over_both(figure, repeats.RepeatPositions(4))
 
 
 def test_panels_keep_axes_marks_and_one_legend() -> None:

@@ -7,7 +7,7 @@ from dash.development.base_component import Component
 from app.components.layout import aria, graph
 from app.components.states import empty
 from app.figures.presets import PRESET as PRESETS_BY_NAME
-from app.figures.presets import PRESETS, Preset, preset_of
+from app.figures.presets import PRESETS, FigurePreset, preset_of
 from app.figures.scales import SCALES, Scale
 from app.figures.scatter import View
 from app.figures.theme import CLASS_COLOURS, MOVING_BUTTONS, blank
@@ -69,7 +69,7 @@ def _scale(name: str, chosen: Scale, label: str) -> Component:
     return scale
 
 
-def _preset_button(preset: Preset) -> Component:
+def _preset_button(preset: FigurePreset) -> Component:
     button = dmc.Button(
         preset.label, id={"type": PRESET, "name": preset.name}, variant="default", size="compact-sm",
     )  # fmt: skip
@@ -161,7 +161,7 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
     return empty("Not measured", f"This run is {run.status} and has no values for: {names}. Run it again to resume it.")
 
 
-def sentences(view: View, preset: Preset | None = None) -> str:
+def sentences(view: View, preset: FigurePreset | None = None) -> str:
     """What to look for in a view, or what its axes are."""
     found = preset or preset_of(view)
     if found is not None:

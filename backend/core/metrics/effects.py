@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.metrics.jackknife import Array, Estimate, GroupSums
+from backend.core.metrics.jackknife import Array, GroupSums, JackknifeEstimate
 
 
 @dataclass(frozen=True)
@@ -77,25 +77,25 @@ AT_TOKENS = (
 
 
 @dataclass(frozen=True)
-class Mean:
+class TokenMean:
     """A metric that is a mean over tokens: of which field of `Effects`, and of what function of it."""
 
     field: str
     of: Callable[[Tensor], Tensor] = lambda values: values
 
 
-MEANS: dict[str, Mean] = {
-    "total_effect": Mean("delta_loss", Tensor.abs),
-    "direct_effect_ln": Mean("delta_loss_frozen", Tensor.abs),
-    "delta_loss": Mean("delta_loss"),
-    "loss_increase_share": Mean("delta_loss", lambda change: change > 0),
-    "delta_entropy": Mean("delta_entropy"),
-    "abs_delta_entropy": Mean("delta_entropy", Tensor.abs),
-    "delta_reciprocal_rank": Mean("delta_reciprocal_rank", Tensor.abs),
-    "prediction_change": Mean("changed"),
-    "direct_effect_freq": Mean("delta_loss_freq", Tensor.abs),
-    "delta_kl": Mean("delta_kl"),
-    "abs_delta_kl": Mean("delta_kl", Tensor.abs),
+MEANS: dict[str, TokenMean] = {
+    "total_effect": TokenMean("delta_loss", Tensor.abs),
+    "direct_effect_ln": TokenMean("delta_loss_frozen", Tensor.abs),
+    "delta_loss": TokenMean("delta_loss"),
+    "loss_increase_share": TokenMean("delta_loss", lambda change: change > 0),
+    "delta_entropy": TokenMean("delta_entropy"),
+    "abs_delta_entropy": TokenMean("delta_entropy", Tensor.abs),
+    "delta_reciprocal_rank": TokenMean("delta_reciprocal_rank", Tensor.abs),
+    "prediction_change": TokenMean("changed"),
+    "direct_effect_freq": TokenMean("delta_loss_freq", Tensor.abs),
+    "delta_kl": TokenMean("delta_kl"),
+    "abs_delta_kl": TokenMean("delta_kl", Tensor.abs),
 }
 """Every effect metric that is a mean over tokens, by its name in the glossary, which says what it means. Where its
 field is None the metric is left out. Sums, standard errors and the atlas's columns follow from here."""
@@ -103,7 +103,7 @@ field is None the metric is left out. Sums, standard errors and the atlas's colu
 SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_freq"}
 """Metrics 1 − direct/total: the share of the total effect that a direct effect leaves out."""
 
-_BEFORE = {"before_loss": Mean("before_loss"), "before_entropy": Mean("before_entropy")}
+_BEFORE = {"before_loss": TokenMean("before_loss"), "before_entropy": TokenMean("before_entropy")}
 """What the model did by itself, [tokens]."""
 
 
@@ -143,7 +143,7 @@ class EffectSums:
         """The sums of both batches."""
         return type(self)(self.by_group.plus(other.by_group))
 
-    def before(self, name: Literal["loss", "entropy"]) -> Estimate:
+    def before(self, name: Literal["loss", "entropy"]) -> JackknifeEstimate:
         """The mean of what the model had before anything was ablated."""
         return self.by_group.mean(f"before_{name}")
 
@@ -174,5 +174,5 @@ def _left_out(direct: str, means: Mapping[str, Array]) -> Array:
     return 1 - means[direct] / means["total_effect"]
 
 
-def _column(name: str, estimate: Estimate) -> dict[str, Array]:
+def _column(name: str, estimate: JackknifeEstimate) -> dict[str, Array]:
     return {name: estimate.value, f"{name}_se": estimate.error}

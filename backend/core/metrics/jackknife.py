@@ -28,7 +28,7 @@ MOST_GROUPS = 50
 
 
 @dataclass(frozen=True)
-class Estimate:
+class JackknifeEstimate:
     """A number and its standard error, NaN where there is none; arrays of the same shape."""
 
     value: Array
@@ -99,7 +99,7 @@ class GroupSums:
         """Values in all groups; where some are missing here and there, of the place that has most."""
         return int(self.counts.sum(axis=0).max(initial=0))
 
-    def estimate(self, of: Callable[[Mapping[str, Array]], Array]) -> Estimate:
+    def estimate(self, of: Callable[[Mapping[str, Array]], Array]) -> JackknifeEstimate:
         """What is built of means over all values, with its error.
 
         Args:
@@ -108,9 +108,9 @@ class GroupSums:
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = of(self._means)
-            return Estimate(value, jackknife_error(value, of(self._means_without), self.counts))
+            return JackknifeEstimate(value, jackknife_error(value, of(self._means_without), self.counts))
 
-    def mean(self, name: str) -> Estimate:
+    def mean(self, name: str) -> JackknifeEstimate:
         """The mean of one quantity."""
         return self.estimate(lambda means: means[name])
 
@@ -161,7 +161,7 @@ def jackknife_error(estimate: Array, without: Array, counts: Array) -> Array:
         return np.where(number > 1, np.sqrt(spread / number), np.nan)
 
 
-def mean_and_error(values: NDArray[Any], sequence: NDArray[Any], seed: int = 0) -> Estimate:
+def mean_and_error(values: NDArray[Any], sequence: NDArray[Any], seed: int = 0) -> JackknifeEstimate:
     """The mean of values [values, ...] that come from sequences [values], and its error; NaN values are left out."""
     present = GroupSums.of_present({"value": np.asarray(values, dtype=np.float64)}, groups_of(sequence, seed))
     return present.mean("value")
