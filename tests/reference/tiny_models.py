@@ -29,6 +29,13 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
     norm: str = "rms"
     """`layer`, `rms`, or `rms1` where the gain is 1 + weight."""
+    parallel: bool = False
+    """Whether a block's MLP reads what its attention reads."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether activations are products of two projections of what the MLP reads."""
+        return self.mlp_out.endswith("down_proj")
 
 
 _LLAMA_LIKE = {
@@ -50,12 +57,12 @@ FAMILIES: dict[str, Family] = {
     "gpt-neox": Family(
         "GPTNeoXConfig", "gpt_neox.layers.-1.mlp.dense_4h_to_h", "gpt_neox.final_layer_norm",
         {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-         "max_position_embeddings": 64}, "layer",
+         "max_position_embeddings": 64}, "layer", parallel=True,
     ),
     "phi": Family(
         "PhiConfig", "model.layers.-1.mlp.fc2", "model.final_layernorm",
         {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-         "max_position_embeddings": 64}, "layer",
+         "max_position_embeddings": 64}, "layer", parallel=True,
     ),
     "gpt-neo": Family(
         "GPTNeoConfig", "transformer.h.-1.mlp.c_proj", "transformer.ln_f",
@@ -86,7 +93,7 @@ FAMILIES: dict[str, Family] = {
     "falcon": Family(
         "FalconConfig", "transformer.h.-1.mlp.dense_4h_to_h", "transformer.ln_f",
         {"hidden_size": D_MODEL, "ffn_hidden_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS},
-        "layer",
+        "layer", parallel=True,
     ),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.models import hook_points
 from backend.core.models.conversions import require_every_weight
 from backend.core.models.devices import choose_device, refusing_memory_errors
+from backend.core.models.families import SEPARATORS, SUPPORTED, refuse_unsupported
 from backend.core.models.readout import NormKind, Readout
 from backend.core.models.self_check import SelfCheck
 from backend.core.models.sizes import require_sizes
@@ -28,9 +29,6 @@ from backend.core.models.sources import ModelFiles
 
 _CHECK_TOKENS = 24
 _RANDOM_SEED = 20240624
-_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
-"""What separates documents in training: of GPT-2, GPT-NeoX, Phi, Qwen, SmolLM, OLMo, Falcon and others; of LLaMA 3; of
-LLaMA 1 and 2, Mistral, OPT and BLOOM; of Gemma."""
 
 Hooks = list[tuple[str, Any]]
 """Names of hook points, and functions (values, hook) → values or None."""
@@ -81,7 +79,7 @@ class AnalysisModel:
         chosen = choose_device(device)
         with refusing_memory_errors(f"Loading {files.name}"), torch.no_grad():
             original, tokenizer = _load_original(files)
-            _refuse_unsupported(original.config, files.name)
+            refuse_unsupported(original.config, files.name)
             original = original.to(chosen).eval()
             probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
             expected = original(probe).logits.float().log_softmax(-1)
@@ -123,8 +121,8 @@ class AnalysisModel:
         """
         special = {str(token): int(i) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
-        named = [self.tokenizer.eos_token, *_SEPARATORS]
-        found = (special[name] for name in named if name in _SEPARATORS and name in special)
+        named = [self.tokenizer.eos_token, *SEPARATORS]
+        found = (special[name] for name in named if name in SEPARATORS and name in special)
         return _named(next(found, self.tokenizer.eos_token_id), self.d_vocab)
 
     @property
@@ -353,17 +351,6 @@ def _load_original(files: ModelFiles) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _refuse_unsupported(config: Any, name: str) -> None:
-    text = config.get_text_config()
-    if getattr(text, "final_logit_softcapping", None):
-        raise UnsupportedModel(
-            f"{name}: its logits pass through a soft-cap (tanh), so centring the unembedding changes them and the "
-            "closed forms of the effects do not hold. Models of this family (Gemma 2) are not supported yet."
-        )
-    if getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None):
-        raise UnsupportedModel(f"{name}: its MLPs route between experts; neurons of such layers are not supported yet.")
-
-
 def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device) -> Any:
     os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
     from transformer_lens.model_bridge import TransformerBridge
@@ -380,7 +367,6 @@ def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device
             raise
         raise UnsupportedModel(
             f"{files.name} ({type(original).__name__}) cannot be analysed: {first_line(error)}. "
-            "Supported are the decoder families of TransformerLens: GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, LLaMA, "
-            "Mistral, Qwen, Gemma 1 and their relatives."
+            f"Supported are the decoder families of TransformerLens: {SUPPORTED} and their relatives."
         ) from error
     return bridge

@@ -20,8 +20,6 @@ from tests.reference.tiny_models import D_MODEL, FAMILIES, HEADS
 
 Models = Callable[[str], AnalysisModel]
 NEURONS = [3, 11, 40]
-GATED = {"llama", "mistral", "qwen2", "qwen3", "gemma", "llama-tied", "mistral-window"}
-PARALLEL = {"gpt-neox", "phi", "falcon"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -29,14 +27,14 @@ def test_contributions_add_up_to_the_pre_activation(family: str, tiny_model: Mod
     model = tiny_model(family)
     repeats = random_repeats(model.ordinary, model.bos, 2, 9, seed=1)
     found = contributions(model, repeats.tokens, NEURONS)
-    assert [c.direction.reads for c in found] == (["up", "gate"] if family in GATED else ["in"])
+    assert [c.direction.reads for c in found] == (["up", "gate"] if FAMILIES[family].gated else ["in"])
     names = components(model)
-    heads = HEADS * (1 if family in PARALLEL else 2)
+    heads = HEADS * (1 if FAMILIES[family].parallel else 2)
     assert len(names) == heads + 1 + 2
     for contribution in found:
         assert contribution.values.shape == (2, 19, len(names), len(NEURONS))
         torch.testing.assert_close(contribution.values.sum(dim=2), contribution.total, atol=2e-5, rtol=0)
-    if family in GATED:  # the activation is a function of the two sums
+    if FAMILIES[family].gated:  # the activation is a function of the two sums
         up, gate = (c.total for c in found)
         activations = model.trace(repeats.tokens).activations[..., NEURONS]
         act = torch.nn.functional.gelu if family == "gemma" else torch.nn.functional.silu
@@ -50,7 +48,7 @@ def test_a_heads_contribution_is_what_is_lost_without_it_at_the_same_scale(
     """In float64 through the original model: a layer-1 head's z taken away from the MLP's input, scale held."""
     model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), FAMILIES[family])
     tokens = random_repeats(model.ordinary, model.bos, 1, 9, seed=1).tokens
-    layer = 0 if family in PARALLEL else 1
+    layer = 0 if FAMILIES[family].parallel else 1
     found = contributions(model, tokens, NEURONS)[-1]
     head = components(model).index(HeadId(layer, 2))
     d_head = D_MODEL // HEADS
