@@ -95,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         {"hidden_size": D_MODEL, "ffn_hidden_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS},
         "layer", parallel=True,
     ),
+    "stablelm": Family("StableLmConfig", _DOWN, _NORM, _LLAMA_LIKE | {"use_qkv_bias": True}, "layer"),
 }  # fmt: skip
 
 UNCHECKED: dict[str, Family] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.core.errors import UnsupportedModel
 
-SUPPORTED = "GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, Falcon, LLaMA, Mistral, Qwen 2 and 3, Gemma 1"
+SUPPORTED = "GPT-2, GPT-Neo, GPT-NeoX/Pythia, OPT, Phi, Falcon, LLaMA, Mistral, Qwen 2 and 3, Gemma 1, StableLM"
 """The families whose tiny models the tests compare with the original in float64."""
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
