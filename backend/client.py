@@ -66,6 +66,10 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("GET", "/glossary", schemas.Glossary)
 
     @staticmethod
+    def interventions() -> Call[schemas.InterventionList]:
+        return Call("GET", "/interventions", schemas.InterventionList)
+
+    @staticmethod
     def models() -> Call[schemas.ModelList]:
         return Call("GET", "/models", schemas.ModelList)
 

@@ -24,3 +24,9 @@ async def health(request: Request, engine: EngineDep) -> schemas.Health:
 async def glossary() -> schemas.Glossary:
     """Every metric's name, unit and definition, and the terms used in them."""
     return answers.glossary()
+
+
+@router.get("/interventions")
+async def interventions() -> schemas.InterventionList:
+    """Everything that can be done to a neuron or an attention head of a text, and whether it needs a number."""
+    return answers.interventions()

@@ -109,6 +109,27 @@ class InterventionRequest(Wire):
     """The activation to set (`value`) or the factor (`scale`); null for the other kinds."""
 
 
+class InterventionDefinition(Wire):
+    """What an `InterventionRequest` can ask for, and of which units."""
+
+    kind: InterventionKind
+    sentence: str
+    on_neurons: str | None
+    """What it is called in a neuron's menu; null where it is not for neurons."""
+    on_heads: str | None
+    """What it is called in a head's menu; null where it is not for attention heads."""
+    needs_value: bool
+    """Whether it needs `value`; where not, a `value` is refused."""
+    starting_value: Number
+    """The number that the pages begin with; null where it takes none."""
+
+
+class InterventionList(Wire):
+    interventions: list[InterventionDefinition]
+    largest_value: FiniteFloat
+    """How far from 0 a `value` may be."""
+
+
 class AblateRequest(Wire):
     interventions: Annotated[
         list[InterventionRequest],

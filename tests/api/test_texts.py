@@ -90,3 +90,19 @@ async def test_nothing_is_compressed_within_the_process() -> None:
 
     await AsyncClient(service=service).send(calls.models())
     assert "accept-encoding" not in asked[0].headers
+
+
+@pytest.mark.parametrize(("unit", "label"), [("{layer}.3", "on_neurons"), ("L{layer}H1", "on_heads")])
+def test_what_the_table_of_interventions_offers_is_taken_and_nothing_else(
+    unit: str, label: str, client: Client, text: str, tiny_atlas: TinyAtlas
+) -> None:
+    table, unit = client.send(calls.interventions()), unit.format(layer=tiny_atlas.layer)
+    assert {row.kind for row in table.interventions} >= {"mean", "scale", "bos"}
+    for row in table.interventions:
+        value = table.largest_value if row.needs_value else None
+        asked = AblateRequest(interventions=[InterventionRequest(neuron=unit, kind=row.kind, value=value)])
+        if getattr(row, label) is not None:
+            assert unit in client.send(calls.ablate(text, asked)).activations_after
+        else:
+            with pytest.raises(ApiError, match="what can be done to it is"):
+                client.send(calls.ablate(text, asked))
