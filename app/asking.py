@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from backend.client import Answer, ApiError, AsyncClient, Call, calls
+from backend.client import Answer, ApiError, Call, Sender, calls
 from backend.schemas import ModelSummary, RunSummary
 
 
@@ -33,7 +33,7 @@ def run_label(run: RunSummary) -> str:
     return f"{run.id} · layer {run.layer} · {run.corpus} · {run.sequences} × {run.seq_len}{survey}"
 
 
-async def choose_run(client: AsyncClient, model: str | None, run: str | None) -> RunChoice:
+async def choose_run(client: Sender, model: str | None, run: str | None) -> RunChoice:
     """The model and run that are asked for; an unknown one falls back to the first.
 
     Raises:
@@ -49,7 +49,7 @@ async def choose_run(client: AsyncClient, model: str | None, run: str | None) ->
     return RunChoice(models, chosen, runs, shown, run if run and asked is None else None)
 
 
-async def entropy_neurons(client: AsyncClient, run: int, most: int) -> list[str]:
+async def entropy_neurons(client: Sender, run: int, most: int) -> list[str]:
     """A run's entropy neurons by their total effect, the strongest first; empty where it has none.
 
     Raises:
@@ -59,7 +59,7 @@ async def entropy_neurons(client: AsyncClient, run: int, most: int) -> list[str]
     return [row.neuron for row in page.rows]
 
 
-async def strongest_neurons(client: AsyncClient, run: int, most: int) -> list[str]:
+async def strongest_neurons(client: Sender, run: int, most: int) -> list[str]:
     """A run's strongest entropy neurons, else those that write most into the null space.
 
     Raises:
@@ -72,7 +72,7 @@ async def strongest_neurons(client: AsyncClient, run: int, most: int) -> list[st
     return [row.neuron for row in page.rows]
 
 
-async def answer_or_refusal(client: AsyncClient, call: Call[Answer]) -> Answer | ApiError:
+async def answer_or_refusal(client: Sender, call: Call[Answer]) -> Answer | ApiError:
     """What the service answers, or the error by which it refuses: for a part of a page that can say so itself."""
     try:
         return await client.send(call)

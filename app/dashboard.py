@@ -11,7 +11,7 @@ from app import errors, tour
 from app.components import pins
 from app.components.layout import aria
 from app.pages.listed import PAGES, menu
-from backend.client import AsyncClient, in_process
+from backend.client import Sender, in_process
 
 _INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -21,7 +21,7 @@ _INDEX = """<!DOCTYPE html>
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
 
-def create_dashboard(client: AsyncClient, server: FastAPI) -> Dash:
+def create_dashboard(client: Sender, server: FastAPI) -> Dash:
     """The dashboard, mounted on the service's application; it sees nothing but what `client` answers."""
     errors.install(server)
     app = Dash(

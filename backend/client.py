@@ -9,7 +9,7 @@ A `Call` says what to ask and what comes back; `Client` (blocking) and `AsyncCli
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
@@ -305,6 +305,17 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Sender(Protocol):
+    """Whoever sends a call and gives its answer; pages ask through this."""
+
+    async def send(self, call: Call[Answer]) -> Answer:
+        """
+        Raises:
+            ApiError: the service refused, failed, or could not be reached.
+        """
+        ...
 
 
 class AsyncClient:

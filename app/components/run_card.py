@@ -12,7 +12,7 @@ from app import links
 from app.components.layout import dataset
 from app.components.plus_minus import nothing_yet
 from app.notation.numbers import bound, number, size
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import CardCheckpoint, CardPrecision, CardSection, RunCard, RunSummary
 
 NOT_KEPT = "This run was made before it was kept what exactly was measured; this is what is known of it."
@@ -258,7 +258,7 @@ def place(page: str) -> html.Div:
 
 
 def register(
-    app: Dash, client: AsyncClient, page: str, chosen: str, *also: str, what: str = "What was measured",
+    app: Dash, client: Sender, page: str, chosen: str, *also: str, what: str = "What was measured",
     latest: bool = False,
 ) -> None:  # fmt: skip
     """Fill a page's place with the card of the run that it shows.
@@ -290,13 +290,13 @@ def _seen(page: str) -> str:
     return f"{page}-run-card-seen"
 
 
-async def _latest(client: AsyncClient, model: str | None) -> str | None:
+async def _latest(client: Sender, model: str | None) -> str | None:
     models = (await client.send(calls.models())).models
     found = next((one.latest_run for one in models if one.id == model), None)
     return None if found is None else str(found)
 
 
-async def shown(client: AsyncClient, number: str | None, seen: str | None, what: str) -> tuple[Any, Any]:
+async def shown(client: Sender, number: str | None, seen: str | None, what: str) -> tuple[Any, Any]:
     """A run's card, and the words by which it is known again; nothing where there is no run.
 
     Raises:

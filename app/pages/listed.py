@@ -19,13 +19,13 @@ from app.pages.missing import page as missing
 from app.pages.neuron import page as neuron
 from app.pages.runs import page as runs
 from app.pages.spectrum import page as spectrum
-from backend.client import AsyncClient
+from backend.client import Sender
 
 
 class PageModule(Protocol):
     """What the dashboard needs of a page."""
 
-    def register(self, app: Dash, client: AsyncClient, /) -> None:
+    def register(self, app: Dash, client: Sender, /) -> None:
         """Register the page with Dash, with its callbacks."""
 
 

@@ -142,7 +142,7 @@ def knockout(*names: str, how: str = "bos", role: str = "induction", span: int =
         role=role,
         activations=activations,
         loss=flat,
-        entropy=flat,  # type: ignore[arg-type]
+        entropy=flat,
     )
 
 

@@ -12,7 +12,8 @@ class Service:
     """Answers by the end of the path; anything else is a 404 problem."""
 
     def __init__(self, **answers: Callable[[Call[Any]], Any]) -> None:
-        self.answers, self.asked = answers, []
+        self.answers = answers
+        self.asked: list[str] = []
 
     async def send(self, call: Call[Any]) -> Any:
         self.asked.append(call.path)
@@ -20,6 +21,12 @@ class Service:
         if answer is None:
             raise ApiError(schemas.Problem(title="Not found", status=404, detail=f"nothing at {call.path}"))
         return answer(call)
+
+
+def body_of(call: Call[Any]) -> Any:
+    """What a call sends along."""
+    assert call.body is not None
+    return call.body
 
 
 def text_of(component: Any) -> str:

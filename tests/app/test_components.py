@@ -62,7 +62,7 @@ def test_text_on_colour_can_be_read() -> None:
 
 
 def test_strips_as_data_are_the_strips() -> None:
-    values = [[0.0, 1.0, None], [-1.0, 2.0, 0.0]]
+    values: list[list[float | None]] = [[0.0, 1.0, None], [-1.0, 2.0, 0.0]]
     strips = [
         Strip("Loss", ["a", "<b>", "\n"], values[0], "nats", details=["x", "y", "z"]),
         Strip("Change", ["a", "<b>", "\n"], values[1], "nats", "change"),

@@ -262,7 +262,8 @@ def test_pinned_neurons_of_the_layer_are_offered_once() -> None:
     ]
     assert induction.suggested(None, {}, "tiny", []) == []
     assert induction.suggested(None, {}, "tiny", ["29.9"]) == [{"group": "Chosen", "items": ["29.9"]}]
-    for kept in (None, [], {"tiny": "29.7"}):
+    unreadable: tuple[Any, ...] = (None, [], {"tiny": "29.7"})
+    for kept in unreadable:
         assert [one["group"] for one in induction.suggested(known, kept, "tiny", [])] == ["Entropy neurons of the run"]
 
 
@@ -282,7 +283,8 @@ def test_a_clicked_head_is_chosen_and_clicked_again_left() -> None:
     assert induction_views.toggled_head(clicked, [], 6) == ["L3H1"]
     assert induction_views.toggled_head(clicked, ["L3H1", "L0H0"], 6) == ["L0H0"]
     assert induction_views.toggled_head(clicked, ["L0H0"], 1) is None, "no more than may be asked for"
-    for nothing in (None, {}, {"points": []}, {"points": [{"x": "a"}]}):
+    nowhere: tuple[Any, ...] = (None, {}, {"points": []}, {"points": [{"x": "a"}]})
+    for nothing in nowhere:
         assert induction_views.toggled_head(nothing, [], 6) is None
 
 

@@ -19,7 +19,7 @@ from backend import schemas
 from backend.client import ApiError, AsyncClient, Call
 from backend.schemas import MAX_TEXT_CHARS
 from tests.app import sample
-from tests.app.pages import Service, text_of
+from tests.app.pages import Service, body_of, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ async def test_the_service_is_asked_for_the_predictions_that_are_shown_alone() -
     calls: dict[str, Any] = {}
 
     def ablate(call: Call[Any]) -> Any:
-        calls["ablate"] = call.body.predictions_at
+        calls["ablate"] = body_of(call).predictions_at
         return sample.ablation()
 
     def text(call: Call[Any]) -> Any:
@@ -131,7 +131,7 @@ class Forgetful(Service):
         super().__init__(
             texts=lambda _: trace,
             ablate=lambda _: sample.ablation(),
-            activations=lambda call: sample.activations(call.body.neurons),
+            activations=lambda call: sample.activations(body_of(call).neurons),
         )
         self.traces = 0
 
@@ -235,7 +235,7 @@ async def test_who_matters_at_a_token_is_a_table_of_links_or_says_why_not() -> N
     drawn = await actions.who_matters(Service(sweep=sweep), TRACED, 1)
     assert "/m/tiny/n/29/7" in str(drawn)
     assert "−0.200" in text_of(drawn)
-    assert (asked[0].path, asked[0].body.position) == ("/texts/abc/sweep", 1)
+    assert (asked[0].path, body_of(asked[0]).position) == ("/texts/abc/sweep", 1)
     assert await actions.who_matters(Service(sweep=sweep), TRACED, None) is None
     assert "nothing at" in text_of(await actions.who_matters(Service(), TRACED, 1))
 
@@ -250,7 +250,10 @@ async def test_predictions_at_a_token_have_every_state() -> None:
 
 
 async def test_a_slider_for_an_activation_reaches_those_on_the_text() -> None:
-    rows = [{"neuron": "29.7", "kind": "value", "value": 0.0}, {"neuron": "L1H1", "kind": "zero", "value": None}]
+    rows: list[dict[str, Any]] = [
+        {"neuron": "29.7", "kind": "value", "value": 0.0},
+        {"neuron": "L1H1", "kind": "zero", "value": None},
+    ]
     found = schemas.ActivationStrip(neuron="29.7", activations=[-30.0, 12.0], reference_mean=None)
     service = answering(activations=schemas.ActivationList(strips=[found]))
     assert "max=10" in str(await actions.rows_shown(service, None, rows))
@@ -265,11 +268,11 @@ async def test_pinned_neurons_are_strips_of_their_own() -> None:
 
     def activations(call: Call[Any]) -> Any:
         asked.append(call)
-        return sample.activations(call.body.neurons)
+        return sample.activations(body_of(call).neurons)
 
     kept = {"tiny": ["29.7", "<b>", 5, "29.7", "L1H1", "29.3"], "other": ["1.1"]}
     data, head = await actions.pinned(Service(activations=activations), TRACED, kept)
-    assert asked[0].body.neurons == ["29.7", "29.3"]
+    assert body_of(asked[0]).neurons == ["29.7", "29.3"]
     assert [strip["title"] for strip in data["strips"]] == ["29.7", "29.3"]
     assert "Pinned neurons" in text_of(head)
     assert data["text"] == "abc"
@@ -349,11 +352,11 @@ async def test_the_panel_that_generates_knows_the_services_limits() -> None:
 
 
 async def test_an_unreachable_service_is_told() -> None:
-    async def send(_: Call[Any]) -> Any:
-        raise ApiError(schemas.Problem(title="No answer", status=503, detail="Is the service running?"))
+    class Unreachable:
+        async def send(self, call: Call[Any]) -> Any:
+            raise ApiError(schemas.Problem(title="No answer", status=503, detail=f"{call.path}: is the service up?"))
 
-    service = Service()
-    service.send = send  # type: ignore[method-assign]
-    assert "Is the service running?" in text_of((await actions.analysed(service, "a", "tiny"))[1])
-    assert "Is the service running?" in text_of((await actions.intervened(service, TRACED, CHOSEN, None))[1])
-    assert "Is the service running?" in text_of(await actions.who_matters(service, TRACED, 1))
+    service = Unreachable()
+    assert "is the service up?" in text_of((await actions.analysed(service, "a", "tiny"))[1])
+    assert "is the service up?" in text_of((await actions.intervened(service, TRACED, CHOSEN, None))[1])
+    assert "is the service up?" in text_of(await actions.who_matters(service, TRACED, 1))

@@ -124,6 +124,8 @@ def test_the_sign_of_the_projection_is_told_in_words(cosine: float, words: str) 
 
 def test_figure_3c_has_the_quartiles_of_the_tokens() -> None:
     effects = sample.frequency_effects()
+    assert effects.delta_loss_freq is not None
+    assert effects.background_freq is not None
     total, held = figures.frequency_boxes(effects).data
     assert total.median[0] == pytest.approx(np.median(np.abs(effects.delta_loss)))
     assert held.median[0] == pytest.approx(np.median(np.abs(effects.delta_loss_freq)))

@@ -15,7 +15,8 @@ from app.figures import spectrum, still
 from app.figures.presets import PRESETS
 from app.reproduce import stills, write
 from app.reproduce.checks import Finding
-from app.reproduce.claims import CLAIMS, Claim
+from app.reproduce.claim import Claim
+from app.reproduce.claims import CLAIMS
 from app.reproduce.evidence import GPT2_SMALL, NAMED, PYTHIA_1B, spike
 from app.reproduce.null import NullCount, NullModel
 from app.reproduce.page import html_page, markdown_page
@@ -103,7 +104,9 @@ async def test_boxes_and_claims_have_the_tokens_own_numbers(tiny_service: FastAP
     assert not isinstance(drawn, str)
     held = drawn.figure.data[1]
     place = list(held.x).index(name)
-    assert held.median[place] == pytest.approx(np.median(np.abs(found.effects[name].delta_loss_freq)))
+    frequency_held = found.effects[name].delta_loss_freq
+    assert frequency_held is not None
+    assert held.median[place] == pytest.approx(np.median(np.abs(frequency_held)))
     assert list(held.x)[-1] == "100 random"
     hedges = next(claim for claim in CLAIMS if claim.check.__name__ == "hedges").check(found)
     effects = found.effects[found.entropy[0]]

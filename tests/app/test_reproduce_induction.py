@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -305,8 +306,8 @@ def crafted(found: Evidence, **changes: Any) -> Evidence:
         events.change(len(neurons)), events.heads(), events.knockouts(), [attributed({"L3H1": -0.4, "MLP 4": 1.2})],
     )  # fmt: skip
     job = replace(job, **changes)
-    who = {"entropy": events.NEURONS, "frequency": events.NEURONS}
-    return replace(found, columns=columns, induction=dict.fromkeys(KINDS, job), **who)
+    jobs, named = dict.fromkeys(KINDS, job), events.NEURONS
+    return replace(found, columns=columns, induction=jobs, entropy=named, frequency=named)
 
 
 def clipped(neuron: str, sign: int) -> schemas.InductionClip:
@@ -450,7 +451,7 @@ async def test_b_and_x_are_in_the_numbers_of_figure_9_and_in_no_claim(worked: Ow
         natural, curves=natural.curves.model_copy(update={"after": None}),
         clips={name: clip.model_copy(update={"after": None}) for name, clip in natural.clips.items()},
     )  # fmt: skip
-    before = replace(found, induction=found.induction | {"natural": bare})
+    before = replace(found, induction={**found.induction, "natural": bare})
     for claim in (claim for claim in CLAIMS if claim.figure in ("9a", "9b", "9c", "11")):
         assert claim.check(before) == claim.check(found)
     old = next(part for part in INDUCTION if part.figure == "9a").draw([before])
@@ -545,7 +546,7 @@ async def test_a_job_that_another_worker_is_at_is_waited_for(own: Own, monkeypat
         with Atlas.open(own.path) as atlas:
             atlas.jobs.end(queued[0].id, "finished")
 
-    monkeypatch.setattr(reproducing.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(Worker, "do", lambda *_: pytest.fail("it is not done twice"))
     reproducing._carry_out(running, Settings(atlas=str(own.path)))
     assert slept

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 from app import links
 from app.components import plus_minus
 from app.notation.numbers import number
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.glossary import CLASS_LABELS, CUTS, METRIC, NeuronClass, anchor
 from backend.schemas import ClassCondition, ClassRule, RunClasses, RunSummary
 
@@ -19,7 +19,7 @@ _NAMED: tuple[NeuronClass, ...] = ("entropy", "token_frequency", "prediction")
 _MOST_LISTED = 8
 
 
-def register(app: Dash, client: AsyncClient, revision: str) -> None:
+def register(app: Dash, client: Sender, revision: str) -> None:
     """Fills the part below the figure whenever the run has grown; `revision`: the store that says so."""
 
     @app.callback(Output(CLASSES, "children"), Input(revision, "data"), prevent_initial_call=True)

@@ -61,7 +61,7 @@ from app.pages.atlas.views import (
     X,
     Y,
 )
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.glossary import METRIC_COLUMNS
 from backend.schemas import RunSummary
 
@@ -71,7 +71,7 @@ CHOSEN, PRESET_TABLE, KIT = "atlas-chosen", "atlas-presets", "atlas-kit"
 POLL_MS = 2_000
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page("atlas", path="/", title="Atlas · Calibroscope", layout=layout, menu="Atlas")
     _register_service(app, client)
@@ -82,7 +82,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     run_card.register(app, client, "atlas", RUN, POLL)
 
 
-def _register_service(app: Dash, client: AsyncClient) -> None:
+def _register_service(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(MODEL, "data"), Output(MODEL, "value"), Output(RUN, "data"), Output(RUN, "value"),
         Output(BANNER, "children"), Output(REVISION, "data"), Output(POLL, "disabled"), Output(STATE, "children"),
@@ -139,7 +139,7 @@ def _register_service(app: Dash, client: AsyncClient) -> None:
         return (links.neuron(model, name, run), None) if name else (no_update, no_update)
 
 
-def _register_python(app: Dash, client: AsyncClient) -> None:
+def _register_python(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(PYTHON_TEXT, "children"), Output(PYTHON_MODAL, "opened"),
         Input(PYTHON, "n_clicks"),
@@ -272,7 +272,7 @@ def layout(**address: str) -> Component:
     )
 
 
-async def _explained(client: AsyncClient, run: int, view: View, name: str | None) -> tuple[Any, Any]:
+async def _explained(client: Sender, run: int, view: View, name: str | None) -> tuple[Any, Any]:
     """What to look for, and above the figure what keeps it from being drawn."""
     preset = PRESETS_BY_NAME.get(name or "")
     try:
@@ -283,7 +283,7 @@ async def _explained(client: AsyncClient, run: int, view: View, name: str | None
     return note, views.sentences(view, preset)
 
 
-async def _notice(client: AsyncClient) -> str | None:
+async def _notice(client: Sender) -> str | None:
     try:
         return (await client.send(calls.health())).notice
     except ApiError:
@@ -291,7 +291,7 @@ async def _notice(client: AsyncClient) -> str | None:
 
 
 async def _refreshed(
-    client: AsyncClient, model: str | None, run: str | None, seen: str | None, *, model_changed: bool
+    client: Sender, model: str | None, run: str | None, seen: str | None, *, model_changed: bool
 ) -> tuple[Any, ...]:
     chosen = await choose_run(client, model, None if model_changed else run)
     summary = chosen.run
@@ -327,7 +327,7 @@ def _clicked_row(cell: dict[str, Any] | None) -> str | None:
     return name if isinstance(name, str) and (cell or {}).get("colId") == "neuron" else None
 
 
-async def _jump(client: AsyncClient, model: str, run: str, typed: str) -> tuple[Any, Any]:
+async def _jump(client: Sender, model: str, run: str, typed: str) -> tuple[Any, Any]:
     if not typed:
         return no_update, None
     try:

@@ -11,7 +11,7 @@ from app.components.layout import aria
 from app.notation.numbers import signed
 from app.notation.tokens import visible
 from app.pages.atlas.views import MODEL, RUN
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import MAX_TOKEN_QUERY, NeuronPush, Promoters
 
 QUERY, OPTIONS, OPTION, TOKEN = "atlas-token-query", "atlas-token-options", "atlas-token-option", "atlas-token"
@@ -20,7 +20,7 @@ SUGGESTIONS, SHOWN = 8, 10
 NO_MARKS: dict[str, list[str]] = {"up": [], "down": []}
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """Suggestions while a token is typed, and its neurons once it is chosen."""
 
     @app.callback(
@@ -62,7 +62,7 @@ def section(token: int | None = None) -> Component:
     )
 
 
-async def suggestions(client: AsyncClient, typed: str, run: str | None) -> tuple[Any, Any]:
+async def suggestions(client: Sender, typed: str, run: str | None) -> tuple[Any, Any]:
     """Tokens that match what is typed, as buttons; and what is wrong."""
     if not typed or run is None:
         return None, None
@@ -85,7 +85,7 @@ async def suggestions(client: AsyncClient, typed: str, run: str | None) -> tuple
     return [*buttons, *([html.Span(f"and {more:,} more", className="quiet")] if more else [])], None
 
 
-async def who_pushes(client: AsyncClient, token: int | None, run: str | None, model: str | None) -> tuple[Any, Any]:
+async def who_pushes(client: Sender, token: int | None, run: str | None, model: str | None) -> tuple[Any, Any]:
     """Links to the neurons, and the marks that the figure shows on them."""
     if token is None or run is None or model is None:
         return None, NO_MARKS

@@ -14,7 +14,7 @@ from app.components.states import another_run, empty, empty_atlas, failure
 from app.figures.frequency import divergence_scatter
 from app.notation.numbers import number
 from app.notation.tokens import visible
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import RunPositions, RunSummary, TokenFrequencies, TokenShare
 
 MODEL, RUN, FACTS, BODY = "frequency-model", "frequency-run", "frequency-facts", "frequency-body"
@@ -23,7 +23,7 @@ POLL_MS = 5_000
 SHOWN_TOKENS = 20
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page(
         "frequency", path="/frequency", title="Token frequency · Calibroscope", layout=layout, menu="Frequency"
@@ -63,7 +63,7 @@ def layout(model: str | None = None, run: str | None = None, **_: str) -> Compon
     return fetched_page("Token frequency", controls, BODY, *unseen, run_card.place("frequency"))
 
 
-async def shown(client: AsyncClient, model: str | None, run: str | None, seen: str | None) -> tuple[Any, ...]:
+async def shown(client: Sender, model: str | None, run: str | None, seen: str | None) -> tuple[Any, ...]:
     """All that the page shows of a run; an unknown model or run falls back to the one that pages show first."""
     chosen = await choose_run(client, model, run)
     summary, selects = chosen.run, chosen.selects

@@ -4,7 +4,7 @@ from dash import Dash, html, register_page
 from dash.development.base_component import Component
 
 from app.components.layout import panel
-from backend.client import AsyncClient
+from backend.client import Sender
 from backend.glossary import FORMULAS, METRICS, PAPER, TERMS, Metric, Stage, anchor
 
 _STAGES: dict[Stage, str] = {
@@ -15,7 +15,7 @@ _STAGES: dict[Stage, str] = {
 }
 
 
-def register(_: Dash, __: AsyncClient) -> None:
+def register(_: Dash, __: Sender) -> None:
     """The page; it asks nobody."""
     register_page("glossary", path="/glossary", title="Glossary · Calibroscope", layout=layout, menu="Glossary")
 

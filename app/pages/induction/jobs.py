@@ -11,7 +11,7 @@ from app.components.states import failure
 from app.pages.induction import ids
 from app.pages.induction.state import InductionSettings, read, read_job
 from app.pages.jobs.views import CHANGED, OPEN, notice, request_of, result_list
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import MAX_JOBS_LISTED, Job
 
 _REQUESTS = ("source", "sequences", "span", "neurons", "parts", "heads", "top", "seed", "go")
@@ -35,7 +35,7 @@ class Opened:
         return None if self.job is None else {"job": self.job.id, "by_itself": self.by_itself}
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The list of results, and the words above those that are shown."""
 
     @app.callback(
@@ -47,7 +47,7 @@ def register(app: Dash, client: AsyncClient) -> None:
         return await listed(client, model, shown)
 
 
-async def opened(client: AsyncClient, **address: str) -> Opened:
+async def opened(client: Sender, **address: str) -> Opened:
     """The job that the address names; without any request in it the run's results, where the atlas has some."""
     asked, number = read(**address), address.get("job") or ""
     try:
@@ -62,7 +62,7 @@ async def opened(client: AsyncClient, **address: str) -> Opened:
     return Opened(asked) if found is None else Opened(read_job(found), found, by_itself=True)
 
 
-async def _results(client: AsyncClient, asked: InductionSettings) -> Job | None:
+async def _results(client: Sender, asked: InductionSettings) -> Job | None:
     """The run's finished job with the most parts, of several the newest."""
     models = (await client.send(calls.models())).models
     chosen = next((one for one in models if one.id == asked.model), models[0] if models else None)
@@ -79,7 +79,7 @@ def _parts(job: Job) -> int:
     return 0 if request is None else len(set(request.parts))
 
 
-async def listed(client: AsyncClient, model: str | None, shown: dict[str, Any] | None) -> tuple[Any, Any, bool]:
+async def listed(client: Sender, model: str | None, shown: dict[str, Any] | None) -> tuple[Any, Any, bool]:
     """The model's jobs, what to say of the one that is shown, and whether nothing here will change by itself."""
     number = None if shown is None else int(shown["job"])
     try:
@@ -92,7 +92,7 @@ async def listed(client: AsyncClient, model: str | None, shown: dict[str, Any] |
 
 
 async def _notice(
-    client: AsyncClient, number: int | None, jobs: Sequence[Job], shown: dict[str, Any] | None
+    client: Sender, number: int | None, jobs: Sequence[Job], shown: dict[str, Any] | None
 ) -> Component | None:
     if number is None or shown is None:
         return None

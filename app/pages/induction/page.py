@@ -22,7 +22,7 @@ from app.pages.induction.jobs import Opened, opened
 from app.pages.induction.jobs import register as register_jobs
 from app.pages.induction.state import APART, MOST_HEADS, SPANS, awaited, read
 from app.pages.jobs.views import for_writing
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import (
     MAX_INDUCTION_SEQUENCES,
     InductionAttribution,
@@ -45,7 +45,7 @@ _REQUEST = (
 """All that makes a request, in the order in which static/page_induction_request.js takes it."""
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
 
     async def page(**address: str) -> Component:
@@ -105,7 +105,7 @@ def layout_of(found: Opened) -> Component:
     )
 
 
-def _register_controls(app: Dash, client: AsyncClient) -> None:
+def _register_controls(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(ids.MODEL, "data"), Output(ids.MODEL, "value"), Output(ids.RUN, "data"), Output(ids.RUN, "value"),
         Output(ids.DEFAULTS, "data"), Output(ids.NEURONS, "value"), Output(ids.OFFER, "disabled"),
@@ -158,7 +158,7 @@ def _body(panel: str) -> Output:
     return Output({"type": ids.BODY, "panel": panel}, "children")
 
 
-def _register_neurons(app: Dash, client: AsyncClient) -> None:
+def _register_neurons(app: Dash, client: Sender) -> None:
     @app.callback(
         _body("curves"), _body("samples"), Input(ids.CURVES, "data"), State(ids.START, "data"),
         prevent_initial_call=True,
@@ -254,7 +254,7 @@ def _register_browser() -> None:
 
 
 async def offered(
-    client: AsyncClient, model: str | None, run: str | None, neurons: list[str], known: Event | None
+    client: Sender, model: str | None, run: str | None, neurons: list[str], known: Event | None
 ) -> tuple[Any, ...]:
     """Models, the chosen one's runs, and the run's entropy neurons; or why there is nothing to choose from."""
     try:
@@ -313,7 +313,7 @@ def _clips(found: list[Event] | None) -> list[InductionClip]:
     return [InductionClip.model_validate(one) for one in found or []]
 
 
-async def changed(client: AsyncClient, found: Event | None, against: str, run: int | None) -> Any:
+async def changed(client: Sender, found: Event | None, against: str, run: int | None) -> Any:
     """Figure 11, with what the run knows of the neurons."""
     if found is None:
         return None
@@ -324,7 +324,7 @@ async def changed(client: AsyncClient, found: Event | None, against: str, run: i
     return [*([html.P(note, className="quiet")] if note else []), graph(figure)]
 
 
-async def _columns(client: AsyncClient, run: int | None, event: InductionChange) -> NeuronColumns | None:
+async def _columns(client: Sender, run: int | None, event: InductionChange) -> NeuronColumns | None:
     if run is None:
         return None
     try:

@@ -11,7 +11,7 @@ from app.components.layout import panel
 from app.components.run_card import run_card
 from app.components.states import failure
 from app.pages.jobs.views import CHANGED, OPEN, for_writing, table
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import MAX_JOBS_LISTED, Job, RunSummary
 
 BODY, POLL, SEEN = "jobs-body", "jobs-poll", "jobs-seen"
@@ -19,7 +19,7 @@ WHILE_OPEN_MS, AT_REST_MS = 1_500, 15_000
 _MOST_CARDS = 20
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page("jobs", path="/jobs", title="Jobs · Calibroscope", layout=layout, menu="Jobs")
 
@@ -52,7 +52,7 @@ def layout(**_: str) -> Component:
     )  # fmt: skip
 
 
-async def shown(client: AsyncClient, seen: str | None) -> tuple[Any, Any, int]:
+async def shown(client: Sender, seen: str | None) -> tuple[Any, Any, int]:
     """The table, where it differs from what is seen already, and how soon to ask again."""
     try:
         jobs = (await client.send(calls.jobs(MAX_JOBS_LISTED))).jobs
@@ -65,7 +65,7 @@ async def shown(client: AsyncClient, seen: str | None) -> tuple[Any, Any, int]:
     return [table(jobs), *await _cards(client, jobs)], state, pause
 
 
-async def _cards(client: AsyncClient, jobs: Sequence[Job]) -> list[Component]:
+async def _cards(client: Sender, jobs: Sequence[Job]) -> list[Component]:
     """What the runs measured whose text and classes the jobs use."""
     numbers = list(dict.fromkeys(job.run for job in jobs if job.run is not None))[:_MOST_CARDS]
     found = await asyncio.gather(*(client.send(calls.run(number)) for number in numbers), return_exceptions=True)

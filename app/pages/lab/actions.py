@@ -14,11 +14,11 @@ from app.figures.lab import prediction_bars
 from app.pages.lab import interventions, views
 from app.pages.lab.interventions import Rows
 from app.pages.lab.traced import Traced, ask, kept
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import AblateRequest, Ablation, InterventionRequest, SweepRequest
 
 
-async def analysed(client: AsyncClient, text: str | None, model: str | None) -> tuple[Any, Any, Any, Any, Any]:
+async def analysed(client: Sender, text: str | None, model: str | None) -> tuple[Any, Any, Any, Any, Any]:
     """A text traced: what the page keeps of it, a message, no chosen token, its strips and the notes under them; or
     only why not."""
     problem = views.refusal(text, model)
@@ -32,7 +32,7 @@ async def analysed(client: AsyncClient, text: str | None, model: str | None) -> 
     return kept(trace, str(text)), cut, None, views.text_strips(trace), views.notes(trace)
 
 
-async def restored(client: AsyncClient, asked: dict[str, Any] | None, traced: Traced | None) -> tuple[Any, ...]:
+async def restored(client: Sender, asked: dict[str, Any] | None, traced: Traced | None) -> tuple[Any, ...]:
     """A state from a link, the history or undo: as for a text analysed, and the interventions, the text and the model;
     a text that is there already is not traced again."""
     if not isinstance(asked, dict):
@@ -49,9 +49,7 @@ async def restored(client: AsyncClient, asked: dict[str, Any] | None, traced: Tr
     return anew, message, token, strips, notes, chosen, text, model
 
 
-async def intervened(
-    client: AsyncClient, traced: Traced | None, chosen: Rows, token: int | None
-) -> tuple[Any, Any, Any]:
+async def intervened(client: Sender, traced: Traced | None, chosen: Rows, token: int | None) -> tuple[Any, Any, Any]:
     """All that an intervention changes on the page, in one answer to one request: a slider asks for it many times a
     second. Strips of what changes, their totals, and the chosen token's panel."""
     if traced is None:
@@ -68,7 +66,7 @@ async def intervened(
     return views.change_strips(traced["id"], ablation), said, detail
 
 
-async def token_chosen(client: AsyncClient, traced: Traced | None, chosen: Rows, token: int | None) -> Any:
+async def token_chosen(client: Sender, traced: Traced | None, chosen: Rows, token: int | None) -> Any:
     """What the model predicts at a token, before and after the interventions."""
     if traced is None or token is None:
         return None
@@ -79,7 +77,7 @@ async def token_chosen(client: AsyncClient, traced: Traced | None, chosen: Rows,
     return await _token_panel(client, traced, ablation, token)
 
 
-async def _token_panel(client: AsyncClient, traced: Traced, ablation: Ablation | None, token: int) -> Component | None:
+async def _token_panel(client: Sender, traced: Traced, ablation: Ablation | None, token: int) -> Component | None:
     """
     Args:
         ablation: with the predictions at this token alone.
@@ -95,14 +93,14 @@ async def _token_panel(client: AsyncClient, traced: Traced, ablation: Ablation |
     )
 
 
-async def _ablated(client: AsyncClient, traced: Traced, chosen: Rows, token: int | None) -> Ablation:
+async def _ablated(client: Sender, traced: Traced, chosen: Rows, token: int | None) -> Ablation:
     request = AblateRequest(
         interventions=[InterventionRequest(**row) for row in chosen], predictions_at=[] if token is None else [token]
     )
     return await ask(client, traced, lambda text: calls.ablate(text, request))
 
 
-async def who_matters(client: AsyncClient, traced: Traced | None, token: int | None) -> Any:
+async def who_matters(client: Sender, traced: Traced | None, token: int | None) -> Any:
     """All last-layer neurons ranked at one token, or why not."""
     if traced is None or token is None:
         return None
@@ -113,7 +111,7 @@ async def who_matters(client: AsyncClient, traced: Traced | None, token: int | N
     return views.who_matters(sweep, traced["model"])
 
 
-async def pinned(client: AsyncClient, traced: Traced | None, pins: Any) -> tuple[Any, Any]:
+async def pinned(client: Sender, traced: Traced | None, pins: Any) -> tuple[Any, Any]:
     """The pinned neurons' strips and the title over them, or nothing where none is pinned."""
     names = [] if traced is None else views.pinned_names(pins, traced["model"])
     if traced is None or not names:
@@ -125,7 +123,7 @@ async def pinned(client: AsyncClient, traced: Traced | None, pins: Any) -> tuple
     return views.pinned_strips(traced["id"], found), views.pinned_head()
 
 
-async def rows_shown(client: AsyncClient, traced: Traced | None, chosen: Rows | None) -> list[Component]:
+async def rows_shown(client: Sender, traced: Traced | None, chosen: Rows | None) -> list[Component]:
     """The interventions with their controls; a slider that sets a neuron's activation reaches those on the text."""
     names = [row["neuron"] for row in chosen or [] if row["kind"] == "value"]
     known: dict[str, list[float]] = {}

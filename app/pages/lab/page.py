@@ -14,11 +14,11 @@ from app.pages.lab import generate as lab_generate
 from app.pages.lab.examples import EXAMPLES
 from app.pages.lab.interventions import Rows
 from app.pages.lab.traced import Traced
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import ModelSummary
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page("lab", path="/lab", title="Text lab · Calibroscope", layout=layout, menu="Text lab")
     _register_inputs(app, client)
@@ -30,7 +30,7 @@ def register(app: Dash, client: AsyncClient) -> None:
     run_card.register(app, client, "lab", ids.MODEL, what="Reference means and token frequencies from", latest=True)
 
 
-def _register_inputs(app: Dash, client: AsyncClient) -> None:
+def _register_inputs(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(ids.MODEL, "data"), Output(ids.MODEL, "value"), Output(ids.NEURON, "value"),
         Output(ids.MODELS, "disabled"),
@@ -58,7 +58,7 @@ def _register_inputs(app: Dash, client: AsyncClient) -> None:
         return next((example.watch for example in EXAMPLES.values() if example.text == text), None)
 
 
-def _register_rows(app: Dash, client: AsyncClient) -> None:
+def _register_rows(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(ids.CHOSEN, "data"), Output(ids.NEURON, "error"),
         Input(ids.ADD, "n_clicks"), Input(ids.NEURON, "n_submit"),
@@ -86,7 +86,7 @@ def _register_rows(app: Dash, client: AsyncClient) -> None:
         return await actions.rows_shown(client, traced, chosen)
 
 
-def _register_text(app: Dash, client: AsyncClient) -> None:
+def _register_text(app: Dash, client: Sender) -> None:
     text = (
         Output(ids.TRACED, "data", allow_duplicate=True), Output(ids.MESSAGE, "children", allow_duplicate=True),
         Output(ids.TOKEN, "data", allow_duplicate=True), Output(ids.STRIPS, "data", allow_duplicate=True),
@@ -110,7 +110,7 @@ def _register_text(app: Dash, client: AsyncClient) -> None:
         return await actions.restored(client, asked, traced)
 
 
-def _register_results(app: Dash, client: AsyncClient) -> None:
+def _register_results(app: Dash, client: Sender) -> None:
     @app.callback(
         Output(ids.CHANGES, "data"), Output(ids.RESULT, "children"), Output(ids.DETAIL, "children"),
         Input(ids.TRACED, "data"), Input(ids.CHOSEN, "data"), State(ids.TOKEN, "data"), prevent_initial_call=True,
@@ -177,7 +177,7 @@ def _register_browser() -> None:
     )  # fmt: skip
 
 
-async def _summary(client: AsyncClient, model: str | None) -> ModelSummary | None:
+async def _summary(client: Sender, model: str | None) -> ModelSummary | None:
     try:
         return next((known for known in (await client.send(calls.models())).models if known.id == model), None)
     except ApiError:

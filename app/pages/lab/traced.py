@@ -6,7 +6,7 @@ from typing import TypedDict
 from dash import set_props
 
 from app.pages.lab import ids, views
-from backend.client import Answer, ApiError, AsyncClient, Call, calls
+from backend.client import Answer, ApiError, Call, Sender, calls
 from backend.schemas import TextTrace
 
 
@@ -23,7 +23,7 @@ def kept(trace: TextTrace, text: str) -> Traced:
     return {"id": trace.id, "text": text, "model": trace.model}
 
 
-async def ask(client: AsyncClient, traced: Traced, call: Callable[[str], Call[Answer]]) -> Answer:
+async def ask(client: Sender, traced: Traced, call: Callable[[str], Call[Answer]]) -> Answer:
     """The answer to a call about a text, given the text's id.
 
     The service may have restarted, or made room for other texts: then the text is traced again, silently. Its id comes

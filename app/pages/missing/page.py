@@ -3,10 +3,10 @@
 from dash import Dash, dcc, html, register_page
 from dash.development.base_component import Component
 
-from backend.client import AsyncClient
+from backend.client import Sender
 
 
-def register(_: Dash, __: AsyncClient) -> None:
+def register(_: Dash, __: Sender) -> None:
     """The page that Dash shows where no other matches."""
     register_page("not_found_404", title="Not found · Calibroscope", layout=layout)
 

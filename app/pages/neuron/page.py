@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 from app.asking import answer_or_refusal
 from app.components.states import empty, failure
 from app.pages.neuron import views
-from backend.client import ApiError, AsyncClient, Call, calls
+from backend.client import ApiError, Call, Sender, calls
 from backend.glossary import ContextKind
 from backend.schemas import ContextAblateRequest, NeuronDetail, Problem, TokenEffects
 
@@ -17,7 +17,7 @@ WHERE, BODY, POLL, SEEN = "neuron-where", "neuron-body", "neuron-poll", "neuron-
 POLL_MS = 10_000
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page(
         "neuron",
@@ -83,7 +83,7 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
     )
 
 
-async def _run_of(client: AsyncClient, model: str, neuron: str) -> int:
+async def _run_of(client: Sender, model: str, neuron: str) -> int:
     """The newest run of the neuron's layer, a finished one first; else the model's, which tells what it measures."""
     runs = (await client.send(calls.runs(model))).runs
     own = [run for run in runs if str(run.layer) == neuron.split(".")[0]] or runs
@@ -93,7 +93,7 @@ async def _run_of(client: AsyncClient, model: str, neuron: str) -> int:
     raise ApiError(Problem(title="Not in the atlas", status=404, detail=detail))
 
 
-async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
+async def _body(client: Sender, detail: NeuronDetail) -> list[Component]:
     run, name = detail.run.id, detail.row.neuron
     wanted: list[Call[Any]] = [
         calls.effects(run, name),
@@ -115,9 +115,7 @@ async def _body(client: AsyncClient, detail: NeuronDetail) -> list[Component]:
     ]
 
 
-async def _without(
-    client: AsyncClient, clicks: int | None, kind: ContextKind, context: int, shown: dict[str, Any]
-) -> Any:
+async def _without(client: Sender, clicks: int | None, kind: ContextKind, context: int, shown: dict[str, Any]) -> Any:
     """A context without the neuron: a second click takes it away again, another kind asks again where it is open."""
     if not clicks:
         return no_update

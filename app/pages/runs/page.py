@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 from app import links
 from app.components.layout import panel, scrolled
 from app.components.states import empty_atlas, failure
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import ModelSummary, RunSummary
 
 BODY, POLL, SEEN = "runs-body", "runs-poll", "runs-seen"
@@ -18,7 +18,7 @@ POLL_MS = 5_000
 _COLUMNS = ("run", "state", "layer", "corpus", "size", "effects counted", "seed", "begun", "finished")
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callback."""
     register_page("runs", path="/runs", title="Runs · Calibroscope", layout=layout, menu="Runs")
 
@@ -45,7 +45,7 @@ def layout(**_: str) -> Component:
     )
 
 
-async def shown(client: AsyncClient, seen: str | None) -> tuple[Any, Any]:
+async def shown(client: Sender, seen: str | None) -> tuple[Any, Any]:
     """A table a model, where they differ from what is seen already."""
     try:
         models = (await client.send(calls.models())).models

@@ -19,7 +19,7 @@ from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
 from app.notation.numbers import number
 from app.notation.units import is_neuron
-from backend.client import ApiError, AsyncClient, calls
+from backend.client import ApiError, Sender, calls
 from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
 
 MODEL, RUN, BESIDE, NEURONS = "spectrum-model", "spectrum-run", "spectrum-beside", "spectrum-neurons"
@@ -58,7 +58,7 @@ class WritingNeuron:
     spectrum: Spectrum
 
 
-def register(app: Dash, client: AsyncClient) -> None:
+def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page("spectrum", path="/spectrum", title="Spectrum · Calibroscope", layout=layout, menu="Spectrum")
 
@@ -115,7 +115,7 @@ def layout(
     return fetched_page("Spectrum of the unembedding", controls, BODY, *unseen, *cards)
 
 
-async def shown(client: AsyncClient, asked: SpectrumSettings, seen: str | None) -> tuple[Any, ...]:
+async def shown(client: Sender, asked: SpectrumSettings, seen: str | None) -> tuple[Any, ...]:
     """All that the page shows; an unknown model or run falls back to the one that pages show first."""
     chosen = await choose_run(client, asked.model, asked.run)
     run = chosen.run
@@ -147,7 +147,7 @@ async def shown(client: AsyncClient, asked: SpectrumSettings, seen: str | None) 
     return *controls, [*notices, *parts], state, run.status != "running"
 
 
-async def _others(client: AsyncClient, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
+async def _others(client: Sender, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
     """All runs of the atlas but the one that is shown, by their numbers."""
     lists = await asyncio.gather(*(client.send(calls.runs(model.id)) for model in chosen.models))
     every = [(model, one) for model, found in zip(chosen.models, lists, strict=True) for one in found.runs]
@@ -162,7 +162,7 @@ def neuron_names(written: str) -> tuple[list[str], list[str]]:
     return names, [part for part in parts if part not in names] + cut
 
 
-async def _writer(client: AsyncClient, run: int, name: str) -> WritingNeuron | ApiError:
+async def _writer(client: Sender, run: int, name: str) -> WritingNeuron | ApiError:
     try:
         found = await asyncio.gather(client.send(calls.neuron(run, name)), client.send(calls.spectrum(run, name)))
     except ApiError as error:
