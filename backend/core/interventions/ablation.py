@@ -15,10 +15,10 @@ from torch import Tensor
 from backend.core.errors import BadIntervention
 from backend.core.interventions import closed_form
 from backend.core.interventions.forward import activations_of, continue_from
-from backend.core.interventions.frequency_distance import TextFrequencies, state_at
+from backend.core.interventions.frequency_distance import TextFrequencies
 from backend.core.interventions.kinds import Intervention
 from backend.core.models.analysis_model import AnalysisModel
-from backend.core.models.traced_text import State, TracedText
+from backend.core.models.traced_text import State, TracedText, recomputed_and_frozen
 from backend.core.neurons import HeadId, NeuronId
 
 Means = NDArray[np.float64]
@@ -120,11 +120,11 @@ def _by_forward_pass(
     readout = model.readout
     centred = readout.centred(residual)
     scale = readout.scale(centred)
-    frozen = readout.logits(centred, text.scale)
-    total = readout.rescaled(frozen, text.scale / scale)
+    unigram = None if frequencies is None else frequencies.unigram
+    total, frozen = recomputed_and_frozen(readout, text, readout.logits(centred, text.scale), scale, unigram)
     return TextAblation(
-        total=state_at(total, text.tokens, scale, frequencies),
-        frozen=state_at(frozen, text.tokens, text.scale, frequencies),
+        total=total,
+        frozen=frozen,
         activations_before=torch.stack([_size(values) for values in plain], dim=1),
         activations_after=torch.stack([_size(values) for values in seen], dim=1),
         kl_before=None if frequencies is None else frequencies.before(text),

@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backend.core.interventions.frequency_distance import LogitChange, TextFrequencies, state_at
+from backend.core.interventions.frequency_distance import LogitChange, TextFrequencies
 from backend.core.kernels import rows as compiled
 from backend.core.kernels.problem import Ablations, Before, DirectPath
 from backend.core.metrics.effects import PairStatistics
 from backend.core.models.readout import Readout
-from backend.core.models.traced_text import PREDICTIONS, State, TracedText
+from backend.core.models.traced_text import PREDICTIONS, State, TracedText, recomputed_and_frozen
 
 _TOKENS_AT_ONCE = 64
 _MOST_ROWS = 128
@@ -47,9 +47,8 @@ def states(
     A = _rows(readout, text, indices)
     change = _Change(written / text.scale[:, None], deltas / text.scale[:, None], A, r, readout.b_U)
     if text.scale.device.type != "cpu":
-        frozen = text.predictions.log_p + change.c @ A
-        total = state_at(readout.rescaled(frozen, r), text.tokens, scale, frequencies)
-        return total, state_at(frozen, text.tokens, text.scale, frequencies)
+        unigram = None if frequencies is None else frequencies.unigram
+        return recomputed_and_frozen(readout, text, text.predictions.log_p + change.c @ A, scale, unigram)
     step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
     parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
     totals, frozens = zip(*parts, strict=True)
@@ -64,8 +63,8 @@ def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
         if len(text.rows) + len(unknown) > _MOST_ROWS:
             text.rows.clear()
             unknown = indices
-        found = readout.direct_logits(torch.tensor(unknown, device=text.scale.device))
-        text.rows.update(zip(unknown, found, strict=True))
+        computed = readout.direct_logits(torch.tensor(unknown, device=text.scale.device))
+        text.rows.update(zip(unknown, computed, strict=True))
     return torch.stack([text.rows[index] for index in indices])
 
 
@@ -105,16 +104,17 @@ def _block(text: TracedText, change: _Change, tokens: slice) -> tuple[Columns, C
     rows = problem.path.A
     means = (text.mean_column[tokens] * change.written[tokens]).sum(dim=1)  # Σ p·c·a
     mean_a = (means / problem.c[:, 0].where(problem.c[:, 0] != 0, 1))[:, None] if len(rows) == 1 else torch.diag(means)
-    found = _filled(problem, before, mean_a, wanted)
-    frozen_rank = found.rank
+    effects = _filled(problem, before, mean_a, wanted)
+    frozen_rank = effects.rank
     if change.b_U is not None:  # then the recomputed norm orders tokens differently
         frozen_rank = _filled(_without_rescaling(problem), before, mean_a, wanted).rank
     best = _Best(text, change, problem, tokens)
     entropy = before.entropy
-    total_loss, frozen_loss = loss + found.delta_loss[wanted], loss + found.delta_loss_frozen[wanted]
-    total = (total_loss, entropy + found.delta_entropy[wanted], found.rank[wanted], *best.total(total_loss))
-    frozen = (frozen_loss, entropy + found.delta_entropy_frozen[wanted], frozen_rank[wanted], *best.frozen(frozen_loss))
-    return total, frozen
+    total_loss, frozen_loss = loss + effects.delta_loss[wanted], loss + effects.delta_loss_frozen[wanted]
+    frozen_entropy = entropy + effects.delta_entropy_frozen[wanted]
+    total_top, frozen_top = best.both(total_loss, frozen_loss)
+    total = (total_loss, entropy + effects.delta_entropy[wanted], effects.rank[wanted], *total_top)
+    return total, (frozen_loss, frozen_entropy, frozen_rank[wanted], *frozen_top)
 
 
 def _filled(problem: Ablations, before: Before, mean_a: Tensor, wanted: Tensor) -> PairStatistics:
@@ -149,32 +149,30 @@ class _Best:
         if self._candidates.shape[1] == logits.shape[1]:
             self._others = torch.full_like(self._others, -torch.inf)
 
-    def frozen(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and probabilities, each [tokens, 10], given the losses, which tell how the logits are normalised."""
-        return self._best(self._y, self._y_correct, self._others, loss, rescaled=False)
-
-    def total(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """As `frozen`, with the norm recomputed."""
+    def both(self, total_loss: Tensor, frozen_loss: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Tokens and probabilities, each [tokens, 10], with the norm recomputed and with it frozen, given the losses,
+        which say how the logits are normalised."""
         b, q = self._change.b_U, self._q
-        if b is None:
-            y, correct, others = (1 + q) * self._y, (1 + q[:, 0]) * self._y_correct, (1 + q[:, 0]) * self._others
-        else:
-            y = self._y + q * (self._y - b[self._candidates])
-            correct = self._y_correct + q[:, 0] * (self._y_correct - b[self._problem.targets])
-            others = (1 + q[:, 0]) * self._others + q[:, 0].abs() * b.abs().max()
-        return self._best(y, correct, others, loss, rescaled=True)
+        tokens, values = self._best(self._y, self._others, rescaled=False)
+        frozen = tokens, _probabilities(values, frozen_loss, self._y_correct)
+        if b is None:  # the recomputed norm multiplies all of a token's logits by one number: they keep their order
+            correct = (1 + q[:, 0]) * self._y_correct
+            return (tokens, _probabilities((1 + q) * values, total_loss, correct)), frozen
+        y = self._y + q * (self._y - b[self._candidates])
+        correct = self._y_correct + q[:, 0] * (self._y_correct - b[self._problem.targets])
+        others = (1 + q[:, 0]) * self._others + q[:, 0].abs() * b.abs().max()
+        tokens, values = self._best(y, others, rescaled=True)
+        return (tokens, _probabilities(values, total_loss, correct)), frozen
 
-    def _best(
-        self, y: Tensor, correct: Tensor, others: Tensor, loss: Tensor, *, rescaled: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _best(self, y: Tensor, others: Tensor, *, rescaled: bool) -> tuple[Tensor, Tensor]:
+        """Tokens and their logits, each [tokens, 10], highest first."""
         top = y.topk(min(PREDICTIONS, y.shape[1]), dim=1)
         tokens, values = self._candidates.gather(1, top.indices), top.values
         unsure = (values[:, -1] <= others).nonzero().squeeze(1)
         for rows in unsure.split(_ROWS_AT_ONCE):  # a strong intervention: look at the whole row
             whole = self._whole(rows, rescaled=rescaled)
             values[rows], tokens[rows] = whole.topk(values.shape[1], dim=1)
-        log_partition = loss + correct
-        return tokens, (values - log_partition[:, None]).exp()
+        return tokens, values
 
     def _whole(self, rows: Tensor, *, rescaled: bool) -> Tensor:
         """All logits of some tokens after the intervention, [rows, d_vocab]."""
@@ -185,6 +183,11 @@ class _Best:
             return whole
         b = self._change.b_U
         return whole + self._q[rows] * (whole if b is None else whole - b)
+
+
+def _probabilities(logits: Tensor, loss: Tensor, correct: Tensor) -> Tensor:
+    """Of tokens by their logits [tokens, 10], from the losses and the correct tokens' logits, each [tokens]."""
+    return (logits - (loss + correct)[:, None]).exp()
 
 
 def _joined(parts: Sequence[Columns], scale: Tensor, distance: Distance) -> State:

@@ -4,8 +4,8 @@ With P_freq fixed, D = −H(P_freq) − Σ P_freq·log P: linear in the logits a
 knows already. So no intervention on the last layer needs another sum over the vocabulary.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
 from backend.core.models.readout import Readout
-from backend.core.models.traced_text import State, TracedText, state_of
-
-_ROWS_AT_ONCE = 16
+from backend.core.models.traced_text import TracedText
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,6 @@ class TextFrequencies:
             text.distances[self.name] = self.unigram.divergence(text.predictions.log_p)
         return text.distances[self.name]
 
-    def of_logits(self, logits: Tensor) -> Tensor:
-        """D of logits, [rows, d_vocab] → [rows], float64."""
-        return torch.cat([self.unigram.divergence(rows.log_softmax(dim=1)) for rows in logits.split(_ROWS_AT_ONCE)])
-
     def after(self, text: TracedText, change: LogitChange) -> Callable[[Tensor], Tensor]:
         """D of the changed logits, [tokens], float64, as a function of their losses [tokens]."""
         before, predictions = self.before(text), text.predictions
@@ -66,9 +60,3 @@ class TextFrequencies:
         lead = self.unigram.lead(predictions, change.b_U, before)
         loss_before = -predictions.log_correct[:, 0].double()
         return lambda loss: (before + delta_divergence(loss - loss_before, r - 1, lead, written)).clamp_min(0)
-
-
-def state_at(logits: Tensor, tokens: Sequence[int], scale: Tensor, frequencies: TextFrequencies | None) -> State:
-    """What logits [tokens, d_vocab] predict, with the distance from the token frequencies where they are known."""
-    state = state_of(logits, tokens, scale)
-    return state if frequencies is None else replace(state, kl=frequencies.of_logits(logits))

@@ -1,15 +1,16 @@
 """One text through the model: its tokens, and what the model predicts at each of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from backend.core.errors import BadText
-from backend.core.metrics.distributions import Normaliser, count_above, normalise
+from backend.core.metrics.distributions import count_above, normalise
+from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.predictions import Predictions
 from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.readout import Readout
 from backend.core.neurons import Unit
 
 PREDICTIONS = 10
@@ -111,8 +112,9 @@ def trace_tokens(
     centred = readout.centred(trace.residual[0])
     scale = readout.scale(centred)
     logits = readout.logits(centred, scale)
-    following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
-    predictions = Predictions.of(logits, following, readout.b_U)
+    targets = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
+    predictions = Predictions.of(logits, targets, readout.b_U)
+    nearest = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices
     return TracedText(
         tokens,
         _counted(tokens, model.uncounted if bos is None else model.uncounted | {bos}),
@@ -120,9 +122,9 @@ def trace_tokens(
         centred,
         scale,
         trace.activations[0],
-        state_of(logits, tokens, scale),
+        _unchanged(logits, targets, scale, predictions, nearest),
         predictions,
-        logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices,
+        nearest,
         predictions.p @ readout.W_U.T,
     )
 
@@ -133,25 +135,69 @@ def _counted(tokens: list[int], uncounted: frozenset[int]) -> list[int]:
     return words or list(positions)  # of a single word after BOS, all that there is is its prediction
 
 
-def state_of(logits: Tensor, tokens: Sequence[int], scale: Tensor) -> State:
-    """From logits [tokens, d_vocab] and the final norm's divisor [tokens]."""
-    following = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
-    parts = [
-        _predictions(rows, targets)
-        for rows, targets in zip(logits.split(_ROWS_AT_ONCE), following.split(_ROWS_AT_ONCE), strict=True)
-    ]
-    loss, entropy, rank, top_tokens, top_probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+def _unchanged(
+    logits: Tensor, targets: Tensor, scale: Tensor, predictions: Predictions, nearest: Tensor
+) -> State:  # fmt: skip
+    """The text as it is, from what its predictions are known by already."""
+    parts = zip(logits.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True)
+    rank = torch.cat([_rank(rows, rows.gather(1, correct[:, None])) for rows, correct in parts])
+    top = nearest[:, :PREDICTIONS].contiguous()
+    loss, entropy = -predictions.log_correct[:, 0], -predictions.mean_l[:, 0]
     loss[-1], rank[-1] = torch.nan, 0
-    return State(loss, entropy, rank, scale, top_tokens, top_probabilities)
+    return State(loss, entropy, rank, scale, top, predictions.p.gather(1, top))
 
 
-def _predictions(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    scratch = torch.empty_like(logits)
-    top = logits.topk(min(PREDICTIONS, logits.shape[1]), dim=1)
+def recomputed_and_frozen(
+    readout: Readout, text: TracedText, frozen: Tensor, scale: Tensor, unigram: Unigram | None
+) -> tuple[State, State]:
+    """A changed text with the final norm recomputed, and with its scale frozen.
+
+    Args:
+        frozen: the logits with the scale frozen, [tokens, d_vocab]; scale: what it is where it is recomputed, [tokens].
+        unigram: the token frequencies to take the distance from; None where they are not known.
+    """
+    with_frozen = _state(frozen, text.following, text.scale, unigram)
+    # Without a bias the recomputed norm multiplies all of a token's logits by one number: they keep their order.
+    order = with_frozen if readout.b_U is None else None
+    total = readout.rescaled(frozen, text.scale / scale)
+    return _state(total, text.following, scale, unigram, order), with_frozen
+
+
+def _state(
+    logits: Tensor, targets: Tensor, scale: Tensor, unigram: Unigram | None, order: State | None = None
+) -> State:
+    """
+    Args:
+        order: a state whose logits have the order of these.
+    """
+    blocks = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(logits), _ROWS_AT_ONCE))
+    parts = [
+        _predictions(
+            logits[rows], targets[rows], unigram, None if order is None else (order.rank[rows], order.top_tokens[rows])
+        )
+        for rows in blocks
+    ]
+    loss, entropy, rank, top_tokens, top_probabilities, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    loss[-1], rank[-1] = torch.nan, 0
+    return State(loss, entropy, rank, scale, top_tokens, top_probabilities, None if unigram is None else kl)
+
+
+def _predictions(
+    logits: Tensor, targets: Tensor, unigram: Unigram | None, order: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, ...]:
     correct = logits.gather(1, targets[:, None])
-    rank = count_above(logits, correct, scratch) + 1
-    highest = top.values[:, :1]
-    normaliser: Normaliser = normalise(logits - highest, scratch)
+    if order is None:
+        order = _rank(logits, correct), logits.topk(min(PREDICTIONS, logits.shape[1]), dim=1).indices
+    rank, top = order
+    highest = logits.gather(1, top[:, :1])
+    log_p = logits - highest
+    normaliser = normalise(log_p, torch.empty_like(logits))
     loss = normaliser.log_partition + (highest - correct).squeeze(1)
-    probabilities = (top.values - highest - normaliser.log_partition[:, None]).exp()
-    return loss, normaliser.entropy, rank, top.indices, probabilities
+    log_p -= normaliser.log_partition[:, None]
+    kl = torch.empty(0) if unigram is None else unigram.divergence(log_p)
+    return loss, normaliser.entropy, rank, top, log_p.gather(1, top).exp(), kl
+
+
+def _rank(logits: Tensor, correct: Tensor) -> Tensor:
+    """From 1, of the correct token's logit, [rows, 1] → [rows]."""
+    return count_above(logits, correct, torch.empty_like(logits)) + 1
