@@ -106,6 +106,7 @@ class LiveEngine:
         self._generations = StreamLimit(_MOST_GENERATIONS, TooManyGenerations)
         self._experiments = StreamLimit(_MOST_EXPERIMENTS, TooManyExperiments)
         self._effects: dict[str, EffectsEngine] = {}
+        self._rehearsed: set[str] = set()
         self._frequencies: OrderedDict[tuple[str, str], TextFrequencies] = OrderedDict()
         self._models = LoadedModels(
             cache,
@@ -152,7 +153,9 @@ class LiveEngine:
             beginning = model.beginning or habit(loaded)
             return trace_text(loaded, text, max_tokens, beginning.token), beginning
 
-        return self._in_turn(lambda: self._traced(text_id, model, traced))
+        live = self._in_turn(lambda: self._traced(text_id, model, traced))
+        self._rehearse(live)
+        return live
 
     def trace_tokens(self, model: LiveModel, tokens: list[int]) -> LiveText:
         """Run the model over tokens as they are, or find them traced already.
@@ -349,6 +352,22 @@ class LiveEngine:
             self._texts[text_id] = live
         self._make_room()
         return live
+
+    def _rehearse(self, text: LiveText) -> None:
+        """Ablate two tokens once nobody waits: the first ablation of a process compiles or loads its loops, and whoever
+        moves a slider first should not wait for that. Once for a model."""
+        with self._lock:
+            if text.model.source in self._rehearsed:
+                return
+            self._rehearsed.add(text.model.source)
+
+        def work() -> None:
+            if text.model.source in self.loaded:  # otherwise another model has taken its place
+                model = self._of(text)
+                two = trace_tokens(model, (text.traced.tokens * 2)[:2])
+                ablate_text(model, two, [Intervention(NeuronId(text.layer, 0), "zero")], None)
+
+        self._line.when_free(partial(_without_gradients, work))
 
     def _make_room(self) -> None:
         """Forget the texts that have not been asked for longest, until the rest fit; the last asked for always stays.

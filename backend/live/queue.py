@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from backend.core.errors import CalibroscopeError
 
@@ -101,6 +101,13 @@ class Place:
         self.leave()
 
 
+class _Turn(NamedTuple):
+    outcome: "Future[Any]"
+    work: Callable[[], Any]
+    when_free: bool = False
+    """It lets all others go first."""
+
+
 class Line:
     """Work for one thread, in order of arrival."""
 
@@ -111,7 +118,7 @@ class Line:
         self._places, self._closed, self._aside = 0, False, 0.0
         self._took: deque[float] = deque(maxlen=_TURNS_REMEMBERED)
         self._running: Future[Any] | None = None
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
         # A daemon: a model that is being fetched or loaded must not keep a stopped service from ending.
         self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
         self._thread.start()
@@ -170,8 +177,19 @@ class Line:
         with self._lock:
             if self._closed:
                 raise LineClosed
-            self._queue.put((waits, work))
+            self._queue.put(_Turn(waits, work))
         return waits
+
+    def when_free(self, work: Callable[[], object]) -> "Future[object]":
+        """Do work that nobody waits for, once nobody waits for anything else. It takes no place, and what it takes of
+        time says nothing about other turns."""
+        outcome: Future[object] = Future()
+        with self._lock:
+            if self._closed:
+                outcome.cancel()
+            else:
+                self._queue.put(_Turn(outcome, work, when_free=True))
+        return outcome
 
     def vacate(self) -> None:
         """Somebody's place is free again."""
@@ -187,29 +205,41 @@ class Line:
         with self._lock:
             self._closed = True
         with suppress(Empty):
-            while (entry := self._queue.get_nowait()) is not None:
-                _settle(entry[0], error=LineClosed())
+            while (turn := self._queue.get_nowait()) is not None:
+                _settle(turn.outcome, error=LineClosed())
         self._queue.put(None)
         if (running := self._running) is not None:
             _settle(running, error=LineClosed())
 
     def _serve(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            self._do(*entry)
-            del entry  # or the last answer would be held until the next request
+        while (turn := self._queue.get()) is not None:
+            if turn.when_free and not self._queue.empty():
+                self._put_back(turn)
+            else:
+                self._do(turn)
+            del turn  # or the last answer would be kept until the next request
 
-    def _do(self, waits: "Future[Any]", work: Callable[[], Any]) -> None:
-        if not waits.set_running_or_notify_cancel():
+    def _put_back(self, turn: _Turn) -> None:
+        """Behind those who came meanwhile; a line that is closed has ended with what it had."""
+        with self._lock:
+            if self._closed:
+                turn.outcome.cancel()
+            else:
+                self._queue.put(turn)
+
+    def _do(self, turn: _Turn) -> None:
+        if not turn.outcome.set_running_or_notify_cancel():
             return
-        self._running, self._aside, began = waits, 0.0, time.monotonic()
+        self._running, self._aside, began = turn.outcome, 0.0, time.monotonic()
         try:
-            result = work()
+            result = turn.work()
         except BaseException as error:
-            _settle(waits, error=error)
+            _settle(turn.outcome, error=error)
         else:
-            _settle(waits, result=result)
+            _settle(turn.outcome, result=result)
         self._running = None
-        self._took.append(max(time.monotonic() - began - self._aside, 0.0))
+        if not turn.when_free:
+            self._took.append(max(time.monotonic() - began - self._aside, 0.0))
 
 
 def _settle(waits: "Future[Any]", *, result: Any = None, error: BaseException | None = None) -> None:

@@ -157,3 +157,23 @@ def test_closing_lets_nobody_wait(line: Line) -> None:
         go_on.set()
     until(lambda: not line._thread.is_alive())
     assert line.waiting == 0
+
+
+def test_work_for_when_nobody_waits_lets_all_go_first_and_takes_no_place(line: Line) -> None:
+    done: list[str] = []
+    with ThreadPoolExecutor(2) as people, occupied(line):
+        rest = line.when_free(lambda: done.append("rest"))
+        assert line.waiting == 1
+        asked = [people.submit(line.turn, lambda: done.append("person")) for _ in range(2)]
+        until(lambda: line._queue.qsize() == 3)
+    for one in [*asked, rest]:
+        one.result(20)
+    assert done == ["person", "person", "rest"]
+
+
+def test_work_for_when_nobody_waits_does_not_lengthen_the_wait_that_people_are_given() -> None:
+    line = Line(100, patience=0.5)
+    line.when_free(lambda: time.sleep(0.6)).result(20)
+    assert line.turn(lambda: line.turn_seconds) == 0
+    line.close()
+    assert line.when_free(lambda: None).cancelled()
