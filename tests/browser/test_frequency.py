@@ -4,6 +4,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from app.notation.numbers import number, signed
 from tests.browser.conftest import Site, Visit
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -17,7 +18,7 @@ def test_the_atlas_leads_to_figure_3a_and_the_address_keeps_it(visit: Visit, sit
     run = site.atlas.run
     positions = httpx.get(f"{site.address}/api/v1/runs/{run}/positions").json()
     expect(page.locator("#frequency-figure .scatterlayer .point")).to_have_count(len(positions["kl"]))
-    told = f"r = {positions['correlation']:.2f}".replace("-", "−")
+    told = f"r = {number(positions['correlation'])}"
     expect(page.locator("#frequency-body")).to_contain_text(told)
     expect(page.locator("#frequency-facts")).to_contain_text("mean prediction over the sample")
     most = httpx.get(f"{site.address}/api/v1/runs/{run}/frequencies").json()["most"]
@@ -37,7 +38,7 @@ def test_a_neuron_has_figure_3c_and_the_direction_in_words(visit: Visit, site: S
     name = f"{site.atlas.layer}.3"
     detail = httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/neurons/{name}").json()
     cosine = detail["row"]["metrics"]["freq_alignment"]
-    expect(panel).to_contain_text(f"{cosine:+.2f}".replace("-", "−"))
+    expect(panel).to_contain_text(signed(cosine))
 
 
 def test_the_lab_shows_the_distance_and_what_an_intervention_does_to_it(visit: Visit, site: Site) -> None:
