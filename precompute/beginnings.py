@@ -20,12 +20,12 @@ def decided(config: RunConfig, corpus: Corpus, model: AnalysisModel, say: Say) -
     """
     length = min(config.seq_len, model.max_tokens) - 1
     text = opening(corpus, model, MEASURED_TOKENS, length)
-    found = decide(model, config.bos, torch.from_numpy(text))
-    before = "no BOS before a sequence" if found.token is None else f"{found.written} before each sequence"
-    say(f"{before[0].upper()}{before[1:]}: {found.reason}.")
-    for warning in found.warnings:
+    decided = decide(model, config.bos, torch.from_numpy(text))
+    before = "no BOS before a sequence" if decided.token is None else f"{decided.written} before each sequence"
+    say(f"{before[0].upper()}{before[1:]}: {decided.reason}.")
+    for warning in decided.warnings:
         say(f"WARNING: {warning}")
-    return found
+    return decided
 
 
 def decisive(beginning: Beginning, model: AnalysisModel) -> Config:

@@ -79,5 +79,5 @@ class RunConfig:
         shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         # What these come to decides the run, not how they were asked for: counts by content, BOS as a token.
-        own = {name: value for name, value in asdict(self).items() if name not in ("counts", "bos")}
-        return {**own, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("counts", "bos")}
+        return {**fields, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}

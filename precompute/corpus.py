@@ -115,8 +115,8 @@ def opening(corpus: Corpus, tokenizer: Tokenizer, tokens: int, length: int) -> T
     """The corpus's first sequences as text alone, [sequences, length], about `tokens` tokens in all; as many as there
     are where the corpus is shorter, in the extreme none."""
     wanted = max(1, round(tokens / length))
-    found = list(islice(_packed(corpus, tokenizer, length, None), wanted))
-    return np.array(found, dtype=np.int64).reshape(len(found), length)
+    sequences = list(islice(_packed(corpus, tokenizer, length, None), wanted))
+    return np.array(sequences, dtype=np.int64).reshape(len(sequences), length)
 
 
 def counted_positions(tokens: Tokens, uncounted: frozenset[int]) -> NDArray[np.bool_]:

@@ -47,13 +47,13 @@ def kept(path: Path, made_from: str) -> dict[str, Tensor] | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            if said.get(_MADE_FROM) != made_from:
+            metadata = file.metadata() or {}
+            if metadata.get(_MADE_FROM) != made_from:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
     except (OSError, SafetensorError, ValueError, RuntimeError):  # a damaged header names what torch does not have
         return None
-    return tensors if _checksum(tensors) == said.get(_CHECKSUM) else None
+    return tensors if _checksum(tensors) == metadata.get(_CHECKSUM) else None
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

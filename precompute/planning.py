@@ -32,7 +32,7 @@ def plan_of(
     layer: int,
     sample: Sample,
     described: RunCard,
-    told: Config,
+    requested: Config,
 ) -> RunPlan:
     """The run as the atlas begins it.
 
@@ -63,11 +63,11 @@ def plan_of(
         seed=config.seed,
         null_dim=described.null_space.k,
         tokens_total=len(sample.counted),
-        config=told,
+        config=requested,
         versions=versions,
         card=described.model_dump(mode="json"),
         made_by=fingerprint(
-            format=told["results_format"],
+            format=requested["results_format"],
             versions=versions,
             device=device_name(model.device),
             kernel=described.computation.kernel,

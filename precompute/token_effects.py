@@ -41,8 +41,8 @@ class TokenEffectSample:
             parts: the shards that are finished, as the atlas has them.
         """
         self._tokens, self._strings, self._wanted = sample.tokens, strings, sample.some_places(most)
-        own = {index: _only(arrays, self._PREFIX) for index, arrays in sorted(parts.items())}
-        self._kept = {index: [arrays] for index, arrays in own.items() if arrays}
+        of_shards = {index: _only(arrays, self._PREFIX) for index, arrays in sorted(parts.items())}
+        self._kept = {index: [arrays] for index, arrays in of_shards.items() if arrays}
 
     @property
     def any(self) -> bool:

@@ -37,7 +37,7 @@ class Worker:
         """known: which sources models may be loaded from; None trusts whatever the atlas names."""
         self._known = known
         self._atlas, self._cache, self._reporter, self._device = atlas, cache, reporter, device
-        self._model: _Held | None = None
+        self._model: _Loaded | None = None
 
     def work(self, *, once: bool = False) -> int:
         """Take jobs as they come; with `once`, until none is waiting. Returns how many were taken."""
@@ -78,7 +78,7 @@ class Worker:
         self._atlas.jobs.end(job.id, "failed", sentence)
         self._reporter.say(f"Job {job.id} failed: {sentence}")
 
-    def _loaded(self, job: JobRecord) -> "_Held":
+    def _loaded(self, job: JobRecord) -> "_Loaded":
         """The job's model, as its files are now.
 
         Raises:
@@ -93,7 +93,7 @@ class Worker:
             files = find_model(source, self._cache, self._reporter.say)
             state = files.state()
             model = AnalysisModel.load(files, self._device)
-            self._model = _Held(source, model, ReadFiles.of(files, state))
+            self._model = _Loaded(source, model, ReadFiles.of(files, state))
         if job.run is not None and self._atlas.runs.get(job.run).weights_hash != self._model.read.weights_hash:
             raise SourceError(
                 f"The weights that are now at {source} are not those that run {job.run} measured. Put those back, or "
@@ -103,7 +103,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Loaded:
     source: str
     model: AnalysisModel
     read: ReadFiles

@@ -58,20 +58,20 @@ def _counted(run: RunSummary) -> str:
 def accuracy(run: RunSummary) -> str:
     """How far a token's effect is from what it should be: of a survey the most that it may be, else the most that was
     found where some were computed again in float64 (others may be somewhat farther)."""
-    found = None if run.card is None else run.card.computation.precision
+    precision = None if run.card is None else run.card.computation.precision
     if run.mode == "survey":
         return f"survey within {bound(run.tolerance_nats, 'nats')}"
-    worst = None if found is None else _worst(found)
-    if found is None or worst is None:
+    worst = None if precision is None else _worst(precision)
+    if precision is None or worst is None:
         return "exact to float32"
-    return f"exact within {bound(worst, 'nats')} in {found.neurons * found.tokens:,} checks"
+    return f"exact within {bound(worst, 'nats')} in {precision.neurons * precision.tokens:,} checks"
 
 
-def _worst(found: CardPrecision) -> float | None:
+def _worst(precision: CardPrecision) -> float | None:
     """The largest of all differences; None where one was not finite. `held` may also not have been measured."""
-    if found.total is None or found.frozen is None:
+    if precision.total is None or precision.frozen is None:
         return None
-    return max(found.total, found.frozen, found.held or 0.0)
+    return max(precision.total, precision.frozen, precision.held or 0.0)
 
 
 def parts(run: RunSummary) -> list[FactList]:
@@ -132,15 +132,15 @@ def _computation(card: RunCard) -> list[tuple[str, str]]:
     )  # fmt: skip
 
 
-def _precision(found: CardPrecision | None) -> str | None:
-    if found is None:
+def _precision(precision: CardPrecision | None) -> str | None:
+    if precision is None:
         return None
-    differences = ((found.total, "in total"), (found.frozen, "with the norm held"))
-    told = [f"{bound(value, 'nats') if value is not None else 'not finite'} {what}" for value, what in differences]
-    if found.held is not None:
-        told.append(f"{bound(found.held, 'nats')} with the token-frequency direction held")
-    pairs = f"{found.neurons} neurons at {found.tokens} tokens, computed again; others may be somewhat farther"
-    return f"a token's change of loss or entropy differs by at most {', '.join(told)} ({pairs})"
+    differences = ((precision.total, "in total"), (precision.frozen, "with the norm held"))
+    lines = [f"{bound(value, 'nats') if value is not None else 'not finite'} {what}" for value, what in differences]
+    if precision.held is not None:
+        lines.append(f"{bound(precision.held, 'nats')} with the token-frequency direction held")
+    pairs = f"{precision.neurons} neurons at {precision.tokens} tokens, computed again; others may be somewhat farther"
+    return f"a token's change of loss or entropy differs by at most {', '.join(lines)} ({pairs})"
 
 
 def _chosen(run: RunSummary, card: RunCard) -> list[tuple[str, str]]:
@@ -232,9 +232,9 @@ def run_card(run: RunSummary, what: str = "What was measured") -> html.Div:
     """
     warnings = [] if run.card is None else run.card.warnings
     summary = html.Summary([html.Span(f"{what}: ", className="run-card-what"), line(run)])
-    told = [] if run.card is not None else [html.P(NOT_KEPT)]
+    notices = [] if run.card is not None else [html.P(NOT_KEPT)]
     link = html.A("This card as JSON", href=links.run_api(run.id), download=f"run-{run.id}.json", className="quiet")
-    body = html.Div([*told, *(_part(part) for part in parts(run)), html.P(link)], className="run-card-body")
+    body = html.Div([*notices, *(_part(part) for part in parts(run)), html.P(link)], className="run-card-body")
     return html.Div(
         [
             *(html.P(warning, className="run-card-warning", role="note") for warning in warnings),
@@ -292,8 +292,8 @@ def _seen(page: str) -> str:
 
 async def _latest(client: Sender, model: str | None) -> str | None:
     models = (await client.send(calls.models())).models
-    found = next((one.latest_run for one in models if one.id == model), None)
-    return None if found is None else str(found)
+    latest = next((one.latest_run for one in models if one.id == model), None)
+    return None if latest is None else str(latest)
 
 
 async def shown(client: Sender, number: str | None, seen: str | None, what: str) -> tuple[Any, Any]:
@@ -305,5 +305,5 @@ async def shown(client: Sender, number: str | None, seen: str | None, what: str)
     if not number or not number.isdecimal():
         return None, None
     run = await client.send(calls.run(int(number)))
-    told = "|".join([line(run), run.status, *([] if run.card is None else run.card.warnings)])
-    return (no_update, no_update) if told == seen else (run_card(run, what), told)
+    words = "|".join([line(run), run.status, *([] if run.card is None else run.card.warnings)])
+    return (no_update, no_update) if words == seen else (run_card(run, what), words)

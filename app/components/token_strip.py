@@ -60,10 +60,10 @@ def token_strip(strip: Strip) -> html.Div:
 
 def _range(strip: Strip) -> tuple[float, float]:
     shared = [*strip.values[strip.unscaled :], *strip.scale_with]
-    found = sorted(value for value in shared if value is not None and math.isfinite(value))
-    if not found:
+    finite = sorted(value for value in shared if value is not None and math.isfinite(value))
+    if not finite:
         return 0.0, 1.0
-    low, high = found[int(0.01 * (len(found) - 1))], found[math.ceil(0.99 * (len(found) - 1))]
+    low, high = finite[int(0.01 * (len(finite) - 1))], finite[math.ceil(0.99 * (len(finite) - 1))]
     if strip.kind == "change":
         reach = max(abs(low), abs(high), 1e-6)
         return -reach, reach

@@ -11,7 +11,7 @@ from app.figures.repeats import (
     MARGIN,
     RepeatPositions,
     add_curve,
-    add_told,
+    add_position_titles,
     average,
     compact,
     joined,
@@ -39,12 +39,12 @@ def series(place: int) -> dict[str, Any]:
 def through(event: InductionCurves) -> dict[str, Curve]:
     """Loss, entropy and the neurons' activations along the repeat, with what follows where that was measured."""
     after = event.after
-    found = {
+    lines = {
         "loss": joined(event.loss, None if after is None else after.loss),
         "entropy": joined(event.entropy, None if after is None else after.entropy),
     }
     ends = {} if after is None else after.activations
-    return found | {name: joined(curve, ends.get(name)) for name, curve in event.activations.items()}
+    return lines | {name: joined(curve, ends.get(name)) for name, curve in event.activations.items()}
 
 
 def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
@@ -55,14 +55,14 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     """
     positions = RepeatPositions(len(event.loss.mean) // 2, apart, event.after is not None)
     figure = compact(height=440, hovermode="x unified", margin={**MARGIN, "r": 56, "t": 28})
-    found = through(event)
-    add_told(figure, positions, found["entropy"], positions.told)
+    lines = through(event)
+    add_position_titles(figure, positions, lines["entropy"], positions.titles)
     for name, colour in (("loss", LOSS_COLOUR), ("entropy", ENTROPY_COLOUR)):
         line = {"name": name, "line": {"color": colour, "width": 3}, "hovertemplate": "%{y:.3f} nats"}
-        add_curve(figure, positions, found[name], **line)
+        add_curve(figure, positions, lines[name], **line)
     for place, neuron in enumerate(event.activations):
         line = {"name": neuron, "line": series(place), "yaxis": "y2", "hovertemplate": "%{y:.3g}"}
-        add_curve(figure, positions, found[neuron], **line)
+        add_curve(figure, positions, lines[neuron], **line)
     figure.update_yaxes(title_text="nats", rangemode="tozero")
     figure.update_layout(
         legend={"y": 1.1},
@@ -103,8 +103,8 @@ def clip_totals(clip: InductionClip) -> ClipTotals:
 
 def largest_change(clip: InductionClip) -> Estimate:
     """The change of entropy, in percent, at the position where it is largest."""
-    found = [(share, error) for share, error in zip(*percent_of_entropy(clip), strict=True) if share is not None]
-    share, error = max(found, key=lambda one: abs(one[0]), default=(None, None))
+    shares = [(share, error) for share, error in zip(*percent_of_entropy(clip), strict=True) if share is not None]
+    share, error = max(shares, key=lambda one: abs(one[0]), default=(None, None))
     return Estimate(value=share, se=error)
 
 
@@ -134,7 +134,7 @@ def percent_of_entropy(clip: InductionClip) -> tuple[list[float | None], list[fl
 
 def _before(after: Curve, change: Curve) -> list[float | None]:
     pairs = zip(after.mean, change.mean, strict=True)
-    return [None if now is None or moved is None else now - moved for now, moved in pairs]
+    return [None if now is None or then is None else now - then for now, then in pairs]
 
 
 def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
@@ -145,7 +145,7 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
         line = {**series(place), "dash": "solid" if place < len(SERIES_COLOURS) else "dash"}
         curve, positions = Curve(mean=shares, se=errors), _second(clip)
         if not place:
-            add_told(figure, positions, curve, positions.told[positions.reach :])
+            add_position_titles(figure, positions, curve, positions.titles[positions.reach :])
         add_curve(figure, positions, curve, name=clip.neuron, line=line, hovertemplate="%{y:+.1f} %")
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_yaxes(title_text="Δ entropy (% of before)", ticksuffix=" %")
@@ -157,7 +157,7 @@ def clip_curves(clip: InductionClip) -> go.Figure:
     """Figure 5b for one neuron: entropy and loss on the second occurrence, before (dashed) and after (solid)."""
     figure = compact(height=220, hovermode="x unified", showlegend=False)
     whole, positions = clipped_through(clip), _second(clip)
-    add_told(figure, positions, whole.entropy, positions.told[positions.reach :])
+    add_position_titles(figure, positions, whole.entropy, positions.titles[positions.reach :])
     pairs = (
         ("loss", whole.loss, whole.delta_loss, LOSS_COLOUR),
         ("entropy", whole.entropy, whole.delta_entropy, ENTROPY_COLOUR),

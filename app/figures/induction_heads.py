@@ -122,8 +122,8 @@ def knockout_curves(
 
 def second_mean(curve: Curve) -> float | None:
     """A curve's mean over the second occurrence."""
-    found = [value for value in curve.mean[len(curve.mean) // 2 :] if value is not None]
-    return sum(found) / len(found) if found else None
+    present = [value for value in curve.mean[len(curve.mean) // 2 :] if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
@@ -131,7 +131,9 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
 
     Heads, coloured by their prefix-matching score, stand left of the dotted line; MLPs and the rest right of it.
     """
-    change = [own - other for own, other in zip(event.induction[neuron], event.corrupted[neuron], strict=True)]
+    change = [
+        induction - other for induction, other in zip(event.induction[neuron], event.corrupted[neuron], strict=True)
+    ]
     heads = [place for place, name in enumerate(event.components) if is_head(name)]
     others = [place for place in range(len(change)) if place not in set(heads)]
     figure = compact(height=320, showlegend=False, hovermode="closest")

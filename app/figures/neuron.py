@@ -47,8 +47,8 @@ def _effect_boxes(
         (name, colour, direct, background),
     )
     figure = _small(boxmode="group", margin=_SMALL, height=300)
-    for name, colour, own, others in groups:
-        boxes = [_box([abs(value) for value in own]), _box(others)]
+    for name, colour, direct_effects, others in groups:
+        boxes = [_box([abs(value) for value in direct_effects]), _box(others)]
         figure.add_trace(
             go.Box(
                 x=["this neuron", "100 random neurons"],

@@ -47,11 +47,11 @@ def panels(figures: Mapping[str, go.Figure], *, across: int = 2, height: int = 2
 
 
 def _add_axes(whole: go.Figure, figure: go.Figure, number: str, x: tuple[float, float], y: tuple[float, float]) -> None:
-    own = figure.layout.to_plotly_json()
+    layout = figure.layout.to_plotly_json()
     common = {"showline": True, "ticks": "outside", "ticklen": 4, "zeroline": False}
     across, up = (
         common | {name: axis[name] for name in _AXIS if name in axis}
-        for axis in (own.get("xaxis", {}), own.get("yaxis", {}))
+        for axis in (layout.get("xaxis", {}), layout.get("yaxis", {}))
     )
     across |= {"domain": x, "anchor": f"y{number}"}
     up |= {"domain": y, "anchor": f"x{number}"}
@@ -75,12 +75,12 @@ def _add_traces(whole: go.Figure, figure: go.Figure, number: str, seen: set[str]
 
 def _add_marks(whole: go.Figure, figure: go.Figure, number: str) -> None:
     for shape in figure.layout.shapes:
-        whole.add_shape(_moved(shape.to_plotly_json(), number))
+        whole.add_shape(_renumbered(shape.to_plotly_json(), number))
     for note in figure.layout.annotations:
-        whole.add_annotation(_moved(note.to_plotly_json(), number))
+        whole.add_annotation(_renumbered(note.to_plotly_json(), number))
 
 
-def _moved(mark: dict[str, Any], number: str) -> dict[str, Any]:
+def _renumbered(mark: dict[str, Any], number: str) -> dict[str, Any]:
     """A line or a note with its places in another panel; those on the paper are on the panel."""
     for letter in ("x", "y"):
         ref = mark.get(f"{letter}ref", letter)

@@ -85,5 +85,5 @@ PRESET: dict[str, FigurePreset] = {preset.name: preset for preset in PRESETS}
 
 def preset_of(view: View) -> FigurePreset | None:
     """The preset whose axes a view has, and its colour where several have them."""
-    found = [preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)]
-    return next((preset for preset in found if preset.view.colour == view.colour), found[0] if found else None)
+    presets = [preset for preset in PRESETS if (preset.view.x, preset.view.y) == (view.x, view.y)]
+    return next((preset for preset in presets if preset.view.colour == view.colour), presets[0] if presets else None)

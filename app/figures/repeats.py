@@ -68,7 +68,7 @@ class RepeatPositions:
         return [name for end in AFTER for name in (*(f"A{place}" for place in range(self.span)), end)[: self.reach]]
 
     @property
-    def told(self) -> list[str]:
+    def titles(self) -> list[str]:
         """What each of `x` is, in words."""
         before, words = "A" if self.span <= FEW_POSITIONS else "", []
         for end, which in zip(AFTER, ("first", "second"), strict=True):
@@ -99,7 +99,7 @@ def over_both(figure: go.Figure, positions: RepeatPositions) -> go.Figure:
     return figure
 
 
-def add_told(figure: go.Figure, positions: RepeatPositions, curve: Curve, told: Sequence[str]) -> None:
+def add_position_titles(figure: go.Figure, positions: RepeatPositions, curve: Curve, titles: Sequence[str]) -> None:
     """A first line for what hovering shows: which position it is. Nothing is drawn.
 
     Args:
@@ -108,7 +108,7 @@ def add_told(figure: go.Figure, positions: RepeatPositions, curve: Curve, told: 
     """
     figure.add_trace(
         go.Scatter(
-            x=positions.x[: len(told)], y=curve.mean, customdata=list(told), showlegend=False, mode="markers",
+            x=positions.x[: len(titles)], y=curve.mean, customdata=list(titles), showlegend=False, mode="markers",
             marker={"color": "rgba(0,0,0,0)"}, hovertemplate="%{customdata}<extra></extra>",
         )
     )  # fmt: skip
@@ -180,8 +180,8 @@ def running_mean(curve: Curve, window: int) -> Curve:
 
 def average(values: Values) -> float | None:
     """Of those that are there."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def _shifted(curve: Curve, sign: int) -> list[float | None]:

@@ -29,8 +29,8 @@ def placed(value: float, within: float) -> float:
 
 def ticks(values: Sequence[float | None], within: float) -> list[float]:
     """Values to name on such an axis: 0 and powers of ten on both sides, as far as the data reaches."""
-    found = [value for value in values if value is not None]
-    reach = [max(0.0, *found), max(0.0, *(-value for value in found))] if found else [0.0, 0.0]
+    present = [value for value in values if value is not None]
+    reach = [max(0.0, *present), max(0.0, *(-value for value in present))] if present else [0.0, 0.0]
     sides = [_powers(within, far) for far in reach]
     return [*(-power for power in reversed(sides[1])), 0.0, *sides[0]]
 

@@ -52,15 +52,15 @@ def limits(run: RunSummary) -> dict[str, list[dict[str, Any]]]:
     if chance is None:
         return {}
     cut = [{"value": CUTS.mediated, "label": f"cut {CUTS.mediated:g}", "is_chance": False}]
-    found = {
+    columns = {
         "null_fraction": [_line(chance.null_fraction)],
         "logit_var": [_line(chance.logit_var_low), _line(chance.logit_var_high)],
         "ln_mediated": cut,
         "freq_mediated": cut,
     }
     if chance.freq_alignment is not None:
-        found["freq_alignment"] = [_line(-chance.freq_alignment), _line(chance.freq_alignment)]
-    return found
+        columns["freq_alignment"] = [_line(-chance.freq_alignment), _line(chance.freq_alignment)]
+    return columns
 
 
 def _line(value: float) -> dict[str, Any]:

@@ -30,16 +30,16 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
     figure = blank(hovermode="closest")
     coloured = view.colour not in UNSCALED
     every, _ = drawable(data, view)
-    for own in kit()["classes"]:
-        rows = [row for row in every if data.neuron_class[row] == own["name"]]
-        marker = dict(own["marker"])
+    for neuron_class in kit()["classes"]:
+        rows = [row for row in every if data.neuron_class[row] == neuron_class["name"]]
+        marker = dict(neuron_class["marker"])
         if coloured:
             marker |= {
                 "color": [data.columns[view.colour][row] for row in rows],
                 "coloraxis": "coloraxis",
                 "opacity": 0.85,
             }
-            marker["symbol"] = {"entropy": "diamond", "token_frequency": "square"}.get(own["name"], "circle")
+            marker["symbol"] = {"entropy": "diamond", "token_frequency": "square"}.get(neuron_class["name"], "circle")
         figure.add_trace(
             go.Scatter(
                 x=[data.columns[view.x][row] for row in rows],
@@ -47,7 +47,7 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
                 text=[data.neuron[row] for row in rows],
                 mode="markers",
                 marker=marker,
-                name=f"{own['label']}s",
+                name=f"{neuron_class['label']}s",
                 hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             )
         )

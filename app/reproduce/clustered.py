@@ -48,5 +48,5 @@ def clustered(values: NDArray[np.float64], sequences: Sequence[int] | NDArray[np
         sequences: which sequence each token is of, [tokens].
     """
     of = np.asarray(sequences)
-    found = GroupSums.of({"value": values}, of).mean("value")
-    return Clustered(float(found.value), float(found.error), len(values), len(np.unique(of)))
+    estimate = GroupSums.of({"value": values}, of).mean("value")
+    return Clustered(float(estimate.value), float(estimate.error), len(values), len(np.unique(of)))

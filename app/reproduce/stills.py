@@ -44,7 +44,7 @@ async def draw_stills(figures: Mapping[Path, go.Figure]) -> None:
 def find_browser() -> str | None:
     """The browser that CHROMIUM or BROWSER_PATH names, or one on the path."""
     for name in (os.environ.get("CHROMIUM", ""), os.environ.get("BROWSER_PATH", ""), *_BROWSERS):
-        if name and (found := shutil.which(name)):
-            return found
+        if name and (path := shutil.which(name)):
+            return path
     mac = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
     return str(mac) if sys.platform == "darwin" and mac.is_file() else None

@@ -17,16 +17,16 @@ def run_positions(atlas: Atlas, run: RunRecord) -> schemas.RunPositions:
     """What the model predicted at the run's sampled positions: entropy against the distance from the token frequencies
     (Figure 3a)."""
     require_tokens(run)
-    found = atlas.positions.get(run.id)
-    if found is None:
+    positions = atlas.positions.get(run.id)
+    if positions is None:
         raise not_yet(run, "per-token effects")
-    entropy, kl = found.entropy_before.astype(np.float64), found.kl_before
+    entropy, kl = positions.entropy_before.astype(np.float64), positions.kl_before
     return schemas.RunPositions(
-        tokens=found.tokens,
-        targets=found.targets,
-        loss=found.loss_before.tolist(),
+        tokens=positions.tokens,
+        targets=positions.targets,
+        loss=positions.loss_before.tolist(),
         entropy=entropy.tolist(),
-        rank=found.rank_before.tolist(),
+        rank=positions.rank_before.tolist(),
         kl=None if kl is None else kl.tolist(),
         correlation=None if kl is None else correlation(entropy, kl.astype(np.float64)),
         rank_correlation=None if kl is None else rank_correlation(entropy, kl.astype(np.float64)),

@@ -104,45 +104,45 @@ class InductionAnswers:
                 return self._attribution(result)
         raise TypeError(f"no event for {type(result).__name__}")
 
-    def _curves(self, found: Curves) -> schemas.InductionCurves:
+    def _curves(self, curves: Curves) -> schemas.InductionCurves:
         return schemas.InductionCurves(
-            loss=_curve(found.loss),
-            entropy=_curve(found.entropy),
-            activations=self._by_neuron(found.activations),
-            reference_means=dict(zip(self._neurons, _numbers(found.references), strict=True)),
-            samples=[self._sample(sample.sequence, sample.loss) for sample in found.examples],
-            after=None if found.after is None else self._after(found.after),
-            first=self._over(found.first),
-            second=self._over(found.second),
-            change=self._over(found.change),
+            loss=_curve(curves.loss),
+            entropy=_curve(curves.entropy),
+            activations=self._by_neuron(curves.activations),
+            reference_means=dict(zip(self._neurons, _numbers(curves.references), strict=True)),
+            samples=[self._sample(sample.sequence, sample.loss) for sample in curves.examples],
+            after=None if curves.after is None else self._after(curves.after),
+            first=self._over(curves.first),
+            second=self._over(curves.second),
+            change=self._over(curves.change),
         )
 
-    def _over(self, found: OccurrenceMeans) -> schemas.OverOccurrence:
+    def _over(self, means: OccurrenceMeans) -> schemas.OverOccurrence:
         return schemas.OverOccurrence(
-            loss=_estimate(found.loss),
-            entropy=_estimate(found.entropy),
-            activations=self._estimates(found.activations),
+            loss=_estimate(means.loss),
+            entropy=_estimate(means.entropy),
+            activations=self._estimates(means.activations),
         )
 
-    def _estimates(self, found: Mean) -> dict[str, schemas.Estimate]:
+    def _estimates(self, mean: Mean) -> dict[str, schemas.Estimate]:
         """From means by neuron, [neurons]."""
-        pairs = zip(found.mean, found.se, strict=True)
+        pairs = zip(mean.mean, mean.se, strict=True)
         return {name: _estimate(Mean(*pair)) for name, pair in zip(self._neurons, pairs, strict=True)}
 
-    def _after(self, found: AfterOccurrences) -> schemas.AfterRepeat:
+    def _after(self, after: AfterOccurrences) -> schemas.AfterRepeat:
         return schemas.AfterRepeat(
-            loss=_curve(found.loss),
-            entropy=_curve(found.entropy),
-            activations=self._by_neuron(found.activations),
+            loss=_curve(after.loss),
+            entropy=_curve(after.entropy),
+            activations=self._by_neuron(after.activations),
         )
 
     def _sample(self, sequence: int, loss: Tensor) -> schemas.RepeatedText:
         repeats = self._repeats
-        own = repeats.sequence == sequence
+        of_sequence = repeats.sequence == sequence
 
         def ranges(places: Tensor) -> list[tuple[int, int]]:
-            lengths = repeats.valid[own].sum(dim=1).tolist()
-            starts = places[own, 0].tolist()
+            lengths = repeats.valid[of_sequence].sum(dim=1).tolist()
+            starts = places[of_sequence, 0].tolist()
             return [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
 
         return schemas.RepeatedText(
@@ -152,18 +152,18 @@ class InductionAnswers:
             loss=at_own_token(_numbers(loss), len(loss)),
         )
 
-    def _clip(self, found: Clipping) -> schemas.InductionClip:
+    def _clip(self, clip: Clipping) -> schemas.InductionClip:
         return schemas.InductionClip(
-            neuron=f"{self._model.last_layer}.{found.neuron}",
-            reference=found.reference,
-            loss=_curve(found.loss),
-            entropy=_curve(found.entropy),
-            delta_loss=_curve(found.delta_loss),
-            delta_entropy=_curve(found.delta_entropy),
-            percent=_curve(found.percent),
-            points=self._points(found.tokens),
-            after=None if found.after is None else _clipped(found.after),
-            totals=schemas.ClipTotals(**{name: _estimate(mean) for name, mean in vars(found.totals).items()}),
+            neuron=f"{self._model.last_layer}.{clip.neuron}",
+            reference=clip.reference,
+            loss=_curve(clip.loss),
+            entropy=_curve(clip.entropy),
+            delta_loss=_curve(clip.delta_loss),
+            delta_entropy=_curve(clip.delta_entropy),
+            percent=_curve(clip.percent),
+            points=self._points(clip.tokens),
+            after=None if clip.after is None else _clipped(clip.after),
+            totals=schemas.ClipTotals(**{name: _estimate(mean) for name, mean in vars(clip.totals).items()}),
         )
 
     def _points(self, points: ClippedTokens) -> list[schemas.ClipPoint]:
@@ -184,19 +184,21 @@ class InductionAnswers:
             )
         ]
 
-    def _attribution(self, found: Attribution) -> schemas.InductionAttribution:
+    def _attribution(self, attribution: Attribution) -> schemas.InductionAttribution:
         def by_neuron(values: Tensor) -> dict[str, list[float]]:
             return dict(zip(self._neurons, values.T.tolist(), strict=True))
 
-        parts = found.components
-        scores = [float(found.scores[c.layer, c.index]) if isinstance(c, HeadId) else None for c in parts]
+        parts = attribution.components
+        scores = [float(attribution.scores[c.layer, c.index]) if isinstance(c, HeadId) else None for c in parts]
         return schemas.InductionAttribution(
-            reads=found.reads,
+            reads=attribution.reads,
             components=[str(component) for component in parts],
             prefix_matching=scores,
-            induction=by_neuron(found.induction),
-            corrupted=by_neuron(found.corrupted),
-            difference_se={name: _numbers(own) for name, own in zip(self._neurons, found.difference_se.T, strict=True)},
+            induction=by_neuron(attribution.induction),
+            corrupted=by_neuron(attribution.corrupted),
+            difference_se={
+                name: _numbers(errors) for name, errors in zip(self._neurons, attribution.difference_se.T, strict=True)
+            },
         )
 
     def _by_neuron(self, activations: Mean) -> dict[str, schemas.Curve]:
@@ -205,25 +207,25 @@ class InductionAnswers:
         return {name: _curve(Mean(mean, se)) for name, mean, se in columns}
 
 
-def _heads(found: ScoredHeads) -> schemas.InductionHeads:
+def _heads(heads: ScoredHeads) -> schemas.InductionHeads:
     return schemas.InductionHeads(
-        prefix_matching=found.prefix_matching.mean.tolist(),
-        bos_attention=found.bos_attention.mean.tolist(),
-        prefix_matching_se=[_numbers(row) for row in found.prefix_matching.se],
-        bos_attention_se=[_numbers(row) for row in found.bos_attention.se],
-        chosen=[str(head) for head in found.chosen],
-        baselines=[str(head) for head in found.baselines],
-        sequences=found.sequences,
+        prefix_matching=heads.prefix_matching.mean.tolist(),
+        bos_attention=heads.bos_attention.mean.tolist(),
+        prefix_matching_se=[_numbers(row) for row in heads.prefix_matching.se],
+        bos_attention_se=[_numbers(row) for row in heads.bos_attention.se],
+        chosen=[str(head) for head in heads.chosen],
+        baselines=[str(head) for head in heads.baselines],
+        sequences=heads.sequences,
     )
 
 
-def _clipped(found: ClippingAfter) -> schemas.ClippedAfter:
+def _clipped(clipping: ClippingAfter) -> schemas.ClippedAfter:
     return schemas.ClippedAfter(
-        loss=_curve(found.loss),
-        entropy=_curve(found.entropy),
-        delta_loss=_curve(found.delta_loss),
-        delta_entropy=_curve(found.delta_entropy),
-        percent=_curve(found.percent),
+        loss=_curve(clipping.loss),
+        entropy=_curve(clipping.entropy),
+        delta_loss=_curve(clipping.delta_loss),
+        delta_entropy=_curve(clipping.delta_entropy),
+        percent=_curve(clipping.percent),
     )
 
 

@@ -50,10 +50,10 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
 
 def by_weights(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> dict[int, float] | None:
     """cos of w_out by neuron, nearest first; None for a run made before they were kept."""
-    found = atlas.neurons.similar(record.id, chosen.index)
-    if found is None:
+    cosines = atlas.neurons.similar(record.id, chosen.index)
+    if cosines is None:
         return None
-    pairs = zip(*(part.tolist() for part in found), strict=True)
+    pairs = zip(*(part.tolist() for part in cosines), strict=True)
     return {index: cosine for index, cosine in pairs if math.isfinite(cosine)}
 
 

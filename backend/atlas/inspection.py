@@ -41,10 +41,12 @@ def inspect_atlas(location: str) -> Iterator[Diagnosis]:
 def _file(path: Path) -> Diagnosis:
     try:
         with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
-            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
-        said = str(error)
-    return Diagnosis("file", said == "ok", "SQLite finds it whole" if said == "ok" else f"SQLite says: {said[:300]}")
+        verdict = str(error)
+    return Diagnosis(
+        "file", verdict == "ok", "SQLite finds it whole" if verdict == "ok" else f"SQLite says: {verdict[:300]}"
+    )
 
 
 def _content(atlas: Atlas) -> Iterator[Diagnosis]:
@@ -58,13 +60,13 @@ def _content(atlas: Atlas) -> Iterator[Diagnosis]:
 def _run(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Diagnosis]:
     if run.status in ("failed", "interrupted"):
         yield Diagnosis(f"run {run.id}", True, f"{run.status}; calibroscope precompute resumes it")
-    found = list(_parts(atlas, run, neurons))
-    bad = [part for part in found if not part.is_well]
+    diagnoses = list(_parts(atlas, run, neurons))
+    bad = [part for part in diagnoses if not part.is_well]
     yield from bad[:_MOST_REPORTED]
     if len(bad) > _MOST_REPORTED:
         yield Diagnosis(f"run {run.id}", False, f"{len(bad) - _MOST_REPORTED} further parts are damaged")
     if not bad:
-        yield Diagnosis(f"run {run.id}", True, f"all of its {len(found)} parts can be read and fit together")
+        yield Diagnosis(f"run {run.id}", True, f"all of its {len(diagnoses)} parts can be read and fit together")
 
 
 def _parts(atlas: Atlas, run: RunRecord, neurons: int) -> Iterator[Diagnosis]:

@@ -49,7 +49,7 @@ class BoundedBodies:
             detail = f"The request's body did not arrive within {self._seconds:g} seconds. Send it again in one go."
             await _refused(408, "Too slow", detail)(scope, receive, send)
         else:
-            await self._app(scope, _told_again(body, receive), send)
+            await self._app(scope, _replayed(body, receive), send)
 
 
 async def _whole(receive: Receive, limit: int) -> bytes:
@@ -66,7 +66,7 @@ async def _whole(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _told_again(body: bytes, receive: Receive) -> Receive:
+def _replayed(body: bytes, receive: Receive) -> Receive:
     """The body in one message; what comes after it (that the asker has gone) as the connection says it."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -42,10 +42,10 @@ class SafeHeaders:
     def _headers(self, path: str) -> dict[str, str]:
         policy = _API if path.startswith("/api/") else _PAGES | {"script-src": " ".join([*_SCRIPTS, *self._scripts()])}
         policy = policy | {"frame-ancestors": self._frames}
-        told = {
+        headers = {
             "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "same-origin",
             "Cross-Origin-Resource-Policy": "same-origin",
         }
-        return told | ({"X-Frame-Options": "DENY"} if self._frames == "'none'" else {})
+        return headers | ({"X-Frame-Options": "DENY"} if self._frames == "'none'" else {})

@@ -62,7 +62,7 @@ class LoadedModels:
 
     def hold(self, model: AnalysisModel) -> bool:
         """Whether this very model is in memory."""
-        return any(held is model for held in self._models.values())
+        return any(kept is model for kept in self._models.values())
 
     def fingerprint(self, source: str) -> str:
         """Of the files that the model was last loaded from."""

@@ -12,13 +12,13 @@ def of_run(atlas: Atlas, run: RunRecord | None) -> Beginning | None:
     """What stands before each sequence of a run, and why; None where no run tells."""
     if run is None:
         return None
-    found: Beginning | None
+    beginning: Beginning | None
     if "bos_token" in run.config:
         token = run.config["bos_token"]
-        found = Beginning(None if token is None else int(token), AUTO, _reason(run))
+        beginning = Beginning(None if token is None else int(token), AUTO, _reason(run))
     else:
-        found = _of_sample(atlas, run)
-    return found and replace(found, reason=f"as in run {run.id}: {found.reason}")
+        beginning = _of_sample(atlas, run)
+    return beginning and replace(beginning, reason=f"as in run {run.id}: {beginning.reason}")
 
 
 def live_model(atlas: Atlas, slug: str) -> LiveModel:

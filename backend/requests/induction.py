@@ -56,7 +56,7 @@ def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) ->
         BadNeuron: a malformed name, or none where no run tells which neurons matter.
     """
     names = [NeuronId.parse(name) for name in body.neurons] or _default_neurons(atlas, run)
-    found = Plan(
+    plan = Plan(
         neurons=tuple(dict.fromkeys(names)),
         parts=frozenset(body.parts),
         top_heads=body.top_heads,
@@ -65,9 +65,9 @@ def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) ->
         knocked_out_at=body.knocked_out_at,
     )
     if run is None or body.source not in ("natural", "text"):
-        return found
+        return plan
     means, described = atlas.runs.reference_means(run.model, body.run)
-    return found if means is None else found.clipped_to(means, f"the {described}")
+    return plan if means is None else plan.clipped_to(means, f"the {described}")
 
 
 def _default_neurons(atlas: Atlas, run: RunRecord | None) -> list[NeuronId]:

@@ -40,5 +40,6 @@ def _endpoint(path: str, method: str, operation: dict[str, Any]) -> str:
     takes = f"<br>Parameters: {parameters}" if parameters else ""
     reference = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     body = f"<br>Body: <code>{escape(reference['$ref'].rsplit('/', 1)[-1])}</code>" if "$ref" in reference else ""
-    told = escape(operation.get("description", ""))
-    return f'<dt><span class="m">{method.upper()}</span> <code>{escape(path)}</code></dt><dd>{told}{takes}{body}</dd>'
+    description = escape(operation.get("description", ""))
+    name = f'<span class="m">{method.upper()}</span> <code>{escape(path)}</code>'
+    return f"<dt>{name}</dt><dd>{description}{takes}{body}</dd>"

@@ -63,8 +63,8 @@ def read_activations(
     """Activations of neurons, of any layer, on every token of a text."""
     neurons = [NeuronId.parse(name) for name in body.neurons]
     means, _ = atlas.runs.reference_means(text.model.slug, None)
-    found = turn.turn(lambda: engine.activations(text, neurons))
-    return answers.activations(text, neurons, found, means)
+    activations = turn.turn(lambda: engine.activations(text, neurons))
+    return answers.activations(text, neurons, activations, means)
 
 
 @router.post("/texts/{text_id}/ablate")

@@ -331,7 +331,7 @@ async def _jump(client: Sender, model: str, run: str, typed: str) -> tuple[Any, 
     if not typed:
         return no_update, None
     try:
-        found = await client.send(calls.neuron(int(run), typed.replace("/", ".")[:40]))
+        neuron = await client.send(calls.neuron(int(run), typed.replace("/", ".")[:40]))
     except ApiError as error:
         return no_update, error.problem.detail
-    return links.neuron(model, found.row.neuron, run), None
+    return links.neuron(model, neuron.row.neuron, run), None

@@ -163,9 +163,9 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
 
 def sentences(view: View, preset: FigurePreset | None = None) -> str:
     """What to look for in a view, or what its axes are."""
-    found = preset or preset_of(view)
-    if found is not None:
-        return found.sentences
+    shown_preset = preset or preset_of(view)
+    if shown_preset is not None:
+        return shown_preset.sentences
     return f"{METRIC[view.x].label}: {METRIC[view.x].sentence} {METRIC[view.y].label}: {METRIC[view.y].sentence}"
 
 

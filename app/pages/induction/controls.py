@@ -42,7 +42,7 @@ def controls(asked: InductionSettings) -> html.Aside:
 
 
 def _what_repeats(asked: InductionSettings) -> list[Component]:
-    own = {} if asked.source == "text" else {"display": "none"}
+    text_style = {} if asked.source == "text" else {"display": "none"}
     return [
         dmc.Select(id=ids.MODEL, label="Model", value=asked.model, data=[asked.model] if asked.model else [],
                    allowDeselect=False),
@@ -55,7 +55,7 @@ def _what_repeats(asked: InductionSettings) -> list[Component]:
                          # a job's text must not drive out the one that a person has written here
                          persistence="induction-text" if asked.text is None else False, persistence_type="local",
                          placeholder="Mr. Smith met … and Mr. Smith …"),
-            id=ids.TEXT_BOX, style=own,
+            id=ids.TEXT_BOX, style=text_style,
         ),
         html.Div(
             [

@@ -56,10 +56,10 @@ async def opened(client: Sender, **address: str) -> Opened:
             return Opened(read_job(job), job)
         if any(address.get(name) for name in _REQUESTS):
             return Opened(asked)
-        found = await _results(client, asked)
+        result = await _results(client, asked)
     except ApiError as error:
         return Opened(asked, problem=error.problem.detail)
-    return Opened(asked) if found is None else Opened(read_job(found), found, by_itself=True)
+    return Opened(asked) if result is None else Opened(read_job(result), result, by_itself=True)
 
 
 async def _results(client: Sender, asked: InductionSettings) -> Job | None:
@@ -70,8 +70,8 @@ async def _results(client: Sender, asked: InductionSettings) -> Job | None:
         return None
     run = asked.run or str(chosen.latest_run)
     jobs = (await client.send(calls.jobs(MAX_JOBS_LISTED))).jobs
-    own = [job for job in jobs if job.status == "finished" and job.model == chosen.id and str(job.run) == run]
-    return max(own, key=lambda job: (_parts(job), job.id), default=None)
+    finished = [job for job in jobs if job.status == "finished" and job.model == chosen.id and str(job.run) == run]
+    return max(finished, key=lambda job: (_parts(job), job.id), default=None)
 
 
 def _parts(job: Job) -> int:
@@ -84,8 +84,8 @@ async def listed(client: Sender, model: str | None, shown: dict[str, Any] | None
     number = None if shown is None else int(shown["job"])
     try:
         jobs = (await client.send(calls.jobs(MAX_JOBS_LISTED))).jobs
-        own = [job for job in jobs if job.model == model]
-        return result_list(own, number), await _notice(client, number, jobs, shown), _at_rest(jobs)
+        of_model = [job for job in jobs if job.model == model]
+        return result_list(of_model, number), await _notice(client, number, jobs, shown), _at_rest(jobs)
     except ApiError as error:
         # A service that has gone may come back: asked again.
         return html.P(error.problem.detail, className="quiet"), None, False

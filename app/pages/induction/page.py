@@ -66,9 +66,9 @@ def layout(**address: str) -> Component:
     return layout_of(Opened(read(**address)))
 
 
-def layout_of(found: Opened) -> Component:
+def layout_of(opened: Opened) -> Component:
     """The page, with the job that it shows first."""
-    asked = found.asked
+    asked = opened.asked
     stores = (
         ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION,
         ids.DEFAULTS,
@@ -76,9 +76,9 @@ def layout_of(found: Opened) -> Component:
     results = html.Div(
         [
             html.Div(id=ids.MESSAGE),
-            html.Div([] if found.problem is None else failure(found.problem)),
+            html.Div([] if opened.problem is None else failure(opened.problem)),
             html.Div(id=ids.NOTICE, **aria(live="polite")),
-            html.Details([html.Summary("Results in the atlas"), html.Div(id=ids.JOBS)], open=found.job is None),
+            html.Details([html.Summary("Results in the atlas"), html.Div(id=ids.JOBS)], open=opened.job is None),
             *for_writing(),
             html.Div(id=ids.FAILED),
             html.Div(views.introduction(), id=ids.INTRODUCTION),
@@ -92,7 +92,7 @@ def layout_of(found: Opened) -> Component:
         [
             *(dcc.Store(id=name) for name in stores),
             dcc.Store(id=ids.AUTO, data=asked.go),
-            dcc.Store(id=ids.SHOWN, data=found.shown),
+            dcc.Store(id=ids.SHOWN, data=opened.shown),
             dcc.Interval(id=ids.OFFER, interval=3_000),
             dcc.Interval(id=ids.JOBS_POLL, interval=3_000, disabled=True),
             html.H1("Induction", className="visually-hidden"),
@@ -163,33 +163,33 @@ def _register_neurons(app: Dash, client: Sender) -> None:
         _body("curves"), _body("samples"), Input(ids.CURVES, "data"), State(ids.START, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
-    async def draw_curves(found: Event | None, start: Event | None) -> tuple[Any, Any]:
-        if found is None:
+    async def draw_curves(curves: Event | None, start: Event | None) -> tuple[Any, Any]:
+        if curves is None:
             return None, None
-        event = InductionCurves.model_validate(found)
+        event = InductionCurves.model_validate(curves)
         return views.curves(event, apart=is_apart(start)), views.samples(event.samples)
 
     @app.callback(
         _body("clip"), Output(ids.POINTS_OF, "data"), Output(ids.POINTS_OF, "value"),
         Input(ids.CLIPS, "data"), State(ids.POINTS_OF, "value"), prevent_initial_call=True,
     )  # fmt: skip
-    async def draw_clips(found: list[Event] | None, shown: str | None) -> tuple[Any, Any, Any]:
-        clips = _clips(found)
+    async def draw_clips(events: list[Event] | None, shown: str | None) -> tuple[Any, Any, Any]:
+        clips = _clips(events)
         if not clips:
             return None, [], None
         neurons = [clip.neuron for clip in clips]
         return views.clips(clips), neurons, shown if shown in neurons else neurons[0]
 
     @app.callback(_body("tokens"), Input(ids.CLIPS, "data"), Input(ids.POINTS_OF, "value"), prevent_initial_call=True)
-    async def draw_points(found: list[Event] | None, neuron: str | None) -> Any:
-        return views.points(_clips(found), neuron)
+    async def draw_points(events: list[Event] | None, neuron: str | None) -> Any:
+        return views.points(_clips(events), neuron)
 
     @app.callback(
         _body("change"), Input(ids.CHANGE, "data"), Input(ids.AGAINST, "value"), State(ids.PHASE, "data"),
         prevent_initial_call=True,
     )  # fmt: skip
-    async def draw_change(found: Event | None, against: str, phase: Event | None) -> Any:
-        return await changed(client, found, against, (phase or {}).get("run"))
+    async def draw_change(change: Event | None, against: str, phase: Event | None) -> Any:
+        return await changed(client, change, against, (phase or {}).get("run"))
 
 
 def _register_heads(app: Dash) -> None:
@@ -197,12 +197,12 @@ def _register_heads(app: Dash) -> None:
         _body("heads"), Output(ids.HEADS, "data"),
         Input(ids.FOUND_HEADS, "data"), Input(ids.HEADS, "value"), prevent_initial_call=True,
     )  # fmt: skip
-    async def draw_heads(found: Event | None, picked: list[str] | None) -> tuple[Any, Any]:
-        if found is None:
+    async def draw_heads(heads: Event | None, picked: list[str] | None) -> tuple[Any, Any]:
+        if heads is None:
             return None, no_update
-        event = InductionHeads.model_validate(found)
-        own = [name for name in picked or [] if is_head(name)]
-        return views.heads(event, own), list(dict.fromkeys([*own, *views.suggested_heads(event)]))
+        event = InductionHeads.model_validate(heads)
+        kept_heads = [name for name in picked or [] if is_head(name)]
+        return views.heads(event, kept_heads), list(dict.fromkeys([*kept_heads, *views.suggested_heads(event)]))
 
     @app.callback(
         Output(ids.HEADS, "value", allow_duplicate=True), Input(ids.HEAD_GRAPH, "clickData"),
@@ -216,12 +216,14 @@ def _register_heads(app: Dash) -> None:
         _body("bos"), _body("mean_output"),
         Input(ids.KNOCKOUTS, "data"), Input(ids.CURVES, "data"), State(ids.START, "data"), prevent_initial_call=True,
     )  # fmt: skip
-    async def draw_knockouts(found: list[Event] | None, plain: Event | None, start: Event | None) -> tuple[Any, Any]:
-        return knocked_out(found, plain, apart=is_apart(start))
+    async def draw_knockouts(
+        knockouts: list[Event] | None, plain: Event | None, start: Event | None
+    ) -> tuple[Any, Any]:
+        return knocked_out(knockouts, plain, apart=is_apart(start))
 
     @app.callback(_body("attribution"), Input(ids.ATTRIBUTION, "data"), prevent_initial_call=True)
-    async def draw_attribution(found: list[Event] | None) -> Any:
-        return views.attributions([InductionAttribution.model_validate(one) for one in found or []])
+    async def draw_attribution(attributions: list[Event] | None) -> Any:
+        return views.attributions([InductionAttribution.model_validate(one) for one in attributions or []])
 
 
 def _register_browser() -> None:
@@ -287,11 +289,11 @@ def suggested(known: Event | None, kept: Any, model: str | None, chosen: list[st
     if known is None:
         return [{"group": "Chosen", "items": chosen}] if chosen else []
     pinned = kept.get(model) if isinstance(kept, dict) else None
-    own = [name for name in pinned if is_neuron(name)] if isinstance(pinned, list) else []
-    own = [name for name in dict.fromkeys(own) if name.startswith(f"{known['layer']}.")]
-    entropy = [name for name in known["entropy"] if name not in own]
-    others = [name for name in chosen if name not in own + entropy]
-    groups = (("Pinned", own), ("Entropy neurons of the run", entropy), ("Chosen", others))
+    of_layer = [name for name in pinned if is_neuron(name)] if isinstance(pinned, list) else []
+    of_layer = [name for name in dict.fromkeys(of_layer) if name.startswith(f"{known['layer']}.")]
+    entropy = [name for name in known["entropy"] if name not in of_layer]
+    others = [name for name in chosen if name not in of_layer + entropy]
+    groups = (("Pinned", of_layer), ("Entropy neurons of the run", entropy), ("Chosen", others))
     return [{"group": group, "items": names} for group, names in groups if names]
 
 
@@ -309,15 +311,15 @@ def is_apart(start: Event | None) -> bool:
     return start is not None and start["source"] in APART
 
 
-def _clips(found: list[Event] | None) -> list[InductionClip]:
-    return [InductionClip.model_validate(one) for one in found or []]
+def _clips(events: list[Event] | None) -> list[InductionClip]:
+    return [InductionClip.model_validate(one) for one in events or []]
 
 
-async def changed(client: Sender, found: Event | None, against: str, run: int | None) -> Any:
+async def changed(client: Sender, change: Event | None, against: str, run: int | None) -> Any:
     """Figure 11, with what the run knows of the neurons."""
-    if found is None:
+    if change is None:
         return None
-    event = InductionChange.model_validate(found)
+    event = InductionChange.model_validate(change)
     columns = await _columns(client, run, event)
     note = views.change_note(columns, against)
     figure = figures.change_scatter(event, columns, against=against if columns is not None else "index")
@@ -335,9 +337,9 @@ async def _columns(client: Sender, run: int | None, event: InductionChange) -> N
     return columns if same else None
 
 
-def knocked_out(found: list[Event] | None, plain: Event | None, *, apart: bool) -> tuple[Any, Any]:
+def knocked_out(knockouts: list[Event] | None, plain: Event | None, *, apart: bool) -> tuple[Any, Any]:
     """Figures 5c and 12, and 13."""
-    events = [InductionKnockout.model_validate(one) for one in found or []]
+    events = [InductionKnockout.model_validate(one) for one in knockouts or []]
     curves = None if plain is None else InductionCurves.model_validate(plain)
     by_how = ([one for one in events if one.how == how] for how in ("bos", "mean_output"))
     shown = [views.knockouts(some, curves, apart=apart) if some else None for some in by_how]

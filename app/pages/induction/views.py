@@ -174,31 +174,31 @@ def samples(texts: Sequence[RepeatedText]) -> list[Component]:
 
 def _sample(text: RepeatedText, place: int) -> Component:
     older = text.loss[:1] != [None]  # results that were kept before a token's loss stood at the token
-    own = [None, *text.loss[:-1]] if older else text.loss
+    losses = [None, *text.loss[:-1]] if older else text.loss
     ranges = [
         (start, end, style)
-        for style, found in (("first-time", text.first), ("second-time", text.second))
-        for start, end in found
+        for style, spans in (("first-time", text.first), ("second-time", text.second))
+        for start, end in spans
     ]
-    return token_strip(Strip(f"Loss in sequence {place}", text.tokens, own, "nats", unscaled=1, underlined=ranges))
+    return token_strip(Strip(f"Loss in sequence {place}", text.tokens, losses, "nats", unscaled=1, underlined=ranges))
 
 
-def clips(found: Sequence[InductionClip]) -> list[Component]:
+def clips(events: Sequence[InductionClip]) -> list[Component]:
     """All neurons in one figure, in a table, and each alone."""
     heads = ("neuron", "clipped at", "entropy", "clipped", "change", "largest", "loss", "clipped", "change")
     table = html.Table(
-        [html.Thead(html.Tr([html.Th(head) for head in heads])), html.Tbody([_clip_row(clip) for clip in found])],
+        [html.Thead(html.Tr([html.Th(head) for head in heads])), html.Tbody([_clip_row(clip) for clip in events])],
         className="totals",
     )
     alone = [
         html.Div([html.H3(f"{clip.neuron} clipped at {number(clip.reference)}"), graph(figures.clip_curves(clip))])
-        for clip in found
+        for clip in events
     ]
     means = "Means over the second occurrence in nats; “largest” is the position where the entropy changes most."
-    if any(clip.after is not None for clip in found):
+    if any(clip.after is not None for clip in events):
         means += " X (hollow), the position that follows it, is in neither."
     return [
-        graph(figures.clip_overview(found)),
+        graph(figures.clip_overview(events)),
         scrolled(table, "Clipped neurons"),
         html.P(means, className="quiet"),
         _lines(
@@ -226,9 +226,9 @@ def _percent(share: Estimate) -> str:
     return signed(share.value, "%", share.se)
 
 
-def points(found: Sequence[InductionClip], neuron: str | None) -> list[Component]:
+def points(events: Sequence[InductionClip], neuron: str | None) -> list[Component]:
     """The tokens of one clipped neuron."""
-    clip = next((one for one in found if one.neuron == neuron), None)
+    clip = next((one for one in events if one.neuron == neuron), None)
     if clip is None:
         return []
     if not clip.points:
@@ -261,13 +261,13 @@ def heads(event: InductionHeads, picked: Sequence[str]) -> list[Component]:
 
 
 def _with_scores(event: InductionHeads) -> str:
-    found = []
+    scored = []
     for name in event.chosen:
         layer, head = layer_and_number(name)
         score = event.prefix_matching[layer][head]
         error = None if event.prefix_matching_se is None else event.prefix_matching_se[layer][head]
-        found.append(f"{name} ({number(score, error=error)})")
-    return ", ".join(found)
+        scored.append(f"{name} ({number(score, error=error)})")
+    return ", ".join(scored)
 
 
 def suggested_heads(event: InductionHeads) -> list[str]:
@@ -289,43 +289,45 @@ def toggled_head(clicked: dict[str, Any] | None, picked: Sequence[str] | None, m
     return [*now, name] if len(now) < most else None
 
 
-def knockouts(found: Sequence[InductionKnockout], unchanged: InductionCurves | None, *, apart: bool) -> list[Component]:
+def knockouts(
+    events: Sequence[InductionKnockout], unchanged: InductionCurves | None, *, apart: bool
+) -> list[Component]:
     """A figure a neuron, one legend for all, and the numbers in a table."""
-    neurons = list(dict.fromkeys(name for one in found for name in one.activations))
+    neurons = list(dict.fromkeys(name for one in events for name in one.activations))
     known = {} if unchanged is None else unchanged.activations
     alone = [
-        html.Div([html.H3(name), graph(head_figures.knockout_curves(name, found, known.get(name), apart=apart))])
+        html.Div([html.H3(name), graph(head_figures.knockout_curves(name, events, known.get(name), apart=apart))])
         for name in neurons
     ]
-    window = head_figures.smoothing(_span(found))
-    where = dict.fromkeys(KNOCKED_OUT_AT_LABELS[one.knocked_out_at] for one in found)
+    window = head_figures.smoothing(_span(events))
+    where = dict.fromkeys(KNOCKED_OUT_AT_LABELS[one.knocked_out_at] for one in events)
     note = f"Heads are changed {' and '.join(where)}. "
     note += f"Lines are running means over {window} positions, without errors. " if window > 1 else ""
     note += "In the table: mean activation, loss and entropy over the second occurrence, and how much they differ from "
     note += "those with every head in place."
     if unchanged is None:
         note += " Run the curves too to see the activations with all heads in place."
-    table = _knockout_table(found, neurons, unchanged)
+    table = _knockout_table(events, neurons, unchanged)
     return [
-        _legend(found, with_unchanged=unchanged is not None),
+        _legend(events, with_unchanged=unchanged is not None),
         html.Div(alone, className="panels"),
         html.P(note, className="quiet"),
         scrolled(table, "Mean activations with heads knocked out"),
     ]
 
 
-def _span(found: Sequence[InductionKnockout]) -> int:
-    return len(found[0].entropy.mean) // 2 if found else 0
+def _span(events: Sequence[InductionKnockout]) -> int:
+    return len(events[0].entropy.mean) // 2 if events else 0
 
 
-def _legend(found: Sequence[InductionKnockout], *, with_unchanged: bool) -> html.Ul:
-    styles = head_figures.knockout_style(found)
+def _legend(events: Sequence[InductionKnockout], *, with_unchanged: bool) -> html.Ul:
+    styles = head_figures.knockout_style(events)
     entries = [
-        (" + ".join(one.heads), style) for one, style in zip(found, styles, strict=True) if one.role == "induction"
+        (" + ".join(one.heads), style) for one, style in zip(events, styles, strict=True) if one.role == "induction"
     ]
     if with_unchanged:
         entries.insert(0, ("all heads in place", {"color": head_figures.UNCHANGED_COLOUR, "dash": "dot", "width": 3}))
-    if any(one.role == "baseline" for one in found):
+    if any(one.role == "baseline" for one in events):
         entries.append(("baseline heads", {"color": BEHIND, "dash": "solid", "width": 1}))
     return _lines(entries)
 
@@ -343,7 +345,7 @@ def _lines(entries: Sequence[tuple[str, dict[str, Any]]]) -> html.Ul:
 
 
 def _knockout_table(
-    found: Sequence[InductionKnockout], neurons: Sequence[str], unchanged: InductionCurves | None
+    events: Sequence[InductionKnockout], neurons: Sequence[str], unchanged: InductionCurves | None
 ) -> html.Table:
     before: dict[str, Estimate] = {}
     rows = []
@@ -351,9 +353,9 @@ def _knockout_table(
         before = _second_means(unchanged)
         cells = [html.Td(estimate(before[name]) if name in before else "—") for name in (*neurons, *_PREDICTED)]
         rows.append(html.Tr([html.Th("all heads in place", scope="row"), *cells]))
-    for one in found:
-        after, moved = _second_means(one), _differences(one, before)
-        cells = [_knockout_cell(after.get(name), moved.get(name)) for name in (*neurons, *_PREDICTED)]
+    for one in events:
+        after, changes = _second_means(one), _differences(one, before)
+        cells = [_knockout_cell(after.get(name), changes.get(name)) for name in (*neurons, *_PREDICTED)]
         words = " + ".join(one.heads) + (" (baseline)" if one.role == "baseline" else "")
         rows.append(html.Tr([html.Th(words, scope="row"), *cells]))
     head = html.Tr([html.Th("heads out"), *(html.Th(name) for name in (*neurons, *_PREDICTED))])
@@ -383,12 +385,12 @@ def _differences(event: InductionKnockout, before: Mapping[str, Estimate]) -> di
     }
 
 
-def _knockout_cell(after: Estimate | None, moved: Estimate | None) -> html.Td:
+def _knockout_cell(after: Estimate | None, change: Estimate | None) -> html.Td:
     if after is None or after.value is None:
         return html.Td("—")
-    if moved is None or moved.value is None:
+    if change is None or change.value is None:
         return html.Td(estimate(after))
-    return html.Td([estimate(after), html.Span(f" ({signed(moved.value, error=moved.se)})", className="quiet")])
+    return html.Td([estimate(after), html.Span(f" ({signed(change.value, error=change.se)})", className="quiet")])
 
 
 def attributions(events: Sequence[InductionAttribution]) -> list[Component]:

@@ -68,8 +68,8 @@ async def shown(client: Sender, seen: str | None) -> tuple[Any, Any, int]:
 async def _cards(client: Sender, jobs: Sequence[Job]) -> list[Component]:
     """What the runs measured whose text and classes the jobs use."""
     numbers = list(dict.fromkeys(job.run for job in jobs if job.run is not None))[:_MOST_CARDS]
-    found = await asyncio.gather(*(client.send(calls.run(number)) for number in numbers), return_exceptions=True)
-    cards = [run_card(run, "Text, classes and reference means from") for run in found if isinstance(run, RunSummary)]
+    runs = await asyncio.gather(*(client.send(calls.run(number)) for number in numbers), return_exceptions=True)
+    cards = [run_card(run, "Text, classes and reference means from") for run in runs if isinstance(run, RunSummary)]
     return [panel("Runs that the jobs use", *cards)] if cards else []
 
 

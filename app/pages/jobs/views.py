@@ -52,8 +52,8 @@ def size(job: Job) -> str:
     if request is None:
         return "unknown"
     parts = [part.replace("_", " ") for part in PARTS if part in request.parts]
-    told = "all parts" if len(parts) == len(PARTS) else ", ".join(parts)
-    return f"{request.sequences:,} sequence{'s' * (request.sequences != 1)}, {told}"
+    named = "all parts" if len(parts) == len(PARTS) else ", ".join(parts)
+    return f"{request.sequences:,} sequence{'s' * (request.sequences != 1)}, {named}"
 
 
 def when(moment: datetime) -> str:

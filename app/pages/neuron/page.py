@@ -86,9 +86,9 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
 async def _run_of(client: Sender, model: str, neuron: str) -> int:
     """The newest run of the neuron's layer, a finished one first; else the model's, which tells what it measures."""
     runs = (await client.send(calls.runs(model))).runs
-    own = [run for run in runs if str(run.layer) == neuron.split(".")[0]] or runs
-    if own:
-        return next((run for run in own if run.status == "finished"), own[0]).id
+    of_layer = [run for run in runs if str(run.layer) == neuron.split(".")[0]] or runs
+    if of_layer:
+        return next((run for run in of_layer if run.status == "finished"), of_layer[0]).id
     detail = f"The atlas has no run of a model {model[:80]!r}."
     raise ApiError(Problem(title="Not in the atlas", status=404, detail=detail))
 

@@ -149,11 +149,11 @@ def measured_panels(detail: NeuronDetail, effects: TokenEffects | ApiError) -> l
 
 
 def _figure(
-    title: str, found: Any, draw: Callable[[Any], Any], note: Callable[[Any], str], *more: Component
+    title: str, answer: Any, draw: Callable[[Any], Any], note: Callable[[Any], str], *more: Component
 ) -> Component:
-    if isinstance(found, ApiError):
-        return panel(title, html.P(found.problem.detail, className="quiet"))
-    return panel(title, graph(draw(found)), *more, note=note(found))
+    if isinstance(answer, ApiError):
+        return panel(title, html.P(answer.problem.detail, className="quiet"))
+    return panel(title, graph(draw(answer)), *more, note=note(answer))
 
 
 def _effects_note(effects: TokenEffects) -> str:
@@ -174,13 +174,13 @@ def _scatter_note(effects: TokenEffects) -> str:
     )
 
 
-def _histogram(found: Histogram | ApiError) -> Component:
+def _histogram(histogram: Histogram | ApiError) -> Component:
     title = "Activations"
-    if isinstance(found, ApiError):
-        return panel(title, html.P(found.problem.detail, className="quiet"))
-    place = starting_threshold(found.counts)
+    if isinstance(histogram, ApiError):
+        return panel(title, html.P(histogram.problem.detail, className="quiet"))
+    place = starting_threshold(histogram.counts)
     slider = dmc.Slider(
-        id=THRESHOLD, min=0, max=len(found.counts), step=1, value=place, label=None, updatemode="drag", size="sm",
+        id=THRESHOLD, min=0, max=len(histogram.counts), step=1, value=place, label=None, updatemode="drag", size="sm",
         thumbLabel="Threshold of the activation", className="threshold",
     )  # fmt: skip
     note = (
@@ -189,10 +189,10 @@ def _histogram(found: Histogram | ApiError) -> Component:
     )
     return panel(
         title,
-        graph(figures.histogram(found, place), id=HISTOGRAM),
+        graph(figures.histogram(histogram, place), id=HISTOGRAM),
         slider,
         html.P(id=SHARE, className="quiet", **aria(live="polite")),
-        dcc.Store(id=COUNTS, data={"edges": found.edges, "counts": found.counts}),
+        dcc.Store(id=COUNTS, data={"edges": histogram.edges, "counts": histogram.counts}),
         note=note,
     )
 
@@ -283,14 +283,14 @@ def frequency_words(cosine: float | None) -> str | None:
     )
 
 
-def _similar_panels(found: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:
-    if isinstance(found, ApiError):
-        return [panel("Similar neurons", html.P(found.problem.detail, className="quiet"))]
-    fire = f"Neurons of this layer that fire together with it, at {found.positions} sampled positions. {_FAR}"
+def _similar_panels(similar: SimilarNeurons | ApiError, model: str, run: int) -> list[Component]:
+    if isinstance(similar, ApiError):
+        return [panel("Similar neurons", html.P(similar.problem.detail, className="quiet"))]
+    fire = f"Neurons of this layer that fire together with it, at {similar.positions} sampled positions. {_FAR}"
     write = "Neurons of this layer whose output weights point most in the same direction."
     sides = (
-        ("Similar in what they write", found.by_weights, found.weights_missing, write),
-        ("Similar in when they fire", found.by_activations, found.activations_missing, fire),
+        ("Similar in what they write", similar.by_weights, similar.weights_missing, write),
+        ("Similar in when they fire", similar.by_activations, similar.activations_missing, fire),
     )
     return [
         panel(title, _similar_table(rows, model, run), note=note)
@@ -318,13 +318,13 @@ def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Tabl
     )
 
 
-def contexts_panel(found: ContextList | ApiError, *, can_clip: bool) -> Component:
+def contexts_panel(contexts: ContextList | ApiError, *, can_clip: bool) -> Component:
     """Windows of the sample by bucket; each can be shown without the neuron."""
-    if isinstance(found, ApiError):
-        return panel("Contexts", html.P(found.problem.detail, className="quiet"))
+    if isinstance(contexts, ApiError):
+        return panel("Contexts", html.P(contexts.problem.detail, className="quiet"))
     groups: list[Component] = []
     for bucket, title in _BUCKETS.items():
-        strips = [_context(context) for context in found.contexts if context.bucket == bucket]
+        strips = [_context(context) for context in contexts.contexts if context.bucket == bucket]
         if strips:
             groups.append(html.Details([html.Summary(title), *strips], open=bucket in ("max", "min")))
     kinds = [{"value": kind, "label": label} for kind, label in KINDS.items() if can_clip or kind != "clip"]
@@ -358,26 +358,26 @@ def _context(context: ContextStrip) -> html.Div:
     return html.Div([token_strip(strip), button, place], className="context")
 
 
-def ablated_context(found: ContextAblation) -> list[Component]:
+def ablated_context(ablation: ContextAblation) -> list[Component]:
     """Figure 4b: a context's losses with and without the neuron, and the change of each token."""
-    change = _changes(found.loss_before, found.loss_after)
-    direct = _changes(found.loss_before, found.loss_frozen)
+    change = _changes(ablation.loss_before, ablation.loss_after)
+    direct = _changes(ablation.loss_before, ablation.loss_frozen)
     details = [
         f"activation {number(before)} → {number(after)}, direct part of the change {signed(part, 'nats')}"
-        for before, after, part in zip(found.activations_before, found.activations_after, direct, strict=True)
+        for before, after, part in zip(ablation.activations_before, ablation.activations_after, direct, strict=True)
     ]
-    entropy = [b - a for a, b in zip(found.entropy_before, found.entropy_after, strict=True)]
+    entropy = [b - a for a, b in zip(ablation.entropy_before, ablation.entropy_after, strict=True)]
     strips = [
-        Strip("Loss with the neuron", found.tokens, found.loss_before, "nats", details=details,
-              scale_with=found.loss_after),
-        Strip("Loss without it", found.tokens, found.loss_after, "nats", details=details,
-              scale_with=found.loss_before),
-        Strip("Change of loss, without − with", found.tokens, change, "nats", "change", details=details),
-        Strip("Change of entropy, without − with", found.tokens, entropy, "nats", "change", details=details),
+        Strip("Loss with the neuron", ablation.tokens, ablation.loss_before, "nats", details=details,
+              scale_with=ablation.loss_after),
+        Strip("Loss without it", ablation.tokens, ablation.loss_after, "nats", details=details,
+              scale_with=ablation.loss_before),
+        Strip("Change of loss, without − with", ablation.tokens, change, "nats", "change", details=details),
+        Strip("Change of entropy, without − with", ablation.tokens, entropy, "nats", "change", details=details),
     ]  # fmt: skip
-    parts: list[Component] = [html.P(_summary(found, change, direct), className="quiet")]
-    if found.disagreement > _CHANGED_WEIGHTS:
-        apart = number(found.disagreement, "nats")
+    parts: list[Component] = [html.P(_summary(ablation, change, direct), className="quiet")]
+    if ablation.disagreement > _CHANGED_WEIGHTS:
+        apart = number(ablation.disagreement, "nats")
         parts.append(failure(f"The model's losses are up to {apart} from the run's: its weights have changed since."))
     return [*parts, *(token_strip(strip) for strip in strips)]
 
@@ -386,14 +386,15 @@ def _changes(before: Sequence[float | None], after: Sequence[float | None]) -> l
     return [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
 
 
-def _summary(found: ContextAblation, change: Sequence[float | None], direct: Sequence[float | None]) -> str:
-    known, held = ([value for value in values if value is not None] for values in (change, direct))
-    pairs = zip(found.activations_before, found.activations_after, strict=True)
+def _summary(ablation: ContextAblation, change: Sequence[float | None], direct: Sequence[float | None]) -> str:
+    known, direct_values = ([value for value in values if value is not None] for values in (change, direct))
+    pairs = zip(ablation.activations_before, ablation.activations_after, strict=True)
     touched = sum(before != after for before, after in pairs)
-    size, held_size = (mean_size(values) for values in (known, held))
+    size, direct_size = (mean_size(values) for values in (known, direct_values))
     return (
-        f"{found.neuron} {KINDS[found.kind]}: {touched} of {len(found.tokens)} activations change. Over the "
+        f"{ablation.neuron} {KINDS[ablation.kind]}: {touched} of {len(ablation.tokens)} activations change. Over the "
         f"{len(known)} tokens that were predicted: mean change of loss {signed(mean(known), 'nats')}, direct part "
-        f"{signed(mean(held), 'nats')}; mean |change| {number(size, 'nats')}, direct part {number(held_size, 'nats')}. "
-        f"{through_norm(size, held_size, len(known))} Reference: {found.reference}."
+        f"{signed(mean(direct_values), 'nats')}; mean |change| {number(size, 'nats')}, "
+        f"direct part {number(direct_size, 'nats')}. "
+        f"{through_norm(size, direct_size, len(known))} Reference: {ablation.reference}."
     )

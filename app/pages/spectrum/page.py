@@ -134,7 +134,7 @@ async def shown(client: Sender, asked: SpectrumSettings, seen: str | None) -> tu
     controls = (*chosen.selects, [{"value": _ALONE, "label": "nothing"}, *choices], beside, written)
     if state == seen:
         return *controls, no_update, no_update, run.status != "running"
-    own = await client.send(calls.spectrum(run.id))
+    spectrum = await client.send(calls.spectrum(run.id))
     other = await answer_or_refusal(client, calls.spectrum(int(beside))) if beside != _ALONE else None
     writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
     notices: list[Component] = [] if chosen.missing is None else [another_run(chosen.missing, run)]
@@ -142,15 +142,15 @@ async def shown(client: Sender, asked: SpectrumSettings, seen: str | None) -> tu
         notices.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
     if isinstance(other, ApiError):
         notices.append(failure(other.problem.detail))
-    found = _named(chosen, run, own, others.get(beside), other if isinstance(other, Spectrum) else None)
-    parts = [_who_writes(run, own, list(writers), left, asked.close), _side_by_side(found)]
+    spectra = _named(chosen, run, spectrum, others.get(beside), other if isinstance(other, Spectrum) else None)
+    parts = [_who_writes(run, spectrum, list(writers), left, asked.close), _side_by_side(spectra)]
     return *controls, [*notices, *parts], state, run.status != "running"
 
 
 async def _others(client: Sender, chosen: RunChoice, run: RunSummary) -> dict[str, Place]:
     """All runs of the atlas but the one that is shown, by their numbers."""
     lists = await asyncio.gather(*(client.send(calls.runs(model.id)) for model in chosen.models))
-    every = [(model, one) for model, found in zip(chosen.models, lists, strict=True) for one in found.runs]
+    every = [(model, one) for model, listed in zip(chosen.models, lists, strict=True) for one in listed.runs]
     return {str(one.id): (model, one) for model, one in every if one.id != run.id}
 
 
@@ -164,22 +164,22 @@ def neuron_names(written: str) -> tuple[list[str], list[str]]:
 
 async def _writer(client: Sender, run: int, name: str) -> WritingNeuron | ApiError:
     try:
-        found = await asyncio.gather(client.send(calls.neuron(run, name)), client.send(calls.spectrum(run, name)))
+        answers = await asyncio.gather(client.send(calls.neuron(run, name)), client.send(calls.spectrum(run, name)))
     except ApiError as error:
         return error
-    return WritingNeuron(*found)
+    return WritingNeuron(*answers)
 
 
 def _named(
-    chosen: RunChoice, run: RunSummary, own: Spectrum, beside: Place | None, other: Spectrum | None
+    chosen: RunChoice, run: RunSummary, spectrum: Spectrum, beside: Place | None, other: Spectrum | None
 ) -> dict[str, Spectrum]:  # fmt: skip
     """The spectra by their models' names; with their runs' where both are of one model."""
     name = chosen.model.name if chosen.model else run.model
     if beside is None or other is None:
-        return {name: own}
+        return {name: spectrum}
     model, one = beside
-    return {name: own, model.name: other} if model.name != name else {
-        f"{name}, run {run.id}": own, f"{name}, run {one.id}": other,
+    return {name: spectrum, model.name: other} if model.name != name else {
+        f"{name}, run {run.id}": spectrum, f"{name}, run {one.id}": other,
     }  # fmt: skip
 
 
@@ -189,8 +189,10 @@ def _who_writes(
     known = [writer for writer in writers if isinstance(writer, WritingNeuron)]
     problems = [failure(writer.problem.detail) for writer in writers if isinstance(writer, ApiError)]
     if left:
-        said = f"Left out: {', '.join(left)}. Write layer.index, as in {run.layer}.0; {MOST_NEURONS} neurons at most."
-        problems.append(failure(said))
+        refusal = (
+            f"Left out: {', '.join(left)}. Write layer.index, as in {run.layer}.0; {MOST_NEURONS} neurons at most."
+        )
+        problems.append(failure(refusal))
     note = (
         f"Figure 2d: the singular values of the centred W_U of run {run.id}, and each neuron's |cosine| with every "
         f"direction. The shaded null space are the {plain.null_dim} directions that the unembedding reads least: what "
@@ -221,10 +223,10 @@ def _table(run: RunSummary, writers: list[WritingNeuron]) -> Component:
     return scrolled(html.Table([html.Thead(head), html.Tbody(rows)], className="totals"), "Where the neurons write")
 
 
-def _side_by_side(found: dict[str, Spectrum]) -> Component:
+def _side_by_side(spectra: dict[str, Spectrum]) -> Component:
     head = ("", "directions", "largest", "last before the null space", "first in it", "smallest")
     rows = []
-    for name, data in found.items():
+    for name, data in spectra.items():
         values, start = data.singular_values, len(data.singular_values) - data.null_dim
         ends = (values[0], values[max(start - 1, 0)], values[min(start, len(values) - 1)], values[-1])
         cells = [html.Td(f"{len(values):,}"), *(html.Td(number(value)) for value in ends)]
@@ -233,7 +235,7 @@ def _side_by_side(found: dict[str, Spectrum]) -> Component:
     note = (
         "Figure 6: two models beside each other, so across the whole of their widths. The paper's pair is Pythia 160M "
         "trained with and without dropout; any two runs of the atlas can be put here."
-        + "".join(zero_values(data.singular_values) for data in found.values())
+        + "".join(zero_values(data.singular_values) for data in spectra.values())
     )
-    parts = (graph(singular_values(found), className="big-figure"), scrolled(table, "Singular values in numbers"))
+    parts = (graph(singular_values(spectra), className="big-figure"), scrolled(table, "Singular values in numbers"))
     return panel("Singular values", *parts, note=note)

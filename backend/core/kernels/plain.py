@@ -19,9 +19,9 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     """All pairs, row by row."""
     tokens, n_neurons = problem.c.shape
     out = problem.room()
-    everyone = torch.arange(n_neurons, device=problem.c.device)
+    all_neurons = torch.arange(n_neurons, device=problem.c.device)
     for t in range(tokens):
-        chosen_pairs(problem, before, t, everyone, out)
+        chosen_pairs(problem, before, t, all_neurons, out)
     return out
 
 

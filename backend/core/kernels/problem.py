@@ -211,7 +211,7 @@ class Before:
         correct = logits.gather(1, targets[:, None])
         scratch = torch.empty_like(logits[:_ROWS_AT_ONCE])
         parts = zip(torch.split(logits, _ROWS_AT_ONCE), torch.split(correct, _ROWS_AT_ONCE), strict=True)
-        rank = torch.cat([count_above(rows, own, scratch[: len(rows)]) for rows, own in parts]) + 1
+        rank = torch.cat([count_above(rows, of_correct, scratch[: len(rows)]) for rows, of_correct in parts]) + 1
         return cls(
             -predictions.log_correct[:, 0], -predictions.mean_l[:, 0], rank, logits.argmax(dim=1), predictions
         )  # fmt: skip

@@ -81,8 +81,8 @@ def _compiled(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor)
     if direction is not None:
         fixed = FixedDirection.of(problem, unablated.before.predictions)
         compiled.fill_fixed(problem, unablated.before, fixed, mean_a, wanted, out)
-    found = {name: values for name, values in vars(out).items() if values is not None}
-    return PairStatistics(**{name: values[wanted][:, None] for name, values in found.items()})
+    measured = {name: values for name, values in vars(out).items() if values is not None}
+    return PairStatistics(**{name: values[wanted][:, None] for name, values in measured.items()})
 
 
 def _plain(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor) -> PairStatistics:

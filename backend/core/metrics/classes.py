@@ -106,9 +106,9 @@ def classify(columns: Columns, chance: ChanceLines, groups: int | None, cuts: Cu
         columns: metrics and their errors by name, each [n_neurons], NaN where not measured. Before effects are measured
             no neuron is called an entropy neuron: weights alone do not show the mechanism.
     """
-    found = fits(columns, rules(chance, groups, cuts))
+    passed = fits(columns, rules(chance, groups, cuts))
     count = len(columns["null_fraction"])
-    return [next((name for name in found if found[name][index]), "plain") for index in range(count)]
+    return [next((name for name in passed if passed[name][index]), "plain") for index in range(count)]
 
 
 def fits(columns: Columns, by: Rules) -> dict[NeuronClass, NDArray[np.bool_]]:

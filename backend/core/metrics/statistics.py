@@ -110,9 +110,11 @@ def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, floa
     centred -= centred.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = centred @ centred[index] / (lengths * lengths[index])
-    found[index] = np.nan
-    return {int(other): float(np.clip(found[other], -1, 1)) for other in np.flatnonzero(np.isfinite(found))}
+        correlations = centred @ centred[index] / (lengths * lengths[index])
+    correlations[index] = np.nan
+    return {
+        int(other): float(np.clip(correlations[other], -1, 1)) for other in np.flatnonzero(np.isfinite(correlations))
+    }
 
 
 def correlation(x: Array, y: Array) -> float | None:

@@ -98,8 +98,8 @@ def similar_neurons(W_out: Tensor, count: int) -> tuple[Tensor, Tensor]:
     k, parts = min(count, len(units) - 1), []
     for start in range(0, len(units), _NEURONS_AT_ONCE):
         cosines = (units[start : start + _NEURONS_AT_ONCE] @ units.T).nan_to_num(-2.0)
-        own = torch.arange(len(cosines), device=cosines.device)
-        cosines[own, start + own] = -torch.inf
+        index = torch.arange(len(cosines), device=cosines.device)
+        cosines[index, start + index] = -torch.inf
         nearest = cosines.topk(k, dim=1)
         values = nearest.values.where(nearest.values >= -1.5, torch.nan).clamp(-1, 1)
         parts.append((nearest.indices, values))

