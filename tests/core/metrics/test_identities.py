@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from backend.core.errors import BadIntervention, BadNeuron
 from backend.core.interventions.kinds import Intervention
 from backend.core.kernels.engine import ablation_effects
-from backend.core.metrics.effects import EffectSums, TokenBatch
+from backend.core.metrics.effects import MEANS, SHARES, EffectSums, TokenBatch
 from backend.core.models.readout import NormKind
 from backend.core.neurons import NeuronId
+from backend.glossary import METRICS
 from tests.core.readouts import random_batch, random_readout
 
 SEEDS = st.integers(0, 2**31)
@@ -197,3 +198,8 @@ def test_a_neuron_out_of_range_says_what_there_is() -> None:
         NeuronId(99, 5).within(12, 3072)
     with pytest.raises(BadNeuron, match="neurons are 0 to 3071"):
         NeuronId(11, 3072).within(12, 3072)
+
+
+def test_the_glossary_has_every_effect_with_its_error() -> None:
+    """A column that the glossary lacks would be computed, and kept nowhere."""
+    assert {metric.name for metric in METRICS if metric.stage == "effects" and metric.has_se} == {*MEANS, *SHARES}
