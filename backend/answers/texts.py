@@ -51,11 +51,11 @@ def text_trace(
 
 
 def _beginning(text: LiveText) -> schemas.TextBeginning | None:
-    found = text.beginning
-    if found is None:
+    beginning = text.beginning
+    if beginning is None:
         return None
-    token = None if found.token is None else text.strings[found.token]
-    return schemas.TextBeginning(token_id=found.token, token=token, reason=found.reason)
+    token = None if beginning.token is None else text.strings[beginning.token]
+    return schemas.TextBeginning(token_id=beginning.token, token=token, reason=beginning.reason)
 
 
 def ablation(

@@ -48,7 +48,7 @@ def trace_text(
 def read_text(
     text: TextDep, atlas: AtlasDep, predictions_at: Annotated[schemas.TokenPositions | None, Query()] = None
 ) -> schemas.TextTrace:
-    """A traced text again, with what has been found of it already: the model is not asked. `predictions_at` names the
+    """A traced text again, with what is known of it already: the model is not asked. `predictions_at` names the
     tokens whose predictions are wanted, which are most of the answer; without it they are of all."""
     known = live_frequencies(atlas, text.model.slug, None)
     distances = None if known is None else text.distances(known)
