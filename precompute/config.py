@@ -11,7 +11,7 @@ from backend.core.metrics.jackknife import MOST_GROUPS
 from backend.core.models.beginning import AUTO
 from precompute.corpus import DEFAULT_CORPUS
 
-RESULTS_FORMAT = 2
+RESULTS_FORMAT = 3
 """To be raised by hand with every release that computes another number, from the packing of text over the traces to the
 classes, or keeps a run's parts otherwise. A run of another format is another run: a finished one stays, and is measured
 again when asked for; what an unfinished one has kept is not read."""

@@ -70,7 +70,12 @@ class RunWriter:
 
         Args:
             marks: whether each neuron passes the paper's own selection.
+
+        Raises:
+            TypeError: a neuron has no such column; SQLAlchemy's update would drop it in silence.
         """
+        if unknown := columns.keys() - NeuronRow.__table__.columns.keys():
+            raise TypeError(f"a neuron has no {', '.join(sorted(unknown))}")
         self._touch(run)
         size = len(next(iter(columns.values())))
         values: dict[str, list[Any]] = {name: nullable(column) for name, column in columns.items()}

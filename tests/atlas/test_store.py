@@ -245,3 +245,12 @@ def test_the_reference_mean_tells_where_it_comes_from(atlas: Atlas) -> None:
     assert f"run {run}" in where
     with pytest.raises(NotInAtlas, match="not of 'other'"):
         atlas.runs.reference_means("other", run)
+
+
+def test_a_column_that_no_neuron_has_is_refused_whether_its_rows_are_there_or_not(atlas: Atlas) -> None:
+    run = atlas.runs.begin(PLAN).id
+    for _ in range(2):
+        with pytest.raises(TypeError, match="a neuron has no total_efect"), atlas.runs.writing() as writer:
+            writer.set_neurons(run, 1, {"weight_norm": np.ones(5), "total_efect": np.ones(5)})
+        with atlas.runs.writing() as writer:
+            writer.set_neurons(run, 1, {"weight_norm": np.ones(5)})
