@@ -202,7 +202,8 @@ def test_hook_points_are_named_in_one_place() -> None:
 
 def test_a_pages_scripts_use_what_all_share_and_no_other_pages() -> None:
     """Scripts share one namespace, that of the window: who uses whom is seen from the names."""
-    homes, uses = {}, []
+    homes: dict[str, str] = {}
+    uses: list[tuple[str, str, str]] = []
     for path in sorted((ROOT / "static").glob("*.js")):
         room = re.match(r"base_|shell_|page_[a-z]+", path.stem)
         assert room, f"static/{path.name} is for all pages (base_, shell_) or for one (page_)"

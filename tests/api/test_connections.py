@@ -29,7 +29,12 @@ def until(holds: Callable[[], bool]) -> None:
 def occupied(engine: LiveEngine) -> Iterator[None]:
     """The model at work for somebody until the body ends."""
     go_on, began = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: engine.join().turn(lambda: (began.set(), go_on.wait(60))))
+
+    def work() -> bool:
+        began.set()
+        return go_on.wait(60)
+
+    thread = threading.Thread(target=lambda: engine.join().turn(work))
     thread.start()
     assert began.wait(30)
     try:

@@ -37,7 +37,8 @@ def p_freq(tiny_atlas: TinyAtlas) -> np.ndarray:
         found = atlas.runs.unigram(tiny_atlas.run)
     assert found is not None
     p = found.astype(np.float64)
-    return p / p.sum()
+    normalised: np.ndarray = p / p.sum()
+    return normalised
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def test_positions_have_entropy_and_distance_and_their_correlation(
     assert len(found.tokens) == len(found.entropy) == len(found.kl) == len(found.rank) > 100
     assert found.correlation == pytest.approx(np.corrcoef(found.entropy, found.kl)[0, 1])
     order = [np.argsort(np.argsort(values)) for values in (found.entropy, found.kl)]
-    assert found.rank_correlation == pytest.approx(np.corrcoef(*order)[0, 1], abs=1e-3)
+    assert found.rank_correlation == pytest.approx(np.corrcoef(order[0], order[1])[0, 1], abs=1e-3)
     run = await client.send(calls.frequencies(tiny_atlas.run, limit=5))
     assert run.source is not None
     assert "mean prediction" in run.source

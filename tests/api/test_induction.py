@@ -70,7 +70,10 @@ def test_every_part_of_a_doubled_stretch_comes(client: Client, tiny_atlas: TinyA
         assert len(clip.points) == 4 * 8
         for place in range(8):
             before = curves.loss.mean[9 + place]
-            assert clip.loss.mean[place] - clip.delta_loss.mean[place] == pytest.approx(before, abs=1e-4)
+            after, change = clip.loss.mean[place], clip.delta_loss.mean[place]
+            assert after is not None
+            assert change is not None
+            assert after - change == pytest.approx(before, abs=1e-4)
     change = parts[kinds.index(InductionChange)]
     assert len(change.change) == tiny_atlas.neurons
     own = curves.activations[neurons[0]].mean
@@ -167,7 +170,8 @@ def test_what_follows_is_null_where_the_text_ends_with_the_repeat(client: Client
 def test_parts_come_as_they_are_ready_and_a_listener_that_leaves_stops_the_work(
     address: str, tiny_atlas: TinyAtlas, engine: LiveEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, made, gate = LiveStream.step, [], threading.Event()
+    own, gate = LiveStream.step, threading.Event()
+    made: list[int] = []
 
     def step(self: LiveStream[Any]) -> Any:
         if len(made) == 3:

@@ -47,7 +47,12 @@ async def asking(service: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 def slow_model(engine: LiveEngine) -> Iterator[threading.Event]:
     """The model at work for somebody, until the event is set."""
     go_on, began = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: engine.join().turn(lambda: (began.set(), go_on.wait(60))))
+
+    def work() -> bool:
+        began.set()
+        return go_on.wait(60)
+
+    thread = threading.Thread(target=lambda: engine.join().turn(work))
     thread.start()
     assert began.wait(30)
     try:

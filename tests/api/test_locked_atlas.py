@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -34,7 +33,7 @@ def http(path: Path, tmp_path: Path) -> Iterator[TestClient]:
     engine.close()
 
 
-def asked_at_once(http: TestClient, paths: list[str]) -> tuple[list[httpx.Response], float]:
+def asked_at_once(http: TestClient, paths: list[str]) -> tuple[list[Any], float]:
     began = time.monotonic()
     with ThreadPoolExecutor(len(paths)) as people:
         answers = list(people.map(http.get, paths))

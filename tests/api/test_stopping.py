@@ -36,9 +36,13 @@ def test_nobody_who_waits_keeps_the_service_from_ending(tiny_atlas: TinyAtlas, t
         time.sleep(0.02)
     go_on, began, answers = threading.Event(), threading.Event(), list[httpx.Response]()
 
+    def work() -> bool:
+        began.set()
+        return go_on.wait(60)
+
     def load() -> None:
         with pytest.raises(LineClosed):
-            engine.join().turn(lambda: (began.set(), go_on.wait(60)))
+            engine.join().turn(work)
 
     loading = threading.Thread(target=load, daemon=True)
     loading.start()

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from backend.client import ApiError, AsyncClient, Call, Client, calls
+from backend.core.interventions.ablation import TextAblation, ablate_text
 from backend.live import engine as live_engine
 from backend.schemas import AblateRequest, InterventionRequest, SweepRequest
 from tests.conftest import TinyAtlas
@@ -55,8 +56,13 @@ def test_a_token_that_the_text_has_not_is_said(
 def test_the_same_ablation_is_computed_once(
     client: Client, text: str, tiny_atlas: TinyAtlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done, ablate = [], live_engine.ablate_text
-    monkeypatch.setattr(live_engine, "ablate_text", lambda *given: done.append(1) or ablate(*given))
+    done: list[int] = []
+
+    def counting(*given: Any) -> TextAblation:
+        done.append(1)
+        return ablate_text(*given)
+
+    monkeypatch.setattr(live_engine, "ablate_text", counting)
     first = client.send(calls.ablate(text, scaled(tiny_atlas, 5)))
     assert client.send(calls.ablate(text, scaled(tiny_atlas, 5))) == first
     assert len(done) == 1

@@ -106,10 +106,10 @@ def test_a_damaged_cell_is_named_or_does_no_harm(
             except sqlite3.IntegrityError:
                 continue  # SQLite itself holds this column to its word
         began = time.monotonic()
-        for place, (status, detail) in ask(path).items():
-            assert status != 500, f"{place} with {str(value)[:40]!r}: {detail}\n{capsys.readouterr().out[-3000:]}"
+        for asked, (status, detail) in ask(path).items():
+            assert status != 500, f"{asked} with {str(value)[:40]!r}: {detail}\n{capsys.readouterr().out[-3000:]}"
             if status == 503:
-                assert "damaged" in detail or "fails" in detail or "cannot be opened" in detail, f"{place}: {detail}"
+                assert "damaged" in detail or "fails" in detail or "cannot be opened" in detail, f"{asked}: {detail}"
                 assert len(detail) < 1_000
         assert time.monotonic() - began < 20, f"{str(value)[:40]!r} takes far too long"
 

@@ -29,7 +29,8 @@ def older(tmp_path: Path) -> Path:
     path = tmp_path / "older.db"
     engine = sa.create_engine(f"sqlite:///{path}")
     migrated(engine, "0007")
-    run = dict.fromkeys(("sequences", "seq_len", "seed", "null_dim", "tokens_sampled", "tokens_counted"), 1)
+    counted = ("sequences", "seq_len", "seed", "null_dim", "tokens_sampled", "tokens_counted")
+    run: dict[str, Any] = dict.fromkeys(counted, 1)
     run |= {"tokens_total": 1, "id": 1, "model": "tiny", "layer": 1, "status": "finished", "stage": "done"}
     run |= {"fingerprint": "f", "corpus": "words", "corpus_hash": "c", "weights_hash": "w", "progress": 1.0}
     run |= {"created_at": NOW, "heartbeat": NOW, "finished_at": NOW, "revision": 7, "config": {}, "versions": {}}

@@ -1,7 +1,8 @@
 """Filters, sorts and pages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,15 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atlas]:
 
 
 def _query(**changes: object) -> NeuronQuery:
-    parameters = {"columns": None, "sort": "index", "where": [], "neuron_class": None, "limit": 10, "cursor": None}
-    return NeuronQuery.parse(**(parameters | changes))  # type: ignore[arg-type]
+    parameters: dict[str, Any] = {
+        "columns": None,
+        "sort": "index",
+        "where": [],
+        "neuron_class": None,
+        "limit": 10,
+        "cursor": None,
+    }
+    return NeuronQuery.parse(**(parameters | changes))
 
 
 @pytest.mark.parametrize("sort", ["index", "-index", "total_effect", "-total_effect", "-weight_norm", "delta_loss"])
@@ -66,17 +74,20 @@ def test_unmeasured_values_sort_last_either_way(atlas: Atlas) -> None:
         ("weight_norm<=.75", lambda value: value <= 0.75),
     ],
 )
-def test_filters_hold(atlas: Atlas, term: str, holds: object) -> None:
+def test_filters_hold(atlas: Atlas, term: str, holds: Callable[[float], bool]) -> None:
     rows, total = atlas.neurons.page(1, _query(where=[term], limit=100))
     everyone = atlas.neurons.columns(1, ["weight_norm"])["weight_norm"]
-    assert total == len(rows) == sum(map(holds, everyone))  # type: ignore[arg-type]
-    assert all(holds(row.metrics["weight_norm"]) for row in rows)  # type: ignore[operator]
+    assert total == len(rows) == sum(map(holds, everyone))
+    norms = [row.metrics["weight_norm"] for row in rows]
+    assert all(norm is not None and holds(norm) for norm in norms)
 
 
 def test_a_class_and_several_terms_all_hold(atlas: Atlas) -> None:
     rows, total = atlas.neurons.page(1, _query(neuron_class="entropy", where=["weight_norm>0.2", "total_effect>0.1"]))
     assert total == len(rows) > 0
-    assert all(row.index % 7 == 0 and row.metrics["weight_norm"] > 0.2 for row in rows)
+    norms = [row.metrics["weight_norm"] for row in rows]
+    assert all(norm is not None and norm > 0.2 for norm in norms)
+    assert all(row.index % 7 == 0 for row in rows)
 
 
 @pytest.mark.parametrize(

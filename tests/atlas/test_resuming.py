@@ -57,7 +57,8 @@ def test_a_run_belongs_to_who_took_it_up_last(atlas: Atlas, tmp_path: Path) -> N
 
 def test_what_was_made_by_others_is_dropped(atlas: Atlas) -> None:
     """Other code, packages or device: the run begins anew, under its number, and says so."""
-    run, said = _begun(atlas), []
+    run = _begun(atlas)
+    said: list[str] = []
     atlas.jobs.add("induction", "tiny", run, {"waits": True})
     done = atlas.jobs.add("induction", "tiny", run, {"waits": False})
     atlas.jobs.begin(done.id)
@@ -78,7 +79,8 @@ def test_what_was_made_by_others_is_dropped(atlas: Atlas) -> None:
 
 
 def test_what_was_made_by_the_same_is_kept(atlas: Atlas) -> None:
-    run, said = _begun(atlas), []
+    run = _begun(atlas)
+    said: list[str] = []
     atlas.runs.begin(PLAN, said.append)
     assert said == []
     assert atlas.runs.shards_done(run, "effects") == {0, 1, 2, 3}
@@ -107,7 +109,8 @@ def _change(path: Path, index: int, change: str) -> None:
 @pytest.mark.parametrize("change", ["cut", "bit", "other", "empty"])
 def test_a_damaged_part_is_made_anew(atlas: Atlas, tmp_path: Path, change: str) -> None:
     """With those after it, so that sums are taken in the order of a run that nothing happened to."""
-    run, said = _begun(atlas), []
+    run = _begun(atlas)
+    said: list[str] = []
     _change(tmp_path / "a.db", 1, change)
     atlas.runs.begin(PLAN, said.append)
     assert len(said) == 1

@@ -130,8 +130,8 @@ def synthetic(shape: Shape, tokens: int, device: str = "cpu") -> Case:
     sizes = torch.exp(1.9 * torch.randn(tokens, shape.measured, generator=g)) * 0.0027
     activations = sizes * torch.randn(tokens, shape.measured, generator=g).sign() * (shape.d_model / 2.5**2) ** 0.5
     targets = readout.logits(residual, readout.scale(residual)).topk(40, dim=1).indices[torch.arange(tokens), 7]
-    moved = [None if x is None else x.to(device) for x in (W_out, W_U, b_U, residual, activations, targets)]
-    W_out, W_U, b_U, residual, activations, targets = moved
+    W_out, W_U, residual, activations, targets = (x.to(device) for x in (W_out, W_U, residual, activations, targets))
+    b_U = None if b_U is None else b_U.to(device)
     name = f"{shape.name}'s shape: {shape.d_mlp} neurons, {shape.d_vocab} tokens, random weights"
     readout = replace(readout, W_out=W_out, W_U=W_U, b_U=b_U)
     batch = TokenBatch(residual, activations, targets)

@@ -21,8 +21,7 @@ VIEW = "?x=null_fraction&y=logit_var&logs=y"
 
 
 def columns(site: Site, *names: str) -> dict[str, Any]:
-    query = [("name", name) for name in names]
-    return dict(httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/columns", params=query).json())
+    return dict(httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/columns", params={"name": names}).json())
 
 
 def point_names(page: Page) -> list[str]:

@@ -34,7 +34,8 @@ def analyse(page: Page, text: str) -> None:
 
 def state(page: Page) -> dict[str, str]:
     """What the address says."""
-    return page.evaluate("Object.fromEntries(new URLSearchParams(location.hash.slice(1)))")
+    says: dict[str, str] = page.evaluate("Object.fromEntries(new URLSearchParams(location.hash.slice(1)))")
+    return says
 
 
 def wait_for_state(page: Page, **parts: str) -> None:
@@ -374,7 +375,8 @@ def rested(page: Page) -> None:
 def test_a_text_that_the_service_has_forgotten_is_traced_again_unseen(
     chromium: Browser, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget, find = [], LiveEngine.text
+    forget: list[int] = []
+    find = LiveEngine.text
 
     def text(engine: LiveEngine, text_id: str) -> LiveText:
         if forget:

@@ -38,10 +38,13 @@ def report(tiny_service: FastAPI, tiny_atlas: TinyAtlas, tmp_path_factory: pytes
 
     folder = tmp_path_factory.mktemp("report")
     parts = [part for part in PARTS if not part.jobs]
-    asked = (AsyncClient(service=tiny_service), [tiny_atlas.run], parts, folder, lambda _: None)
+
+    async def write_all() -> Path:
+        return await write_report(AsyncClient(service=tiny_service), [tiny_atlas.run], parts, folder, lambda _: None)
+
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as apart:  # Playwright has this thread's loop
         patch.setattr(write, "draw_stills", refuse)
-        yield apart.submit(anyio.run, write_report, *asked).result()
+        yield apart.submit(lambda: anyio.run(write_all)).result()
 
 
 def test_no_figure_or_link_of_a_report_leads_elsewhere(report: Path, chromium: Browser) -> None:

@@ -40,7 +40,8 @@ def click_point(page: Page) -> str:
 
 def _loneliest(points: list[dict[str, Any]]) -> dict[str, Any]:
     def room(point: dict[str, Any]) -> float:
-        return min(abs(point["x"] - p["x"]) + abs(point["y"] - p["y"]) for p in points if p is not point)
+        others = [p for p in points if p is not point]
+        return float(min(abs(point["x"] - p["x"]) + abs(point["y"] - p["y"]) for p in others))
 
     return max(points, key=room)
 
@@ -71,7 +72,7 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
 
     slug = site.atlas.slug
     trace = httpx.post(f"{site.address}/api/v1/models/{slug}/texts", json={"text": TEXT}).json()
-    body = {"interventions": [{"neuron": name, "kind": "mean"}]}
+    body: dict[str, Any] = {"interventions": [{"neuron": name, "kind": "mean"}]}
     api = httpx.post(f"{site.address}/api/v1/texts/{trace['id']}/ablate", json=body).json()
     row = numbers_in(table.locator("tr", has_text="Mean loss").inner_text())
     assert row[0] == pytest.approx(api["before_totals"]["mean_loss"], abs=1e-3)

@@ -57,7 +57,7 @@ def test_own_pages_and_programs_pass(headers: dict[str, str], http: TestClient) 
 
 def test_usual_ports_are_the_same_place(http: TestClient) -> None:
     for host, origin in (("atlas.lan", "http://atlas.lan:80"), ("ATLAS.lan:443", "https://atlas.lan")):
-        with TestClient(http.app) as client:  # type: ignore[arg-type]
+        with TestClient(http.app) as client:
             answered = client.post("/api/v1/jobs/1/cancel", headers={"host": host, "origin": origin})
         assert "own pages" not in answered.json()["detail"], "the name is unknown here, the origin is its own"
 

@@ -12,7 +12,8 @@ from backend.core.interventions.generation import Sampling
 from backend.core.interventions.kinds import Intervention
 from backend.core.models.sources import ModelFiles
 from backend.core.neurons import NeuronId
-from backend.live.engine import EngineBusy, LiveEngine, TooManyGenerations
+from backend.live.engine import LiveEngine, TooManyGenerations
+from backend.live.queue import EngineBusy
 from backend.live.streams import LiveStream, ModelPutAway
 from backend.live.texts import LiveGenerationStep, LiveModel, LiveText
 

@@ -142,7 +142,12 @@ def test_closing_lets_nobody_wait(line: Line) -> None:
     """Not even the one whose turn it is: a model may take a minute to be loaded."""
     with ThreadPoolExecutor(3) as people:
         began, go_on = threading.Event(), threading.Event()
-        running = people.submit(line.turn, lambda: (began.set(), go_on.wait(30)))
+
+        def work() -> bool:
+            began.set()
+            return go_on.wait(30)
+
+        running = people.submit(line.turn, work)
         assert began.wait(20)
         waiting = people.submit(line.turn, lambda: "never")
         until(lambda: line.waiting == 2)

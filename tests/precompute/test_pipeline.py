@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from backend.atlas.store import Atlas
 from backend.core.errors import BadConfig, BadLayer
 from backend.core.kernels import survey as surveys
 from backend.core.kernels.choose import Tiles
-from backend.core.kernels.engine import ablation_effects
+from backend.core.kernels.engine import EffectsEngine, ablation_effects
 from backend.core.metrics.effects import EffectSums, TokenBatch
 from backend.core.metrics.statistics import Moments
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles, find_model
 from backend.glossary import METRIC_COLUMNS, METRICS
-from precompute import heartbeat, pipeline
+from precompute import contexts, heartbeat, pipeline
 from precompute.config import RunConfig
 from precompute.corpus import counted_positions, open_corpus, pack
 from precompute.progress import Silent
@@ -64,15 +65,21 @@ def test_a_run_measures_everything(config: RunConfig, tmp_path: Path) -> None:
         missing = {name for name, column in columns.items() if not np.isfinite(column).all()}
         assert missing == {"induction_change", "induction_change_se"}, "a job of its own, after the run"
         assert len(columns["index"]) == D_MLP
-        edges, counts = atlas.neurons.histogram(run, 3) or (None, None)
+        histogram = atlas.neurons.histogram(run, 3)
+        assert histogram is not None
+        edges, counts = histogram
         assert counts.sum() == 9 * 32
         assert edges[0] == pytest.approx(columns["min_activation"][3], rel=1e-5)
-        assert len(atlas.runs.spectrum(run)) == D_MODEL
+        spectrum = atlas.runs.spectrum(run)
+        assert spectrum is not None
+        assert len(spectrum) == D_MODEL
         shown = atlas.contexts.showing(run, 3)
         buckets = [one.trace.bucket for one in shown]
         assert buckets.count("max") >= 1
         assert len({one.id for one in shown}) == len(buckets), "a window serves a neuron once"
         positions, effects = atlas.positions.get(run), atlas.positions.effects(run, [3])[0]
+        assert positions is not None
+        assert positions.sequences is not None
         assert len(positions.tokens) == len(effects["delta_loss"]) == record.tokens_total
         assert set(positions.sequences.tolist()) == set(range(9))
         assert np.abs(effects["delta_loss"]).mean() == pytest.approx(columns["total_effect"][3], rel=1e-4)
@@ -109,7 +116,7 @@ def test_a_killed_run_resumes_and_ends_the_same(
     with Atlas.open(tmp_path / "whole.db") as atlas:
         whole = atlas.neurons.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
     calls = {"effects": 0}
-    plain = pipeline.EffectsEngine.effects
+    plain = EffectsEngine.effects
 
     def dying(*arguments: object) -> object:
         calls["effects"] += 1
@@ -118,7 +125,7 @@ def test_a_killed_run_resumes_and_ends_the_same(
         return plain(*arguments)  # type: ignore[arg-type]
 
     with Atlas.open(tmp_path / "killed.db") as atlas:
-        monkeypatch.setattr(pipeline.EffectsEngine, "effects", dying)
+        monkeypatch.setattr(EffectsEngine, "effects", dying)
         with pytest.raises(KeyboardInterrupt):
             _run(config, atlas, tmp_path)
         half = atlas.runs.get(1)
@@ -152,12 +159,15 @@ def test_how_a_shard_is_cut_changes_nothing(config: RunConfig, tmp_path: Path, m
         with Atlas.open(tmp_path / f"{at_once}.db") as atlas:
             run = _run(config, atlas, tmp_path / str(at_once))
             positions, effects = atlas.positions.get(run), atlas.positions.effects(run, [3])[0]
-            found.append((atlas.neurons.columns(run, list(METRIC_COLUMNS)), positions, effects))
+            assert positions is not None
+            assert positions.sequences is not None
+            places = (positions.tokens, positions.sequences.tolist())
+            found.append((atlas.neurons.columns(run, list(METRIC_COLUMNS)), places, effects))
     (cut, places, effects), (whole, same_places, same_effects) = found
     for name, column in whole.items():
         atol = 1e-3 if "mediated" in name else 2e-6  # a share of two means near 0 magnifies their rounding
         np.testing.assert_allclose(cut[name], column, atol=atol, rtol=1e-3 if name.endswith("_se") else 0, err_msg=name)
-    assert (places.tokens, places.sequences.tolist()) == (same_places.tokens, same_places.sequences.tolist())
+    assert places == same_places
     for name, values in same_effects.items():
         np.testing.assert_allclose(effects[name], values, atol=1e-5, err_msg=name)
 
@@ -168,7 +178,7 @@ def test_a_failed_run_says_why_and_resumes(config: RunConfig, tmp_path: Path, mo
 
     with Atlas.open(tmp_path / "a.db") as atlas:
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline.contexts, "windows", fail)
+            patch.setattr(contexts, "windows", fail)
             with pytest.raises(RuntimeError):
                 _run(config, atlas, tmp_path)
         assert atlas.runs.get(1).status == "failed"
@@ -202,7 +212,7 @@ def test_weight_metrics_are_there_before_effects(
 
 
 @pytest.mark.parametrize("wrong", [{"sequences": 0}, {"seq_len": 4}, {"null_dim": 0}])
-def test_a_run_without_sense_is_refused(wrong: dict[str, int]) -> None:
+def test_a_run_without_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         RunConfig("gpt2", **wrong)
 
@@ -214,7 +224,12 @@ def test_a_long_shard_does_not_look_interrupted(
     monkeypatch.setattr(heartbeat, "_EVERY_SECONDS", 0.01)
     monkeypatch.setattr(Runs, "beat", lambda self, run: beats.append(run))
     plain = pipeline.Run.contexts
-    monkeypatch.setattr(pipeline.Run, "contexts", lambda self: (time.sleep(0.2), plain(self))[1])
+
+    def slow(self: pipeline.Run) -> None:
+        time.sleep(0.2)
+        plain(self)
+
+    monkeypatch.setattr(pipeline.Run, "contexts", slow)
     with Atlas.open(tmp_path / "a.db") as atlas:
         run = _run(config, atlas, tmp_path)
     assert len(beats) >= 5
@@ -245,7 +260,7 @@ def test_another_layer_is_measured_by_forward_passes(
         assert atlas.runs.newest("llama") == last, "pages open the last layer"
     neuron, module = 5, reference.neurons_of(0)
     mean = columns["mean_activation"][neuron]
-    found = {"total_effect": [], "direct_effect_ln": [], "delta_entropy": []}
+    found: dict[str, list[float]] = {"total_effect": [], "direct_effect_ln": [], "delta_entropy": []}
     for row, at in zip(torch.from_numpy(tokens), counted, strict=True):
         before = reference.plain(row)
         edits = [(module, slice(neuron, neuron + 1), torch.tensor([mean]))]

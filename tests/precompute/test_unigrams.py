@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def config(tmp_path: Path, tiny_files: Callable[[str], ModelFiles], monkeypatch:
     return RunConfig(str(tiny_files("llama").folder), str(tmp_path / "text.txt"), sequences=5, seq_len=32)
 
 
-def _run(config: RunConfig, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, object], np.ndarray]:
+def _run(config: RunConfig, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
     with Atlas.open(folder / "a.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
         positions = atlas.positions.get(run)
@@ -41,7 +42,7 @@ def _run(config: RunConfig, folder: Path) -> tuple[dict[str, np.ndarray], dict[s
         return atlas.neurons.columns(run, NAMES), atlas.runs.get(run).config, positions.kl_before
 
 
-def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Callable[..., Unigram]) -> dict:
+def _expected(model: AnalysisModel, config: RunConfig, folder: Path, choose: Callable[..., Unigram]) -> dict[str, Any]:
     tokens = pack(open_corpus(config.dataset, folder, print), model, 5, 32, 0, model.bos)
     trace = model.trace(torch.from_numpy(tokens))
     residual, activations = trace.residual.flatten(0, 1), trace.activations.flatten(0, 1)
@@ -75,6 +76,7 @@ def test_the_models_own_mean_prediction_is_the_default(
     with Atlas.open(tmp_path / "a.db", read_only=True) as atlas:
         kept = atlas.runs.unigram(1)
     mean = _mean_prediction(tiny_model("llama"), config, tmp_path)
+    assert kept is not None
     np.testing.assert_allclose(kept, mean, rtol=1e-4, err_msg="P_freq itself is kept with the run")
     assert "the model's mean prediction over the sample" in str(told["frequency_source"])
     assert bool((kl >= 0).all())

@@ -129,10 +129,10 @@ def test_a_cancelled_job_stops_and_keeps_what_it_found(
     with Atlas.open(own) as atlas:
         report = atlas.jobs.report_progress
 
-        def cancelling(number: int, progress: float, doing: str) -> bool:
+        def cancelling(job: int, progress: float, doing: str) -> bool:
             if progress > 0.25:
-                client.post(f"/api/v1/jobs/{number}/cancel")
-            return report(number, progress, doing)
+                client.post(f"/api/v1/jobs/{job}/cancel")
+            return report(job, progress, doing)
 
         atlas.jobs.report_progress = cancelling  # type: ignore[method-assign]
         worker(atlas, tmp_path / "cache").work(once=True)

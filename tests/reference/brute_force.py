@@ -8,7 +8,6 @@ processing (folding, centring) must not change any of these numbers.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from tests.reference.tiny_models import Family
 
+Edit = tuple[nn.Module, slice, Tensor]
+"""A module, columns of its input, and the values they are set to."""
 _HEADS_OUT = frozenset({"c_proj", "dense", "out_proj", "o_proj"})
 
 
@@ -57,14 +58,19 @@ class Reference:
         """With the last layer's neuron set to `target` at every position."""
         return self.edited(tokens, [(self.mlp_out, slice(neuron, neuron + 1), torch.tensor([target]))], frozen=frozen)
 
-    def edited(self, tokens: Tensor, edits: list[tuple[nn.Module, slice, Tensor]], *, frozen: bool) -> Outcome:
+    def edited(self, tokens: Tensor, edits: list[Edit], *, frozen: bool) -> Outcome:
         """With columns of some modules' inputs set to given values at every position."""
         return _outcome(self.edited_logits(tokens, edits, frozen=frozen), tokens)
 
-    def edited_logits(self, tokens: Tensor, edits: list[tuple[nn.Module, slice, Tensor]], *, frozen: bool) -> Tensor:
+    def edited_logits(self, tokens: Tensor, edits: list[Edit], *, frozen: bool) -> Tensor:
         """The logits behind `edited`, [positions, d_vocab]."""
         own_scale: list[Tensor] = []
-        with self._norm(lambda scale: own_scale.append(scale) or scale):
+
+        def kept(scale: Tensor) -> Tensor:
+            own_scale.append(scale)
+            return scale
+
+        with self._norm(kept):
             self._logits(tokens)
 
         with ExitStack() as stack:
@@ -95,16 +101,14 @@ class Reference:
 
     def heads_of(self, layer: int) -> nn.Module:
         """The module whose input are the outputs of a layer's heads, one after the other."""
-        modules = self.block(layer).named_modules()
+        modules: Iterator[tuple[str, nn.Module]] = self.block(layer).named_modules()
         return next(module for name, module in modules if name.split(".")[-1] in _HEADS_OUT and "att" in name)
 
     def block(self, layer: int) -> nn.Module:
         """One of the model's blocks."""
         return _at(self.model, self.family.mlp_out.split("-1")[0] + str(layer))
 
-    def inputs_of(
-        self, module: nn.Module, tokens: Tensor, edits: Sequence[tuple[nn.Module, slice, Tensor]] = ()
-    ) -> Tensor:
+    def inputs_of(self, module: nn.Module, tokens: Tensor, edits: Sequence[Edit] = ()) -> Tensor:
         """What a module reads, [positions, width], while columns of other modules' inputs are set to given values."""
         seen: list[Tensor] = []
         with ExitStack() as stack:
@@ -116,12 +120,14 @@ class Reference:
 
     def _logits(self, tokens: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.model(tokens[None]).logits[0]
+            logits: Tensor = self.model(tokens[None]).logits
+            return logits[0]
 
     @contextmanager
     def _norm(self, choose: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """The final norm written out (Eq. 2) in float64, dividing by what `choose` makes of its own scale."""
-        module, kind = self.final_norm, self.family.norm
+        module: Any = self.final_norm  # its attributes are named as its family names them
+        kind = self.family.norm
         eps = getattr(module, "eps", None) or module.variance_epsilon
 
         def written_out(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> Tensor:
@@ -129,7 +135,8 @@ class Reference:
             scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()
             gain = module.weight + 1 if kind == "rms1" else module.weight
             bias = module.bias if kind == "layer" else 0.0
-            return x / choose(scale) * gain + bias
+            normed: Tensor = x / choose(scale) * gain + bias
+            return normed
 
         with _hooked(module.register_forward_hook(written_out)):
             yield
@@ -172,11 +179,11 @@ def _outcome(logits: Tensor, tokens: Tensor) -> Outcome:
 
 
 def _at(model: nn.Module, path: str) -> nn.Module:
-    return reduce(
-        lambda found, part: found[int(part)] if part.lstrip("-").isdigit() else getattr(found, part),
-        path.split("."),
-        model,
-    )
+    found: Any = model
+    for part in path.split("."):
+        found = found[int(part)] if part.lstrip("-").isdigit() else getattr(found, part)
+    module: nn.Module = found
+    return module
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from backend.core.errors import UnsupportedModel
 from backend.core.induction.attribution import Attribution, components, contributions
 from backend.core.induction.experiment import Experiment, Plan
-from backend.core.induction.text import doubled, random_repeats
+from backend.core.induction.text import Repeats, doubled, random_repeats
 from backend.core.metrics.attribution import of_heads, of_vectors
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
@@ -54,7 +54,8 @@ def test_a_heads_contribution_is_what_is_lost_without_it_at_the_same_scale(
     d_head = D_MODEL // HEADS
     module = reference.heads_of(layer)
     z = reference.inputs_of(module, tokens[0])[:, 2 * d_head : 3 * d_head]
-    weight = module.weight.T if family != "gpt2" else module.weight
+    kept = module.get_parameter("weight")
+    weight = kept.T if family != "gpt2" else kept
     written = z - z[:1]  # less its first: value biases may have been folded elsewhere
     written = written @ weight[2 * d_head : 3 * d_head].double()
     block = reference.neurons_of(1)
@@ -62,10 +63,13 @@ def test_a_heads_contribution_is_what_is_lost_without_it_at_the_same_scale(
     block = reference.model.get_submodule(body)
     norm = {"gpt2": "ln_2", "gpt-neox": "post_attention_layernorm", "llama": "post_attention_layernorm"}[family]
     first = {"gpt2": "mlp.c_fc", "gpt-neox": "mlp.dense_h_to_4h", "llama": "mlp.gate_proj"}[family]
-    gain, project = block.get_submodule(norm).weight, block.get_submodule(first).weight
+    gain, project = block.get_parameter(f"{norm}.weight"), block.get_parameter(f"{first}.weight")
     project = project.T if family != "gpt2" else project
     stream = reference.inputs_of(block.get_submodule(norm), tokens[0])
-    centre = (lambda x: x - x.mean(-1, keepdim=True)) if family != "llama" else (lambda x: x)
+
+    def centre(x: torch.Tensor) -> torch.Tensor:
+        return x if family == "llama" else x - x.mean(-1, keepdim=True)
+
     scale = (centre(stream).square().mean(-1, keepdim=True) + model.eps).sqrt()
     expected = (centre(written) / scale * gain) @ project[:, NEURONS]
     values = found.values[0, :, head].double()
@@ -90,9 +94,9 @@ def test_heads_and_vectors_are_read_alike(seed: int, heads: int, d_head: int, wi
     torch.testing.assert_close(by_head.sum(dim=2), of_vectors(written.sum(dim=2), W, scale))
 
 
-def _attributed(model: AnalysisModel, *args: object) -> list[Attribution]:
+def _attributed(model: AnalysisModel, repeats: Repeats) -> list[Attribution]:
     neurons = tuple(NeuronId(model.last_layer, index) for index in NEURONS)
-    steps = Experiment(model, *args, Plan(neurons, frozenset({"attribution"}))).steps()  # type: ignore[arg-type]
+    steps = Experiment(model, repeats, Plan(neurons, frozenset({"attribution"}))).steps()
     return [value for value in steps if isinstance(value, Attribution)]
 
 
@@ -116,6 +120,7 @@ def test_the_experiment_averages_over_second_occurrences(family: str, tiny_model
 
 def test_where_every_token_is_the_same_corruption_changes_nothing(tiny_model: Models) -> None:
     model = tiny_model("llama")
+    assert model.bos is not None
     for found in _attributed(model, doubled(torch.full((3, 6), 9), model.bos)):
         assert torch.equal(found.induction, found.corrupted)
 

@@ -37,7 +37,8 @@ from backend.core.neurons import HeadId, NeuronId
 from tests.reference.brute_force import Outcome, Reference
 from tests.reference.tiny_models import D_MODEL, FAMILIES, HEADS, LAYERS, byte_tokenizer
 
-Models, Files = Callable[[str], AnalysisModel], Callable[[str], ModelFiles]
+Models = Callable[[str], AnalysisModel]
+Files = Callable[[str], ModelFiles]
 Kind = TypeVar("Kind")
 SPAN, SEQUENCES, NEURONS = 8, 3, (5, 17)
 D_HEAD = D_MODEL // HEADS
@@ -360,7 +361,7 @@ def handmade(tmp_path_factory: pytest.TempPathFactory) -> AnalysisModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        body = model.transformer
+        body: Any = model.transformer
         body.wte.weight[:, token], body.wpe.weight[:, place] = eye, eye
         previous, induction = body.h[0].attn, body.h[1].attn
         q, k, v = (slice(n * width, n * width + tokens) for n in range(3))  # the first head's columns
@@ -439,6 +440,7 @@ def test_means_leave_out_what_is_not_there() -> None:
 def test_repeats_of_one_text_are_no_further_evidence(tiny_model: Models) -> None:
     """Every sequence a second time: where both are said to be of one text, no error shrinks; where not, all do."""
     model = tiny_model("llama")
+    assert model.bos is not None
     once = random_repeats(model.ordinary, model.bos, 6, SPAN, seed=3)
     stretches = once.tokens[:, 1 : 1 + SPAN].repeat(2, 1)
     one_text = doubled(stretches, model.bos, torch.arange(6).repeat(2))

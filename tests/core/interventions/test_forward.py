@@ -1,6 +1,7 @@
 """Interventions on earlier layers and on heads, against the original model with the same values replaced."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
 from backend.core.models.traced_text import trace_text
 from backend.core.neurons import HeadId, NeuronId, parse_unit
-from tests.reference.brute_force import Outcome, Reference
+from tests.reference.brute_force import Edit, Reference
 from tests.reference.tiny_models import D_MODEL, FAMILIES, HEADS, KEY_VALUE_HEADS
 
 TEXT = "The cat sat on the mat."
@@ -24,8 +25,9 @@ def _columns(head: int) -> slice:
     return slice(head * D_HEAD, (head + 1) * D_HEAD)
 
 
-def _assert_same(found: TextAblation, expected: Callable[[bool], Outcome]) -> None:
-    for state, outcome in ((found.total, expected(False)), (found.frozen, expected(True))):
+def _assert_same(found: TextAblation, reference: Reference, tokens: torch.Tensor, edits: list[Edit]) -> None:
+    for state, frozen in ((found.total, False), (found.frozen, True)):
+        outcome = reference.edited(tokens, edits, frozen=frozen)
         torch.testing.assert_close(state.loss[:-1].double(), outcome.loss, atol=3e-5, rtol=0)
         torch.testing.assert_close(state.entropy[:-1].double(), outcome.entropy, atol=3e-5, rtol=0)
         assert torch.equal(state.rank[:-1], outcome.rank)
@@ -50,7 +52,7 @@ def test_earlier_layers_heads_and_several_at_once_agree_with_brute_force(
         ([Intervention(NeuronId(1, 7), "value", -0.5), Intervention(NeuronId(0, 5), "value", 1.5)], [neuron, last]),
     ):
         found = ablate_text(model, text, interventions, None)
-        _assert_same(found, lambda frozen, edits=edits: reference.edited(tokens, edits, frozen=frozen))
+        _assert_same(found, reference, tokens, edits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,24 +69,27 @@ def test_heads_that_look_at_the_first_token_agree_with_brute_force(
         for before, edits in (([], []), ([Intervention(NeuronId(0, 5), "value", 1.5)], [neuron])):
             first = reference.inputs_of(heads, tokens, edits)[0, columns]
             found = ablate_text(model, text, [*before, Intervention(HeadId(1, 2), "bos")], None)
-            given = (tokens, [*edits, (heads, columns, first)])
-            _assert_same(found, lambda frozen, given=given: reference.edited(*given, frozen=frozen))
+            _assert_same(found, reference, tokens, [*edits, (heads, columns, first)])
             assert (found.total.loss[:-1] - text.before.loss[:-1]).abs().max() > 1e-3
 
 
 def _value_bias(reference: Reference, family: str) -> torch.Tensor:
     """What the values of all tokens have in common in the second layer's third head: their bias, and what the bias of
     the norm before them makes of them, [d_head]."""
-    block, columns = reference.block(1), _columns(2)
+    block: Any = reference.block(1)  # its parts are named as its family names them
+    columns = _columns(2)
     if family == "llama":
         return torch.zeros(D_HEAD, dtype=torch.float64)
     if family == "gpt2":  # queries, keys and values side by side; weights are [in, out]
         weight, bias = block.attn.c_attn.weight[:, -D_MODEL:].T, block.attn.c_attn.bias[-D_MODEL:]
-        return (weight @ block.ln_1.bias + bias)[columns].detach()
-    values = block.self_attn.v_proj
+        value: torch.Tensor = (weight @ block.ln_1.bias + bias)[columns]
+        return value.detach()
+    projection = block.self_attn.v_proj
     if family == "phi":
-        return (values.weight @ block.input_layernorm.bias + values.bias)[columns].detach()
-    return values.bias[_columns(2 * KEY_VALUE_HEADS // HEADS)].detach()
+        value = (projection.weight @ block.input_layernorm.bias + projection.bias)[columns]
+    else:
+        value = projection.bias[_columns(2 * KEY_VALUE_HEADS // HEADS)]
+    return value.detach()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "phi", "qwen2", "llama"])
@@ -102,10 +107,7 @@ def test_a_heads_value_bias_stays_in_place_where_its_output_is_set_to_zero_or_sc
         (Intervention(HeadId(1, 2), "scale", 2.5), bias + 2.5 * (z - bias)),
     ):
         found = ablate_text(model, text, [intervention], None)
-        _assert_same(
-            found,
-            lambda frozen, target=target: reference.edited(tokens, [(heads, columns, target)], frozen=frozen),
-        )
+        _assert_same(found, reference, tokens, [(heads, columns, target)])
 
 
 def test_the_forward_pass_agrees_with_the_closed_form(tiny_model: Callable[[str], AnalysisModel]) -> None:

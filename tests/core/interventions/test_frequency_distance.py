@@ -56,6 +56,7 @@ def test_neurons_of_the_last_layer_agree_with_brute_force(
     before = _reference(family, tiny_files, [], tokens, p, frozen=False)
     assert result.kl_before is not None
     torch.testing.assert_close(result.kl_before, before, atol=3e-5, rtol=0)
+    assert result.total.kl is not None
     assert float((result.total.kl - result.kl_before).abs().max()) > 1e-2, "it must matter, or agreement says nothing"
 
 

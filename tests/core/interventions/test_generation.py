@@ -45,7 +45,7 @@ def test_token_by_token_is_what_the_whole_text_gives(family: str, tiny_model: Lo
     """For every family: keys and values that are kept must not change what comes next, nor what hooks do."""
     model = tiny_model(family)
     text = trace_text(model, TEXT, 64)
-    units = [NeuronId(0, 3), HeadId(1, 1), NeuronId(model.last_layer, 5)]
+    units: list[NeuronId | HeadId] = [NeuronId(0, 3), HeadId(1, 1), NeuronId(model.last_layer, 5)]
     interventions = [*(Intervention(unit, "scale", 3.0) for unit in units), Intervention(HeadId(1, 3), "bos")]
     for changes in ([], interventions):
         hooks = replacing(changes, [torch.zeros(())] * len(changes))

@@ -190,7 +190,8 @@ def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.
     before, predictions = _before(problem), Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions)
     expansion.fill(problem.room())
-    pairs = torch.ones_like(problem.c).nonzero(as_tuple=True)
+    rows, neurons = torch.ones_like(problem.c).nonzero(as_tuple=True)
+    pairs = (rows, neurons)
     reach = compiled.Reach.of(problem, predictions, expansion.mean_a)
     spread = compiled.Spread(expansion.spread, 4)
     degrees = compiled.Degrees.of(reach, problem, predictions, pairs, spread)
@@ -273,7 +274,8 @@ def _directions(seed: int, problem: Ablations, *, each: bool) -> torch.Tensor:
     shape = problem.logits.shape if each else problem.logits.shape[1:]
     v = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).exp()
     v -= v.mean(dim=-1, keepdim=True)
-    return (v / v.norm(dim=-1, keepdim=True)).float()
+    unit: torch.Tensor = v / v.norm(dim=-1, keepdim=True)
+    return unit.float()
 
 
 @pytest.mark.parametrize("strength", [1e-3, 0.2, 5.0])

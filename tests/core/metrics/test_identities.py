@@ -66,6 +66,7 @@ def test_frozen_equals_total_where_the_norm_does_not_change(seed: int, norm: Nor
 @given(SEEDS, st.floats(-50, 50))
 def test_a_bias_that_is_equal_for_all_tokens_changes_nothing(seed: int, constant: float) -> None:
     readout = random_readout(seed, bias=True)
+    assert readout.b_U is not None
     shifted = replace(readout, b_U=readout.b_U + constant)
     batch = random_batch(seed, readout)
     plain, moved = (ablation_effects(r, batch, torch.zeros(7)) for r in (readout, shifted))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -55,11 +56,12 @@ def test_a_survey_is_as_rough_as_it_says(tiny_model: Callable[[str], AnalysisMod
 def test_the_neurons_of_largest_effect_are_always_among_those_computed_again(
     tiny_model: Callable[[str], AnalysisModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, seen = tiny_model("llama"), []
+    model = tiny_model("llama")
+    seen: list[torch.Tensor] = []
 
-    def noting(*arguments: object) -> dict[str, torch.Tensor]:
+    def noting(*arguments: Any) -> dict[str, torch.Tensor]:
         seen.append(arguments[3])
-        return recomputed(*arguments)  # type: ignore[arg-type]
+        return recomputed(*arguments)
 
     monkeypatch.setattr("backend.core.metrics.precision.recomputed", noting)
     tokens = torch.randint(2, 200, (1, 24), generator=torch.Generator().manual_seed(1))

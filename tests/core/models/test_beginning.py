@@ -177,6 +177,7 @@ def test_losses_are_the_original_models_over_the_same_tokens(
 ) -> None:
     model, reference = tiny_model("llama"), Reference(str(tiny_files("llama").folder), FAMILIES["llama"])
     text = _text(model, "Some words, and then others: 12 lamps in all. " * 9)
+    assert model.separator is not None
     text[1, 12] = model.separator
     found = measure(model, text, 0)
     with_bos, without = [], []

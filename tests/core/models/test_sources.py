@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of whichever client it uses
     GatedRepoError,
     HFValidationError,
     HTTPError,
@@ -178,9 +178,12 @@ def wheel(tmp_path: Path) -> tuple[Path, bytes]:
     return path, content
 
 
-def _packaged(wheel: Path, content: bytes, **changes: str) -> PackagedFile:
+def _packaged(wheel: Path, content: bytes, changes: dict[str, str] | None = None) -> PackagedFile:
     hashes = {"wheel_sha256": downloads.sha256_of(wheel), "member_sha256": hashlib.sha256(content).hexdigest()}
-    return PackagedFile("thing==1.0", member="thing/data.bin", megabytes=1, licence="MIT", **(hashes | changes))
+    hashes |= changes or {}
+    return PackagedFile(
+        "thing==1.0", hashes["wheel_sha256"], "thing/data.bin", hashes["member_sha256"], megabytes=1, licence="MIT"
+    )
 
 
 def _pip_gives(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
@@ -213,7 +216,7 @@ def test_a_file_with_the_wrong_checksum_is_never_used(
 ) -> None:
     _pip_gives(wheel[0], monkeypatch)
     with pytest.raises(ChecksumMismatch, match="was not used"):
-        downloads.fetch(_packaged(*wheel, **{wrong: "0" * 64}), tmp_path / "cache", _silent)
+        downloads.fetch(_packaged(*wheel, {wrong: "0" * 64}), tmp_path / "cache", _silent)
     assert not (tmp_path / "cache" / "data.bin").exists()
 
 
@@ -356,7 +359,13 @@ def test_a_gguf_file_that_changes_while_it_is_read_is_refused(
     tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gguf, plain = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), conversions._read
-    monkeypatch.setattr(conversions, "_read", lambda path: (plain(path), _changed(path))[0])
+
+    def read(path: Path) -> Any:
+        content = plain(path)
+        _changed(path)
+        return content
+
+    monkeypatch.setattr(conversions, "_read", read)
     with pytest.raises(SourceError, match="changed while it was read"):
         find_model(str(gguf), tmp_path / "cache", _silent)
     assert not list((tmp_path / "cache").glob("models/*/"))
@@ -366,7 +375,8 @@ def test_a_gguf_file_that_changes_while_it_is_read_is_refused(
 def test_converted_weights_that_are_damaged_are_made_anew(
     damage: str, tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gguf, said = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), []
+    gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
+    said: list[str] = []
     whole = find_model(str(gguf), tmp_path / "cache", _silent)
     weights, config, expected = whole.folder / "model.safetensors", whole.folder / "config.json", whole.weights_hash()
     content = weights.read_bytes()
@@ -409,8 +419,14 @@ def test_a_damaged_download_is_fetched_anew(
 
 def test_a_checksum_is_of_what_the_file_holds_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computed once for a file that nobody writes to; whoever writes, and keeps size and time, is found out."""
-    file, reads, plain = tmp_path / "x", [], downloads._sha256_of
-    monkeypatch.setattr(downloads, "_sha256_of", lambda path: (reads.append(path), plain(path))[1])
+    file, plain = tmp_path / "x", downloads._sha256_of
+    reads: list[Path] = []
+
+    def read(path: Path) -> str:
+        reads.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(downloads, "_sha256_of", read)
     for content in (b"one", b"two"):
         file.write_bytes(content)
         assert downloads.sha256_of(file) == hashlib.sha256(content).hexdigest()
