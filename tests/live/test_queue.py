@@ -171,8 +171,9 @@ def test_work_for_when_nobody_waits_lets_all_go_first_and_takes_no_place(line: L
         assert line.waiting == 1
         asked = [people.submit(line.turn, lambda: done.append("person")) for _ in range(2)]
         until(lambda: line._queue.qsize() == 3)
-    for one in [*asked, rest]:
+    for one in asked:
         one.result(20)
+    rest.result(20)
     assert done == ["person", "person", "rest"]
 
 

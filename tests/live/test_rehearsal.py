@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backend.core.interventions.ablation import TextAblation, ablate_text
+from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
+from backend.core.models.traced_text import TracedText
 from backend.live import engine as live
 from backend.live.engine import LiveEngine
 from backend.live.texts import LiveModel
@@ -15,11 +19,10 @@ def test_two_tokens_are_ablated_once_a_model_after_its_first_text(
     tmp_path: Path, tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
-    ablate = live.ablate_text
 
-    def noted(model: live.AnalysisModel, text: live.TracedText, *rest: object) -> object:
+    def noted(model: AnalysisModel, text: TracedText, *rest: Any) -> TextAblation:
         lengths.append(len(text.tokens))
-        return ablate(model, text, *rest)  # type: ignore[arg-type]
+        return ablate_text(model, text, *rest)
 
     monkeypatch.setattr(live, "ablate_text", noted)
     engine = LiveEngine(tmp_path, device="cpu", models=2)
