@@ -165,11 +165,11 @@ def check_loss(atlas: Atlas, run: int, say: Say) -> None:
         return
     card = schemas.RunCard.model_validate(record.card)
     known = None if card.bos is None else card.bos.facts.get(BY_FREQUENCY)
-    found = None if known is None else not_itself(record.mean_loss, float(known))
-    if found is None or any(NOT_ITSELF in warning for warning in card.warnings):
+    warning = None if known is None else not_itself(record.mean_loss, float(known))
+    if warning is None or any(NOT_ITSELF in one for one in card.warnings):
         return
-    say(f"WARNING: {found}")
-    card.warnings = [*card.warnings, found]
+    say(f"WARNING: {warning}")
+    card.warnings = [*card.warnings, warning]
     with atlas.runs.writing() as writer:
         writer.update_run(run, card=card.model_dump(mode="json"))
 
@@ -195,8 +195,10 @@ def keep_precision(
     if card.computation.precision is not None:
         return
     with torch.no_grad():
-        found = Precision.of(readout, batch, targets, effects, unigram, record.seed)
-    finite = {name: value if value is None or math.isfinite(value) else None for name, value in asdict(found).items()}
+        measured = Precision.of(readout, batch, targets, effects, unigram, record.seed)
+    finite = {
+        name: value if value is None or math.isfinite(value) else None for name, value in asdict(measured).items()
+    }
     precision = schemas.CardPrecision.model_validate(finite)
     card.computation = card.computation.model_copy(update={"precision": precision})
     with atlas.runs.writing() as writer:

@@ -63,13 +63,13 @@ def carry_out(
     run = None if job.run is None else atlas.runs.get(job.run)
     spec = _with_corpus(repeat_spec(atlas, request, run), run, cache, model, reporter)
     measured = plan(atlas, request, run)
-    repeats, found = find_repeats(model, spec)
+    repeats, summary = find_repeats(model, spec)
     made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
     job = atlas.jobs.take_up(job.id, made_from)
     bos = spec.bos(model)
     answers = InductionAnswers(model, repeats, measured.neurons)
     if "start" not in job.parts_done:
-        start = answers.start(spec.source, measured.summary(found))
+        start = answers.start(spec.source, measured.summary(summary))
         _keep(atlas, job.id, "start", [start.model_dump_json()], made_from)
     groups = [group for group in GROUPS if set(group) & measured.parts]
     reporter.stage(f"Induction (job {job.id})", len(groups), 0, "parts")
@@ -96,16 +96,16 @@ def _measure(
     payloads: list[str] = []
     neurons: dict[str, Array] | None = None
     with refusing_memory_errors(f"Measuring induction on {len(repeats.tokens)} sequences"):
-        for found in Experiment(model, repeats, part, bos).steps():
-            if isinstance(found, Progress):
-                say(found.done / found.of, found.doing)
+        for result in Experiment(model, repeats, part, bos).steps():
+            if isinstance(result, Progress):
+                say(result.done / result.of, result.doing)
                 continue
-            event = answers.event(found)
+            event = answers.event(result)
             if event.kind == "heads" and group[0] != "heads":
                 continue  # scored again for the heads that are knocked out: they are the same
             payloads.append(event.model_dump_json())
-            if isinstance(found, ActivationChange):
-                neurons = _of_neurons(atlas, job, model, found)
+            if isinstance(result, ActivationChange):
+                neurons = _of_neurons(atlas, job, model, result)
     _keep(atlas, job.id, group[0], payloads, made_from, neurons)
 
 
@@ -121,11 +121,13 @@ def _keep(
         raise JobCancelled(f"Job {job} has been taken up by another worker.")
 
 
-def _of_neurons(atlas: Atlas, job: JobRecord, model: AnalysisModel, found: ActivationChange) -> dict[str, Array] | None:
+def _of_neurons(
+    atlas: Atlas, job: JobRecord, model: AnalysisModel, change: ActivationChange
+) -> dict[str, Array] | None:
     """The change of activation as metrics of the neurons of the job's run; None where it is not of the last layer."""
     if job.run is None or atlas.runs.get(job.run).layer != model.last_layer:
         return None
-    return {"induction_change": found.change.mean.numpy(), "induction_change_se": found.change.se.numpy()}
+    return {"induction_change": change.change.mean.numpy(), "induction_change_se": change.change.se.numpy()}
 
 
 class _Share:

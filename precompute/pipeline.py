@@ -76,11 +76,11 @@ def run(
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, beginning.uncounted(model.uncounted), config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model, reporter.say)
-    told = config.as_dict() | frequencies.described() | beginnings.decisive(beginning, model)
-    told |= {"tokenizer_hash": files.tokenizer_hash()}
+    facts = config.as_dict() | frequencies.described() | beginnings.decisive(beginning, model)
+    facts |= {"tokenizer_hash": files.tokenizer_hash()}
     described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
     files.require(state)
-    plan = plan_of(config, files, model, layer, sample, described, told)
+    plan = plan_of(config, files, model, layer, sample, described, facts)
     record = atlas.runs.begin(plan, reporter.say)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
@@ -309,16 +309,16 @@ class Run:
         for index, shard in enumerate(shards):
             if index in parts:
                 continue
-            own = None
+            of_shard = None
             for places, activations, effects in measured(shard):
-                own = _plus(own, EffectSums.of(effects, shard.group))
+                of_shard = _plus(of_shard, EffectSums.of(effects, shard.group))
                 sampled.add(index, places, activations, effects)
-            assert own is not None, "a shard has at least one position"
-            whole = _plus(whole, own)
-            self._commit_effects(index, len(shards), own, whole, sampled)
+            assert of_shard is not None, "a shard has at least one position"
+            whole = _plus(whole, of_shard)
+            self._commit_effects(index, len(shards), of_shard, whole, sampled)
 
     def _commit_effects(
-        self, index: int, shards: int, own: EffectSums, whole: EffectSums, sampled: TokenEffectSample
+        self, index: int, shards: int, of_shard: EffectSums, whole: EffectSums, sampled: TokenEffectSample
     ) -> None:
         columns = whole.columns() | {"freq_alignment": self.columns["freq_alignment"]}
         self.columns |= columns
@@ -326,7 +326,7 @@ class Run:
         # Rewriting what is shown of single tokens after every shard would cost more than measuring them.
         shown = sampled.any and (finished == shards or finished.bit_count() == 1)
         with self.atlas.runs.writing() as writer:
-            writer.add_shard(self.id, "effects", index, own.to_arrays() | sampled.arrays_of(index))
+            writer.add_shard(self.id, "effects", index, of_shard.to_arrays() | sampled.arrays_of(index))
             classes = classify(self.columns, self.chance, whole.groups)
             writer.set_neurons(self.id, self.layer, columns, classes, whole.count)
             if shown:

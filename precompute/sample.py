@@ -61,14 +61,16 @@ class Sample:
         together, chance = max(1, SHARD_TOKENS // length), np.random.default_rng(self.seed)
         waiting = [chance.permutation(np.flatnonzero(self.groups == group)) for group in np.unique(self.groups)]
         by_sequence = np.split(self.counted, np.searchsorted(self.counted, np.arange(1, sequences) * length))
-        found = []
-        while any(len(own) for own in waiting):
-            for group, own in enumerate(waiting):
-                places = np.concatenate([self.counted[:0], *(by_sequence[sequence] for sequence in own[:together])])
+        shards = []
+        while any(len(sequences_left) for sequences_left in waiting):
+            for group, sequences_left in enumerate(waiting):
+                places = np.concatenate(
+                    [self.counted[:0], *(by_sequence[sequence] for sequence in sequences_left[:together])]
+                )
                 if len(places):
-                    found.append(Measured(group, places))
-            waiting = [own[together:] for own in waiting]
-        return found
+                    shards.append(Measured(group, places))
+            waiting = [sequences_left[together:] for sequences_left in waiting]
+        return shards
 
     def some_places(self, count: int) -> NDArray[np.int64]:
         """Flat indices of so many counted positions, drawn at random from all of them; all, where there are fewer."""
@@ -120,9 +122,9 @@ class Traces:
 
     def __getitem__(self, index: int) -> TracedShard:
         path, made_from = self._folder / f"trace-{index:05d}.safetensors", f"{self._made_from}:{index}"
-        found = kept(path, made_from)
-        if found is not None:
-            return TracedShard(**found)
+        tensors = kept(path, made_from)
+        if tensors is not None:
+            return TracedShard(**tensors)
         shard = self._compute(self._sample.shards[index])
         keep(path, vars(shard), made_from)
         return shard

@@ -57,9 +57,9 @@ class Worker:
         self._reporter.say(f"Job {job.id}: {job.kind} of {job.model}.")
         try:
             with torch.inference_mode():
-                held = self._loaded(job)
-                made_by = induction.made_by(held.read, held.model.device)
-                induction.carry_out(job, self._atlas, held.model, made_by, self._cache, self._reporter)
+                loaded = self._loaded(job)
+                made_by = induction.made_by(loaded.read, loaded.model.device)
+                induction.carry_out(job, self._atlas, loaded.model, made_by, self._cache, self._reporter)
         except induction.JobCancelled as error:
             self._reporter.say(str(error))
         except (KeyboardInterrupt, SystemExit):

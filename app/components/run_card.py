@@ -68,10 +68,11 @@ def accuracy(run: RunSummary) -> str:
 
 
 def _worst(precision: CardPrecision) -> float | None:
-    """The largest of all differences; None where one was not finite. `held` may also not have been measured."""
+    """The largest of all differences; None where one was not finite. The one with token frequencies held
+    may also not have been measured."""
     if precision.total is None or precision.frozen is None:
         return None
-    return max(precision.total, precision.frozen, precision.held or 0.0)
+    return max(precision.total, precision.frozen, precision.frequency_held or 0.0)
 
 
 def parts(run: RunSummary) -> list[FactList]:
@@ -137,8 +138,8 @@ def _precision(precision: CardPrecision | None) -> str | None:
         return None
     differences = ((precision.total, "in total"), (precision.frozen, "with the norm held"))
     lines = [f"{bound(value, 'nats') if value is not None else 'not finite'} {what}" for value, what in differences]
-    if precision.held is not None:
-        lines.append(f"{bound(precision.held, 'nats')} with the token-frequency direction held")
+    if precision.frequency_held is not None:
+        lines.append(f"{bound(precision.frequency_held, 'nats')} with the token-frequency direction held")
     pairs = f"{precision.neurons} neurons at {precision.tokens} tokens, computed again; others may be somewhat farther"
     return f"a token's change of loss or entropy differs by at most {', '.join(lines)} ({pairs})"
 

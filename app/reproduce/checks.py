@@ -43,9 +43,9 @@ def entropy_not_prediction(e: Evidence) -> Finding:
         return NO_ENTROPY
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = e.metric("prediction_change") / e.metric("abs_delta_entropy")
-    own = np.array([ratio[e.columns.neuron.index(name)] for name in e.entropy])
+    ratios = np.array([ratio[e.columns.neuron.index(name)] for name in e.entropy])
     middle = float(np.nanmedian(ratio))
-    mean = float(np.median(own))
+    mean = float(np.median(ratios))
     words = (
         f"Changed predictions per nat of changed entropy: {mean:.2f} (median of {_count(e.entropy)}) against "
         f"{middle:.2f} in the median neuron. Holds where it is less than half."
@@ -83,13 +83,13 @@ def entropy_are_not_direct(e: Evidence) -> Finding:
     effects = _any(e)
     if not e.entropy or effects is None:
         return NO_ENTROPY
-    own = e.at("ln_mediated", e.entropy)
+    mediated = e.at("ln_mediated", e.entropy)
     others = _share_of(effects.background_total, effects.background_frozen)
     words = (
-        f"1 − DE_LN/TE of {_listed(e.entropy)}: {_numbers(own)}; of random neurons {others:.2f}. "
+        f"1 − DE_LN/TE of {_listed(e.entropy)}: {_numbers(mediated)}; of random neurons {others:.2f}. "
         "Holds where each is at least 0.2 higher."
     )
-    return Finding(bool((own >= others + 0.2).all()), words)
+    return Finding(bool((mediated >= others + 0.2).all()), words)
 
 
 def sharp_drop(e: Evidence) -> Finding:
@@ -134,9 +134,9 @@ def share_between(low: float, high: float) -> Callable[[Evidence], Finding]:
     def check(e: Evidence) -> Finding:
         if not e.entropy:
             return NO_ENTROPY
-        own = e.at("ln_mediated", e.entropy)
-        strongest = float(own.max())
-        words = f"The largest LayerNorm-mediated share is {strongest:.2f} ({_listed(e.entropy)}: {_numbers(own)})."
+        mediated = e.at("ln_mediated", e.entropy)
+        strongest = float(mediated.max())
+        words = f"The largest LayerNorm-mediated share is {strongest:.2f} ({_listed(e.entropy)}: {_numbers(mediated)})."
         return Finding(low <= strongest <= high, f"{words} Holds between {low:g} and {high:g}.")
 
     return check
@@ -157,29 +157,32 @@ def frequency_moves_as_much(e: Evidence) -> Finding:
         return NO_FREQUENCY
     if not e.entropy:
         return NO_ENTROPY
-    own, others = e.at("abs_delta_kl", e.frequency), e.at("abs_delta_kl", e.entropy)
+    of_frequency, of_entropy = e.at("abs_delta_kl", e.frequency), e.at("abs_delta_kl", e.entropy)
     words = (
-        f"Mean |Δ KL| of {_listed(e.frequency)}: {_numbers(own, 4)} nats; "
-        f"of {_listed(e.entropy)}: {_numbers(others, 4)}. "
+        f"Mean |Δ KL| of {_listed(e.frequency)}: {_numbers(of_frequency, 4)} nats; "
+        f"of {_listed(e.entropy)}: {_numbers(of_entropy, 4)}. "
         "Holds where the strongest of the former reaches the weakest of the latter."
     )
-    return Finding(bool(own.max() >= others.min()), words)
+    return Finding(bool(of_frequency.max() >= of_entropy.min()), words)
 
 
 def entropy_moves_more(e: Evidence) -> Finding:
     if not e.frequency or not e.entropy:
         return NO_FREQUENCY if not e.frequency else NO_ENTROPY
-    own, others = float(np.median(e.at("abs_delta_kl", e.frequency))), float(np.median(e.at("abs_delta_kl", e.entropy)))
-    words = f"Median |Δ KL|: entropy neurons {others:.4f}, token-frequency neurons {own:.4f} nats. Holds for twice it."
-    return Finding(others > 2 * own, words)
+    of_frequency, of_entropy = (float(np.median(e.at("abs_delta_kl", names))) for names in (e.frequency, e.entropy))
+    words = (
+        f"Median |Δ KL|: entropy neurons {of_entropy:.4f}, token-frequency neurons {of_frequency:.4f} nats. Holds for "
+        "twice it."
+    )
+    return Finding(of_entropy > 2 * of_frequency, words)
 
 
 def frequency_share(e: Evidence) -> Finding:
     if not e.frequency:
         return NO_FREQUENCY
-    own = e.at("freq_mediated", e.frequency)
-    words = f"1 − DE_freq/TE of {_listed(e.frequency)}: {_numbers(own)}. Holds where the largest is at least 0.5."
-    return Finding(float(own.max()) >= 0.5, words)
+    mediated = e.at("freq_mediated", e.frequency)
+    words = f"1 − DE_freq/TE of {_listed(e.frequency)}: {_numbers(mediated)}. Holds where the largest is at least 0.5."
+    return Finding(float(mediated.max()) >= 0.5, words)
 
 
 def negative_shares(e: Evidence) -> Finding:
@@ -198,17 +201,17 @@ def negative_shares(e: Evidence) -> Finding:
 
 
 def frequency_is_mediated(e: Evidence) -> Finding:
-    found = [e.effects[name] for name in e.frequency if name in e.effects]
-    if not found or found[0].background_freq is None:
+    sampled = [e.effects[name] for name in e.frequency if name in e.effects]
+    if not sampled or sampled[0].background_freq is None:
         return NO_FREQUENCY
-    own = [_share_of(effects.delta_loss, effects.delta_loss_freq or []) for effects in found]
-    others = _share_of(found[0].background_total, found[0].background_freq)
+    shares = [_share_of(effects.delta_loss, effects.delta_loss_freq or []) for effects in sampled]
+    others = _share_of(sampled[0].background_total, sampled[0].background_freq)
     words = (
-        f"At the sampled tokens, holding the direction takes {_numbers(np.array(own))} of the effect of "
+        f"At the sampled tokens, holding the direction takes {_numbers(np.array(shares))} of the effect of "
         f"{_listed(e.frequency)}, and {others:.2f} of that of 100 random neurons. Holds where each of the former loses "
         "0.1 more than the latter. (The class asks for a share of 0.2 over the whole sample.)"
     )
-    return Finding(all(share >= others + 0.1 for share in own), words)
+    return Finding(all(share >= others + 0.1 for share in shares), words)
 
 
 def hedges(e: Evidence) -> Finding:
@@ -299,21 +302,21 @@ def suppresses_common(e: Evidence) -> Finding:
     line = _alignment_line(e)
     if line is None:
         return Finding(None, "The run was made before chance lines were kept: a sign alone is half of all neurons'.")
-    own = e.at("freq_alignment", e.frequency)
+    aligned = e.at("freq_alignment", e.frequency)
     words = (
-        f"Cosine with v_freq of {_listed(e.frequency)}: {_numbers(own)}; of as many random directions as the layer has "
-        f"neurons the most extreme reaches {line:.2f}. Holds where the first is below −{line:.2f}."
+        f"Cosine with v_freq of {_listed(e.frequency)}: {_numbers(aligned)}; of as many random directions as the layer "
+        f"has neurons the most extreme reaches {line:.2f}. Holds where the first is below −{line:.2f}."
     )
-    return Finding(float(own[0]) < -line, words)
+    return Finding(float(aligned[0]) < -line, words)
 
 
 def lower_with_dropout(e: Evidence) -> Finding:
     if e.beside is None:
         return Finding(None, "It takes two models, the one trained with dropout first: give --model twice.")
-    own, others = np.array(e.spectrum.singular_values), np.array(e.beside.spectrum.singular_values)
-    if len(own) != len(others):
+    with_dropout, without = np.array(e.spectrum.singular_values), np.array(e.beside.spectrum.singular_values)
+    if len(with_dropout) != len(without):
         return Finding(None, "The two models are not of one size.")
-    ratio = own / np.maximum(others, 1e-30)
+    ratio = with_dropout / np.maximum(without, 1e-30)
     middle, last = float(np.median(ratio)), float(np.median(ratio[-10:]))
     words = (
         f"The median singular value of {e.model.name} is {middle:.2f} of that of {e.beside.model.name}, and of the "

@@ -104,9 +104,9 @@ class Evidence:
 
     def percentile(self, name: str, neurons: Sequence[str]) -> NDArray[np.float64]:
         """Where some neurons lie among all, 0..100."""
-        everyone = self.metric(name)
-        everyone = everyone[np.isfinite(everyone)]
-        return np.array([100 * np.mean(everyone <= value) for value in self.at(name, neurons)])
+        all_values = self.metric(name)
+        all_values = all_values[np.isfinite(all_values)]
+        return np.array([100 * np.mean(all_values <= value) for value in self.at(name, neurons)])
 
 
 async def choose(client: AsyncClient, model: ModelSummary, run: RunSummary) -> Chosen:
@@ -139,8 +139,8 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
             return None
 
     others = random_neurons(chosen)
-    everyone = [*entropy, *frequency, *others]
-    effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in everyone}
+    looked_at = [*entropy, *frequency, *others]
+    effects = {name: await maybe(f"effects of {name}", calls.effects(run.id, name)) for name in looked_at}
     contexts = {name: await _context(client, run.id, name, maybe) for name in (others if entropy else [])}
     cosines = {name: await maybe(f"cosines of {name}", calls.spectrum(run.id, name)) for name in entropy}
     return Evidence(
@@ -152,11 +152,11 @@ async def gather(client: AsyncClient, model: ModelSummary, run: RunSummary) -> E
         await maybe("token frequencies", calls.frequencies(run.id)),
         entropy,
         frequency,
-        {name: found for name, found in effects.items() if found is not None},
-        {name: found for name, found in cosines.items() if found is not None},
+        {name: answer for name, answer in effects.items() if answer is not None},
+        {name: answer for name, answer in cosines.items() if answer is not None},
         await _context(client, run.id, entropy[0], maybe) if entropy else None,
         others,
-        {name: found for name, found in contexts.items() if found is not None},
+        {name: answer for name, answer in contexts.items() if answer is not None},
         problems,
     )
 
@@ -169,16 +169,16 @@ def _strongest(
         there = [name for name in named[place] if name in columns.neuron]
         if there and re.search(pattern, model.name, re.IGNORECASE):
             return there
-    found = [row for row, neuron_class in enumerate(columns.neuron_class) if neuron_class == kind]
-    found.sort(key=lambda row: -(columns.columns[strength][row] or 0.0))
-    return [columns.neuron[row] for row in found[:most]]
+    rows = [row for row, neuron_class in enumerate(columns.neuron_class) if neuron_class == kind]
+    rows.sort(key=lambda row: -(columns.columns[strength][row] or 0.0))
+    return [columns.neuron[row] for row in rows[:most]]
 
 
 async def _context(client: AsyncClient, run: int, neuron: str, maybe: Any) -> ContextAblation | None:
     """Of the contexts where the neuron fires most, the one with the highest spike of loss that it holds down."""
-    found = await maybe("contexts", calls.contexts(run, neuron))
+    contexts = await maybe("contexts", calls.contexts(run, neuron))
     best: ContextAblation | None = None
-    for shown in (found.contexts if found is not None else [])[:6]:
+    for shown in (contexts.contexts if contexts is not None else [])[:6]:
         request = ContextAblateRequest(kind="clip")
         ablated = await maybe("a context without the neuron", calls.ablate_context(run, neuron, shown.id, request))
         if ablated is None:

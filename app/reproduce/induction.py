@@ -48,8 +48,8 @@ class Chosen:
 
     def needed(self, kind: JobKind) -> set[str]:
         """Neurons that a job must have measured to serve."""
-        own = self.frequency if kind == "frequency" else self.entropy[:1]
-        return {*own, *random_neurons(self)} if own else set()
+        needed = self.frequency if kind == "frequency" else self.entropy[:1]
+        return {*needed, *random_neurons(self)} if needed else set()
 
 
 @dataclass
@@ -81,13 +81,13 @@ def request_for(kind: JobKind, run: RunSummary, who: Chosen, sequences: int) -> 
     if kind == "frequency" and not who.frequency:
         return None
     natural = kind == "natural"
-    own = who.frequency if kind == "frequency" else who.entropy
+    neurons = who.frequency if kind == "frequency" else who.entropy
     return InductionJobRequest(
         source="natural" if natural else "synthetic",
         sequences=sequences,
         span=NATURAL_SPAN if natural else min(SPAN, run.seq_len - 1),
         parts=list(PARTS_OF[kind]),
-        neurons=[*own, *random_neurons(who)] if own else [],
+        neurons=[*neurons, *random_neurons(who)] if neurons else [],
         heads=[],
         knocked_out_at="measured",
         run=run.id,
@@ -114,9 +114,9 @@ async def find(client: AsyncClient, kind: JobKind, run: RunSummary, who: Chosen)
     alike = _alike((await client.send(calls.jobs(MAX_JOBS_LISTED))).jobs, wanted)
     for job in alike:
         if job.status == "finished":
-            found = await read(client, job.id)
-            if found is not None and who.needed(kind) <= set(found.start.neurons):
-                return found
+            induction = await read(client, job.id)
+            if induction is not None and who.needed(kind) <= set(induction.start.neurons):
+                return induction
     failed = next((f" The last one failed: {job.message}" for job in alike if job.status == "failed"), "")
     return (
         f"Run {run.id} has no finished induction job ({wanted.source}, {wanted.span} tokens) for it.{failed} "
@@ -127,15 +127,15 @@ async def find(client: AsyncClient, kind: JobKind, run: RunSummary, who: Chosen)
 def _alike(jobs: Sequence[Job], wanted: InductionJobRequest) -> list[Job]:
     """Jobs of a run on one kind of text that measure at least as much, of the model's own heads and changed at the
     measured position alone, as the paper's authors do."""
-    found = []
+    alike = []
     for job in jobs:
         asked = InductionJobRequest.model_validate(job.request)
         same = (job.run, asked.source, asked.span) == (wanted.run, wanted.source, wanted.span)
         changes_heads = bool({"bos", "mean_output"} & set(wanted.parts))
         same = same and (asked.knocked_out_at == wanted.knocked_out_at or not changes_heads)
         if same and not asked.heads and set(wanted.parts) <= set(asked.parts):
-            found.append(job)
-    return found
+            alike.append(job)
+    return alike
 
 
 async def read(client: AsyncClient, job: int) -> Induction | None:
@@ -144,26 +144,26 @@ async def read(client: AsyncClient, job: int) -> Induction | None:
     Raises:
         ApiError: there is no such job.
     """
-    found: Induction | None = None
+    induction: Induction | None = None
     async for event in client.stream(calls.follow_job(job)):
         one = event.root
         if isinstance(one, InductionStart):
-            found = Induction(job, one)
-        elif found is None or isinstance(one, InductionProblem):
+            induction = Induction(job, one)
+        elif induction is None or isinstance(one, InductionProblem):
             return None
         elif isinstance(one, InductionClip):
-            found.clips[one.neuron] = one
+            induction.clips[one.neuron] = one
         elif isinstance(one, InductionKnockout):
-            found.knockouts.append(one)
+            induction.knockouts.append(one)
         elif isinstance(one, InductionAttribution):
-            found.attributions.append(one)
+            induction.attributions.append(one)
         elif isinstance(one, InductionCurves):
-            found.curves = one
+            induction.curves = one
         elif isinstance(one, InductionChange):
-            found.change = one
+            induction.change = one
         elif isinstance(one, InductionHeads):
-            found.heads = one
-    return found
+            induction.heads = one
+    return induction
 
 
 async def queue_missing(
@@ -177,9 +177,9 @@ async def queue_missing(
     """
     queued = []
     for kind in kinds:
-        found = await find(client, kind, run, who)
-        known = 0 if isinstance(found, str) else found.start.sequences
+        induction = await find(client, kind, run, who)
+        known = 0 if isinstance(induction, str) else induction.start.sequences
         wanted = request_for(kind, run, who, max(sequences, known))
-        if wanted is not None and (isinstance(found, str) or found.outdated):
+        if wanted is not None and (isinstance(induction, str) or induction.outdated):
             queued.append(await client.send(calls.add_job(JobRequest(model=run.model, induction=wanted))))
     return queued

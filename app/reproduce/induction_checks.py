@@ -36,12 +36,12 @@ def on(kind: JobKind) -> Callable[[JobCheck], Check]:
 
     def made(check: JobCheck) -> Check:
         def checked(e: Evidence) -> Finding:
-            found = e.induction.get(kind)
-            if found is None:
+            induction = e.induction.get(kind)
+            if induction is None:
                 return Finding(None, e.no_induction.get(kind, "The figure's induction job was not asked for."))
             if not (e.frequency if kind == "frequency" else e.entropy):
                 return NO_FREQUENCY if kind == "frequency" else NO_ENTROPY
-            return check(e, found)
+            return check(e, induction)
 
         checked.__name__ = check.__name__
         return checked
@@ -49,9 +49,9 @@ def on(kind: JobKind) -> Callable[[JobCheck], Check]:
     return made
 
 
-def measured(e: Evidence, found: Induction, kind: JobKind = "doubled") -> list[str]:
+def measured(e: Evidence, induction: Induction, kind: JobKind = "doubled") -> list[str]:
     """Of the neurons that are looked at, those that the job measured."""
-    return [name for name in (e.frequency if kind == "frequency" else e.entropy) if name in found.start.neurons]
+    return [name for name in (e.frequency if kind == "frequency" else e.entropy) if name in induction.start.neurons]
 
 
 def halves(curve: Curve) -> tuple[float, float]:
@@ -79,24 +79,24 @@ def _over_points(clip: InductionClip, name: str, chosen: NDArray[np.bool_]) -> C
 def _entropy_changes(clips: Sequence[InductionClip]) -> dict[str, Known] | None:
     """How clipping each neuron changes the mean entropy of the second occurrence; None for a job from before there were
     errors over whole texts."""
-    found = {clip.neuron: known(clip.totals.delta_entropy) for clip in clips if clip.totals is not None}
-    return found if len(found) == len(clips) else None
+    changes = {clip.neuron: known(clip.totals.delta_entropy) for clip in clips if clip.totals is not None}
+    return changes if len(changes) == len(clips) else None
 
 
-def _on_text(found: Induction) -> str:
-    return f"{found.start.repeats} repeats of {found.start.span} tokens"
+def _on_text(induction: Induction) -> str:
+    return f"{induction.start.repeats} repeats of {induction.start.span} tokens"
 
 
 # ---- loss, entropy and activations (5a, 9a, 10a, 11)
 
 
 def _both_fall(least: float) -> JobCheck:
-    def falls(_: Evidence, found: Induction) -> Finding:
-        if found.curves is None:
+    def falls(_: Evidence, induction: Induction) -> Finding:
+        if induction.curves is None:
             return INCOMPLETE
-        loss, entropy = halves(found.curves.loss), halves(found.curves.entropy)
+        loss, entropy = halves(induction.curves.loss), halves(induction.curves.entropy)
         words = (
-            f"Over {_on_text(found)}, the loss goes from {loss[0]:.2f} to {loss[1]:.2f} nats and the entropy from "
+            f"Over {_on_text(induction)}, the loss goes from {loss[0]:.2f} to {loss[1]:.2f} nats and the entropy from "
             f"{entropy[0]:.2f} to {entropy[1]:.2f} (means over the occurrences). Holds where both fall by {least:.0%}."
         )
         return Finding(loss[1] <= (1 - least) * loss[0] and entropy[1] <= (1 - least) * entropy[0], words)
@@ -126,9 +126,9 @@ class OccurrenceActivations:
         return f"{self.first:.2f} → {self.second:.2f} (change {self.change.value:+.2f} ± {self.change.error:.2f})"
 
 
-def _activation_changes(found: Induction, names: list[str]) -> dict[str, OccurrenceActivations]:
+def _activation_changes(induction: Induction, names: list[str]) -> dict[str, OccurrenceActivations]:
     """By neuron; none for a job from before there were errors over whole texts."""
-    curves = found.curves
+    curves = induction.curves
     if curves is None or curves.first is None or curves.second is None or curves.change is None:
         return {}
     first, second, change = curves.first.activations, curves.second.activations, curves.change.activations
@@ -138,25 +138,25 @@ def _activation_changes(found: Induction, names: list[str]) -> dict[str, Occurre
     }
 
 
-def changing(e: Evidence, found: Induction) -> list[str]:
+def changing(e: Evidence, induction: Induction) -> list[str]:
     """The entropy neurons whose activation changes, in the sense of Figure 5a; of the others, no share is left or
     goes that would mean anything."""
-    return [name for name, moved in _activation_changes(found, measured(e, found)).items() if moved.changes]
+    return [name for name, change in _activation_changes(induction, measured(e, induction)).items() if change.changes]
 
 
 def _activations_change(kind: JobKind, least: float, *, rise: bool) -> JobCheck:
-    def change(e: Evidence, found: Induction) -> Finding:
-        moved = _activation_changes(found, measured(e, found, kind))
-        if not moved:
+    def change(e: Evidence, induction: Induction) -> Finding:
+        changes = _activation_changes(induction, measured(e, induction, kind))
+        if not changes:
             return INCOMPLETE
-        fits = sum(one.changes and not (rise and one.second < one.first) for one in moved.values())
-        listed = ", ".join(f"{name} {one}" for name, one in moved.items())
+        fits = sum(one.changes and not (rise and one.second < one.first) for one in changes.values())
+        listed = ", ".join(f"{name} {one}" for name, one in changes.items())
         verb = "rise" if rise else "change"
         words = (
-            f"Mean activations, first → second occurrence: {listed}. {fits} of {len(moved)} {verb} by more than half "
+            f"Mean activations, first → second occurrence: {listed}. {fits} of {len(changes)} {verb} by more than half "
             f"of what they were and two standard errors. Holds where {least:.0%} do."
         )
-        return Finding(fits >= least * len(moved), words)
+        return Finding(fits >= least * len(changes), words)
 
     return change
 
@@ -166,12 +166,12 @@ frequency_activations_rise = on("frequency")(_activations_change("frequency", 0.
 
 
 @on("natural")
-def changes_less_than_doubled(e: Evidence, found: Induction) -> Finding:
+def changes_less_than_doubled(e: Evidence, induction: Induction) -> Finding:
     doubled = e.induction.get("doubled")
-    if doubled is None or doubled.change is None or found.change is None:
+    if doubled is None or doubled.change is None or induction.change is None:
         return Finding(None, "It takes the changes of activation on both kinds of text.")
     rows = [e.columns.neuron.index(name) for name in e.entropy]
-    here, there = (np.abs(np.array(one.change)[rows]) for one in (found.change, doubled.change))
+    here, there = (np.abs(np.array(one.change)[rows]) for one in (induction.change, doubled.change))
     words = (
         f"|Change of activation| of {', '.join(e.entropy)}: {numbers(here)} here, {numbers(there)} on text written "
         "twice. Holds where the mean is smaller here."
@@ -179,12 +179,12 @@ def changes_less_than_doubled(e: Evidence, found: Induction) -> Finding:
     return Finding(float(here.mean()) < float(there.mean()), words)
 
 
-def _among_the_largest(e: Evidence, found: Induction) -> Finding:
-    if found.change is None or len(found.change.change) != len(e.columns.neuron):
+def _among_the_largest(e: Evidence, induction: Induction) -> Finding:
+    if induction.change is None or len(induction.change.change) != len(e.columns.neuron):
         return INCOMPLETE
-    size = np.abs(np.array(found.change.change))
-    own = size[[e.columns.neuron.index(name) for name in e.entropy]]
-    places = np.array([100 * np.mean(size <= value) for value in own])
+    size = np.abs(np.array(induction.change.change))
+    of_entropy = size[[e.columns.neuron.index(name) for name in e.entropy]]
+    places = np.array([100 * np.mean(size <= value) for value in of_entropy])
     most = e.columns.neuron[int(size.argmax())]
     words = (
         f"Percentiles of |change of activation| among {len(size)} neurons: {', '.join(e.entropy)} "
@@ -200,8 +200,8 @@ among_the_largest_natural_changes = on("natural")(_among_the_largest)
 # ---- clipping (5b, 9b, 9c, 10b, 10c)
 
 
-def _clipped(e: Evidence, found: Induction, kind: JobKind = "doubled") -> list[InductionClip]:
-    return [found.clips[name] for name in measured(e, found, kind) if name in found.clips]
+def _clipped(e: Evidence, induction: Induction, kind: JobKind = "doubled") -> list[InductionClip]:
+    return [induction.clips[name] for name in measured(e, induction, kind) if name in induction.clips]
 
 
 def _percent(clip: InductionClip) -> str:
@@ -211,8 +211,8 @@ def _percent(clip: InductionClip) -> str:
     return f"{share.value:+.1f}{'' if share.se is None else f' ± {share.se:.1f}'} %"
 
 
-def _lowers_entropy(e: Evidence, found: Induction) -> Finding:
-    clips = _clipped(e, found)
+def _lowers_entropy(e: Evidence, induction: Induction) -> Finding:
+    clips = _clipped(e, induction)
     if not clips:
         return INCOMPLETE
     changes = _entropy_changes(clips)
@@ -232,9 +232,9 @@ natural_clipping_lowers_entropy = on("natural")(_lowers_entropy)
 
 
 def _by_up_to(low: float, high: float) -> JobCheck:
-    def up_to(e: Evidence, found: Induction) -> Finding:
+    def up_to(e: Evidence, induction: Induction) -> Finding:
         falls: dict[str, tuple[float, int]] = {}
-        for clip in _clipped(e, found):
+        for clip in _clipped(e, induction):
             shares = array(percent_of_entropy(clip)[0])
             if np.isfinite(shares).any():
                 falls[clip.neuron] = (-float(np.nanmin(shares)), int(np.nanargmin(shares)))
@@ -256,8 +256,8 @@ up_to_twenty_percent = on("natural")(_by_up_to(10, 30))
 
 
 @on("doubled")
-def some_raise_entropy(e: Evidence, found: Induction) -> Finding:
-    clips = _clipped(e, found)
+def some_raise_entropy(e: Evidence, induction: Induction) -> Finding:
+    clips = _clipped(e, induction)
     if not clips:
         return INCOMPLETE
     changes = _entropy_changes(clips)
@@ -272,9 +272,9 @@ def some_raise_entropy(e: Evidence, found: Induction) -> Finding:
 
 
 @on("frequency")
-def frequency_clipping_raises_entropy(e: Evidence, found: Induction) -> Finding:
-    clips = _clipped(e, found, "frequency")
-    others = [clip for name, clip in found.clips.items() if name not in {one.neuron for one in clips}]
+def frequency_clipping_raises_entropy(e: Evidence, induction: Induction) -> Finding:
+    clips = _clipped(e, induction, "frequency")
+    others = [clip for name, clip in induction.clips.items() if name not in {one.neuron for one in clips}]
     if not clips or not others:
         return INCOMPLETE
     changes, comparison = _entropy_changes(clips), _entropy_changes(others)
@@ -295,8 +295,8 @@ def _per_token(kind: JobKind, sign: int) -> JobCheck:
     """What clipping does to a token's loss where the model is right and where the loss is high: the one rises (+) and
     the other falls, or the reverse (−)."""
 
-    def per_token(e: Evidence, found: Induction) -> Finding:
-        clips = _clipped(e, found, kind)
+    def per_token(e: Evidence, induction: Induction) -> Finding:
+        clips = _clipped(e, induction, kind)
         if not clips:
             return INCOMPLETE
         points = clips[0].points

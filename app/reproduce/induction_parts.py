@@ -24,26 +24,26 @@ DrawOne = Callable[[Evidence, Induction], Drawn | str]
 
 def _from(kind: JobKind, draw_one: DrawOne) -> Callable[[Sequence[Evidence]], Drawn | str]:
     def draw(models: Sequence[Evidence]) -> Drawn | str:
-        found = models[0].induction.get(kind)
-        if found is None:
+        induction = models[0].induction.get(kind)
+        if induction is None:
             return models[0].no_induction.get(kind, "The figure's induction job was not asked for.")
-        return draw_one(models[0], found)
+        return draw_one(models[0], induction)
 
     return draw
 
 
-def shown(e: Evidence, found: Induction) -> list[str]:
+def shown(e: Evidence, induction: Induction) -> list[str]:
     """The neurons that a job measured, without the random ones: the strongest first, then in the job's order."""
-    named = e.frequency if set(e.frequency) & set(found.start.neurons) else e.entropy
-    own = [name for name in named if name in found.start.neurons]
-    return own or found.start.neurons
+    named = e.frequency if set(e.frequency) & set(induction.start.neurons) else e.entropy
+    measured = [name for name in named if name in induction.start.neurons]
+    return measured or induction.start.neurons
 
 
-def _curves(e: Evidence, found: Induction) -> Drawn | str:
-    if found.curves is None:
+def _curves(e: Evidence, induction: Induction) -> Drawn | str:
+    if induction.curves is None:
         return "The job has no curves."
-    own = {name: found.curves.activations[name] for name in shown(e, found)}
-    event = found.curves.model_copy(update={"activations": own})
+    activations = {name: induction.curves.activations[name] for name in shown(e, induction)}
+    event = induction.curves.model_copy(update={"activations": activations})
     positions = RepeatPositions(len(event.loss.mean) // 2, beyond=event.after is not None)
     table: dict[str, Sequence[Any]] = {
         "occurrence": [1] * positions.reach + [2] * positions.reach,
@@ -51,24 +51,24 @@ def _curves(e: Evidence, found: Induction) -> Drawn | str:
     }
     if positions.beyond:
         table["place"] = positions.names
-    for name, curve in figures.through(found.curves).items():
+    for name, curve in figures.through(induction.curves).items():
         table |= {name: curve.mean, f"{name}_se": curve.se}
-    return Drawn(figures.curves(event, apart=found.apart), table)
+    return Drawn(figures.curves(event, apart=induction.apart), table)
 
 
-def _clips(e: Evidence, found: Induction) -> Drawn | str:
-    own = [found.clips[name] for name in shown(e, found) if name in found.clips]
-    if not own:
+def _clips(e: Evidence, induction: Induction) -> Drawn | str:
+    clips = [induction.clips[name] for name in shown(e, induction) if name in induction.clips]
+    if not clips:
         return "The job has clipped no neuron."
-    figure = figures.clip_overview(own)
-    others = [clip for name, clip in found.clips.items() if name not in {one.neuron for one in own}]
+    figure = figures.clip_overview(clips)
+    others = [clip for name, clip in induction.clips.items() if name not in {one.neuron for one in clips}]
     if others:
         shares = [figures.percent_of_entropy(figures.clipped_through(clip))[0] for clip in others]
         line = {"color": BEHIND, "width": 3}
         mean = [_mean(values) for values in zip(*shares, strict=True)]
         name = f"{len(others)} {RANDOM}"
         figure.add_trace(go.Scatter(x=list(range(len(mean))), y=mean, mode="lines", name=name, line=line))
-    return Drawn(figure, _clip_table(found.clips.values()))
+    return Drawn(figure, _clip_table(induction.clips.values()))
 
 
 def _clip_table(clips: Iterable[InductionClip]) -> Table:
@@ -90,8 +90,8 @@ def _clip_table(clips: Iterable[InductionClip]) -> Table:
     return table | {"place": places} if places else table
 
 
-def _tokens(e: Evidence, found: Induction) -> Drawn | str:
-    clip = next((found.clips[name] for name in shown(e, found) if name in found.clips), None)
+def _tokens(e: Evidence, induction: Induction) -> Drawn | str:
+    clip = next((induction.clips[name] for name in shown(e, induction) if name in induction.clips), None)
     if clip is None:
         return "The job has clipped no neuron."
     names = ("token", "target", "loss", "delta_loss", "delta_entropy", "reciprocal_rank")
@@ -99,16 +99,16 @@ def _tokens(e: Evidence, found: Induction) -> Drawn | str:
 
 
 def _knockouts(how: str, *, only_first: bool = False) -> DrawOne:
-    def draw(e: Evidence, found: Induction) -> Drawn | str:
-        out = [one for one in found.knockouts if one.how == how]
-        if found.curves is None or not out:
+    def draw(e: Evidence, induction: Induction) -> Drawn | str:
+        out = [one for one in induction.knockouts if one.how == how]
+        if induction.curves is None or not out:
             return "The job has knocked no head out."
-        neurons = shown(e, found)[: 1 if only_first else None]
+        neurons = shown(e, induction)[: 1 if only_first else None]
         drawn = {}
         for name in neurons:
-            unchanged = found.curves.activations[name]
-            drawn[name] = _named(head_figures.knockout_curves(name, out, unchanged, apart=found.apart))
-        table = _knockout_table(neurons, found.curves.activations, out)
+            unchanged = induction.curves.activations[name]
+            drawn[name] = _named(head_figures.knockout_curves(name, out, unchanged, apart=induction.apart))
+        table = _knockout_table(neurons, induction.curves.activations, out)
         return _sheet(drawn, table, across=1 if only_first else 2, height=330 if only_first else 250)
 
     return draw
@@ -141,24 +141,28 @@ def _changes(models: Sequence[Evidence]) -> Drawn | str:
     table: dict[str, Sequence[Any]] = {"neuron": columns.neuron, "class": columns.neuron_class}
     table["null_fraction"] = columns.columns["null_fraction"]
     for kind, title in _KINDS.items():
-        found = e.induction.get(kind)
-        if found is not None and found.change is not None and len(found.change.change) == len(columns.neuron):
-            drawn[title] = figures.change_scatter(found.change, columns, against="null_fraction")
-            table |= {f"change_{kind}": found.change.change, f"change_{kind}_se": found.change.se}
+        induction = e.induction.get(kind)
+        if (
+            induction is not None
+            and induction.change is not None
+            and len(induction.change.change) == len(columns.neuron)
+        ):
+            drawn[title] = figures.change_scatter(induction.change, columns, against="null_fraction")
+            table |= {f"change_{kind}": induction.change.change, f"change_{kind}_se": induction.change.se}
     if not drawn:
         return e.no_induction.get("doubled", "The figure's induction job was not asked for.")
     return _sheet(drawn, table, height=360)
 
 
-def _attributions(e: Evidence, found: Induction) -> Drawn | str:
-    if not found.attributions:
+def _attributions(e: Evidence, induction: Induction) -> Drawn | str:
+    if not induction.attributions:
         return "The job has attributed nothing to components."
     drawn = {}
     table: dict[str, list[Any]] = {
         name: [] for name in ("neuron", "reads", "component", "prefix_matching", "repeated", "other_first_half")
     }
-    for name in shown(e, found):
-        for event in sorted(found.attributions, key=lambda one: one.reads):
+    for name in shown(e, induction):
+        for event in sorted(induction.attributions, key=lambda one: one.reads):
             size = len(event.components)
             drawn[f"{name}{_READS[event.reads]}"] = head_figures.attribution(event, name)
             table["neuron"] += [name] * size
@@ -176,8 +180,8 @@ def _sheet(drawn: Mapping[str, go.Figure], table: Table, *, across: int = 2, hei
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 CASE_STUDY: tuple[Part, ...] = (

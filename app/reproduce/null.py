@@ -65,9 +65,9 @@ def count_passes(check: Check, null: NullModel, evidence: Evidence) -> NullCount
     """Run a check on a null; the same evidence always gives the same draws."""
     chance = np.random.default_rng(0)
     drawn = (null.draw(evidence, chance) for _ in range(null.repeats))
-    held = [check(one).holds for one in drawn if one is not None]
-    answers = [holds for holds in held if holds is not None]
-    return NullCount(null.says, passed=sum(answers), drawn=len(held), answered=len(answers))
+    holds = [check(one).holds for one in drawn if one is not None]
+    answers = [holds for holds in holds if holds is not None]
+    return NullCount(null.says, passed=sum(answers), drawn=len(holds), answered=len(answers))
 
 
 def _in_place_of(place: Place, *, pool: bool) -> Draw:
@@ -91,17 +91,17 @@ def _in_place_of(place: Place, *, pool: bool) -> Draw:
 
 
 def _with(e: Evidence, place: Place, names: list[str]) -> Evidence:
-    induction = {kind: _without(found, set(e.of_class(place))) for kind, found in e.induction.items()}
+    induction = {kind: _without(induction, set(e.of_class(place))) for kind, induction in e.induction.items()}
     changed = replace(e, induction=induction)
     if place == "frequency":
         return replace(changed, frequency=names)
     return replace(changed, entropy=names, context=e.other_contexts.get(names[0]))
 
 
-def _without(found: Induction, gone: set[str]) -> Induction:
+def _without(induction: Induction, gone: set[str]) -> Induction:
     """The job as if the class had not been measured: nothing of it serves as a comparison."""
-    clips = {name: clip for name, clip in found.clips.items() if name not in gone}
-    return replace(found, clips=clips)
+    clips = {name: clip for name, clip in induction.clips.items() if name not in gone}
+    return replace(induction, clips=clips)
 
 
 def _of_entropy(*, pool: bool = False) -> NullModel:
@@ -166,21 +166,21 @@ SHUFFLED_TOKENS = NullModel("the same tokens with their distances shuffled", _sh
 
 def _shuffled_occurrences(kind: str) -> Draw:
     def draw(e: Evidence, chance: np.random.Generator) -> Evidence | None:
-        found = next((one for name, one in e.induction.items() if name == kind), None)
-        if found is None or found.curves is None:
+        induction = next((one for name, one in e.induction.items() if name == kind), None)
+        if induction is None or induction.curves is None:
             return None
-        order = chance.permutation(len(found.curves.loss.mean))
-        curves = _reordered(found.curves, order)
-        return replace(e, induction={**e.induction, kind: replace(found, curves=curves)})  # type: ignore[dict-item]
+        order = chance.permutation(len(induction.curves.loss.mean))
+        curves = _reordered(induction.curves, order)
+        return replace(e, induction={**e.induction, kind: replace(induction, curves=curves)})  # type: ignore[dict-item]
 
     return draw
 
 
 def _reordered(curves: InductionCurves, order: NDArray[np.int64]) -> InductionCurves:
-    def moved(curve: Curve) -> Curve:
+    def reordered(curve: Curve) -> Curve:
         return Curve(mean=[curve.mean[place] for place in order], se=[curve.se[place] for place in order])
 
-    return curves.model_copy(update={"loss": moved(curves.loss), "entropy": moved(curves.entropy)})
+    return curves.model_copy(update={"loss": reordered(curves.loss), "entropy": reordered(curves.entropy)})
 
 
 SHUFFLED_DOUBLED = NullModel("the same positions shuffled between the occurrences", _shuffled_occurrences("doubled"))
@@ -188,17 +188,17 @@ SHUFFLED_NATURAL = NullModel("the same positions shuffled between the occurrence
 
 
 def _random_heads(e: Evidence, chance: np.random.Generator) -> Evidence | None:
-    found = e.induction.get("doubled")
-    if found is None or found.heads is None:
+    induction = e.induction.get("doubled")
+    if induction is None or induction.heads is None:
         return None
-    scores = found.heads.prefix_matching
+    scores = induction.heads.prefix_matching
     every = [f"L{layer}H{head}" for layer, row in enumerate(scores) for head in range(len(row))]
-    others = [name for name in every if name not in set(found.heads.chosen)]
-    if len(others) < len(found.heads.chosen):
+    others = [name for name in every if name not in set(induction.heads.chosen)]
+    if len(others) < len(induction.heads.chosen):
         return None
-    chosen = [others[row] for row in chance.choice(len(others), len(found.heads.chosen), replace=False)]
-    heads = found.heads.model_copy(update={"chosen": chosen})
-    return replace(e, induction={**e.induction, "doubled": replace(found, heads=heads)})
+    chosen = [others[row] for row in chance.choice(len(others), len(induction.heads.chosen), replace=False)]
+    heads = induction.heads.model_copy(update={"chosen": chosen})
+    return replace(e, induction={**e.induction, "doubled": replace(induction, heads=heads)})
 
 
 RANDOM_HEADS = NullModel("random heads in the place of those with the highest scores", _random_heads)

@@ -37,7 +37,7 @@ def summary(report: Report) -> list[str]:
     effects = (
         f"{run.tokens_counted:,} tokens of {run.corpus} ({run.sequences} sequences of {run.seq_len}, seed {run.seed})"
     )
-    said = [
+    sentences = [
         f"Model: {model.name} ({model.family}, {model.n_layers} layers, d_model {model.d_model}, {model.d_mlp} neurons "
         f"a layer, vocabulary {model.d_vocab:,}, {model.norm}); weights {run.weights_hash[:16]}…, layer {run.layer}.",
         f"Effects: mean ablation over {effects}; mean loss {number(run.mean_loss, 'nats')}, mean entropy "
@@ -50,17 +50,17 @@ def summary(report: Report) -> list[str]:
         f"such as as many random neurons in the class's place, ordered as the class is (of single tokens and of "
         f"repeated text, {RANDOM_NEURONS} random neurons are known to draw from).",
     ]
-    said += [f"Induction, {_JOBS[kind]}: {found.start.summary}" for kind, found in first.induction.items()]
+    sentences += [f"Induction, {_JOBS[kind]}: {induction.start.summary}" for kind, induction in first.induction.items()]
     if len(report.models) > 1:
         others = ", ".join(f"{e.model.name} (run {e.run.id})" for e in report.models[1:])
-        said.append(f"Beside it, in figure 6: {others}.")
-    return said
+        sentences.append(f"Beside it, in figure 6: {others}.")
+    return sentences
 
 
 def differences(report: Report) -> list[str]:
     """How the set-up differs from the paper's."""
     run = report.models[0].run
-    said = [
+    sentences = [
         f"The paper samples C4 (25,600 tokens for GPT-2 Small and Pythia 410M); here the text is {run.corpus}, "
         f"{run.tokens_counted:,} counted tokens. Other text moves every mean.",
         "A claim that the paper states for other models is no claim about this one: it is marked so, with what the "
@@ -69,25 +69,25 @@ def differences(report: Report) -> list[str]:
         "threshold that stands in each row. Figures 12 and 13 leave out entropy neurons that repetition does not move, "
         "which was decided after a first look at SmolLM2-135M: with all of its three, the checks of 13 failed.",
     ]
-    if any(found.knockouts for found in report.models[0].induction.values()):
-        said.append(
+    if any(induction.knockouts for induction in report.models[0].induction.values()):
+        sentences.append(
             "Heads are changed at the measured position alone, as the paper's authors' code does it. Changed at every "
             "position, which the induction page offers too, what comes later also looks back on changed positions."
         )
     if report.models[0].induction:
-        counts = {kind: found.start.sequences for kind, found in report.models[0].induction.items()}
+        counts = {kind: induction.start.sequences for kind, induction in report.models[0].induction.items()}
         listed = ", ".join(f"{count} for {_JOBS[kind]}" for kind, count in counts.items())
-        said.append(
+        sentences.append(
             "The paper measures induction on 100 doubled stretches of C4 and on 1,000 of its sequences that repeat of "
             f"themselves; here the sequences are fewer: {listed}. A single position's values scatter accordingly, and "
             "most so what changes by “up to” some percentage."
         )
     if run.config.get("frequency") == "model":
-        said.append(
+        sentences.append(
             "The paper counts the training corpus, or one like it; here the token frequencies are the model's own mean "
             "prediction over the sample. Figures 3 and 4c depend on which, so numbers compare in kind, not in size."
         )
-    return said
+    return sentences
 
 
 def html_page(report: Report) -> str:
@@ -113,21 +113,21 @@ Models</a>, redrawn from one run of Calibroscope, and its claims beside what was
 def _html_card(run: RunSummary) -> str:
     """What was measured: warnings, a line, and the whole card behind it."""
     warnings = "".join(f'<p class="fails">{escape(one)}</p>' for one in ([] if run.card is None else run.card.warnings))
-    told = "" if run.card is not None else f"<p>{escape(run_card.NOT_KEPT)}</p>"
+    notice = "" if run.card is not None else f"<p>{escape(run_card.NOT_KEPT)}</p>"
     shown = "".join(
         f"<h3>{escape(part.title)}</h3><table>"
         + "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in part.facts)
         + "</table>"
         for part in run_card.parts(run)
     )
-    return f"{warnings}<details><summary>{escape(run_card.line(run))}</summary>{told}{shown}</details>"
+    return f"{warnings}<details><summary>{escape(run_card.line(run))}</summary>{notice}{shown}</details>"
 
 
 def _markdown_card(run: RunSummary) -> str:
     warnings = [f"**{one}**" for one in ([] if run.card is None else run.card.warnings)]
-    told = [] if run.card is not None else [run_card.NOT_KEPT]
+    notices = [] if run.card is not None else [run_card.NOT_KEPT]
     facts = [f"{part.title}: " + "; ".join(f"{n}: {v}" for n, v in part.facts) for part in run_card.parts(run)]
-    return "".join(f"- {line}\n" for line in (*warnings, run_card.line(run), *told, *facts))
+    return "".join(f"- {line}\n" for line in (*warnings, run_card.line(run), *notices, *facts))
 
 
 def _html_part(one: Written, report: Report) -> str:
@@ -195,8 +195,8 @@ def _heading(one: Written) -> str:
 
 
 def _tally(report: Report) -> str:
-    found = [claim for one in report.written for claim in one.claims]
-    stated, others = ([c for c in found if c.is_stated is wanted] for wanted in (True, False))
+    claims = [claim for one in report.written for claim in one.claims]
+    stated, others = ([c for c in claims if c.is_stated is wanted] for wanted in (True, False))
     return (
         f"Claims that are about this model or about all models: {_counted(stated)}. Claims that the paper states for "
         f"other models, tried on this one: {_counted(others)}. A claim that holds says nothing where its check passes "

@@ -43,13 +43,13 @@ def _boxes(
 ) -> Callable[[Sequence[Evidence]], Drawn | str]:  # fmt: skip
     def draw(models: Sequence[Evidence]) -> Drawn | str:
         chosen = models[0].entropy if kind == "entropy" else models[0].frequency
-        found = {neuron: models[0].effects[neuron] for neuron in chosen if neuron in models[0].effects}
+        effects_of = {neuron: models[0].effects[neuron] for neuron in chosen if neuron in models[0].effects}
         groups: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-        for neuron, effects in found.items():
-            own, others = direct(effects)
-            if own is None or others is None:
+        for neuron, effects in effects_of.items():
+            direct_effects, others = direct(effects)
+            if direct_effects is None or others is None:
                 return "The run has not measured it."
-            groups[neuron] = (effects.delta_loss, own)
+            groups[neuron] = (effects.delta_loss, direct_effects)
             groups[RANDOM] = (effects.background_total, others)
         if not groups:
             return f"The run has no {kind.replace('_', '-')} neurons with per-token effects."
@@ -63,10 +63,10 @@ def _boxes(
 
 
 def _cosines(models: Sequence[Evidence]) -> Drawn:
-    found = list(models[0].cosines.values()) or [models[0].spectrum]
+    spectra = list(models[0].cosines.values()) or [models[0].spectrum]
     table: dict[str, Sequence[Any]] = {"singular_value": models[0].spectrum.singular_values}
-    table |= {f"cos_{data.neuron}": data.cosines for data in found if data.cosines is not None}
-    return Drawn(spectrum.cosines(found), table)
+    table |= {f"cos_{data.neuron}": data.cosines for data in spectra if data.cosines is not None}
+    return Drawn(spectrum.cosines(spectra), table)
 
 
 def _divergence(models: Sequence[Evidence]) -> Drawn | str:

@@ -35,8 +35,8 @@ async def queue_induction(client: AsyncClient, run: int, parts: Sequence[Part], 
     kinds = jobs_of(parts)
     if not kinds:
         return []
-    model, found = await _model_and_run(client, run)
-    return await queue_missing(client, kinds, found, await choose(client, model, found), sequences)
+    model, chosen_run = await _model_and_run(client, run)
+    return await queue_missing(client, kinds, chosen_run, await choose(client, model, chosen_run), sequences)
 
 
 async def _model_and_run(client: AsyncClient, number: int) -> tuple[ModelSummary, RunSummary]:

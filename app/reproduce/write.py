@@ -60,10 +60,10 @@ class Checked:
         if self.finding.holds is None:
             return "not measured" if self.is_stated else "not stated for this model; not measured"
         if self.finding.holds:
-            found = "holds" if self.says_something else f"holds, but {self._says_nothing}"
+            outcome = "holds" if self.says_something else f"holds, but {self._says_nothing}"
         else:
-            found = "does not hold"
-        return found if self.is_stated else f"not stated for this model (here it {found})"
+            outcome = "does not hold"
+        return outcome if self.is_stated else f"not stated for this model (here it {outcome})"
 
     @property
     def _says_nothing(self) -> str:
@@ -72,14 +72,16 @@ class Checked:
     @property
     def on_null(self) -> str:
         """A sentence on what holding is worth."""
-        said = []
+        sentences = []
         if self.is_circular and self.finding.holds:
-            said.append(f"The class of these neurons asks for {self.claim.selected_by}: the check could hardly fail.")
+            sentences.append(
+                f"The class of these neurons asks for {self.claim.selected_by}: the check could hardly fail."
+            )
         if isinstance(self.claim.null, str):
-            said.append(self.claim.null)
+            sentences.append(self.claim.null)
         elif self.null is not None:
-            said.append(str(self.null))
-        return " ".join(said)
+            sentences.append(str(self.null))
+        return " ".join(sentences)
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,9 @@ async def reproduce(
     for model, run in chosen:
         say(f"Reading run {run.id} of {model.name} …")
         models.append(await gather(client, model, run))
-    found, missing = await _induction(client, models[0], parts)
+    induction, missing = await _induction(client, models[0], parts)
     beside = models[1] if len(models) > 1 else None
-    models[0] = replace(models[0], beside=beside, induction=found, no_induction=missing)
+    models[0] = replace(models[0], beside=beside, induction=induction, no_induction=missing)
     written = [_written(part, models) for part in parts]
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -145,15 +147,15 @@ async def reproduce(
 async def _induction(
     client: AsyncClient, evidence: Evidence, parts: Sequence[Part]
 ) -> tuple[dict[JobKind, Induction], dict[JobKind, str]]:
-    found: dict[JobKind, Induction] = {}
+    measured: dict[JobKind, Induction] = {}
     missing: dict[JobKind, str] = {}
     for kind in jobs_of(parts):
         one = await find(client, kind, evidence.run, evidence.chosen)
         if isinstance(one, str):
             missing[kind] = one
         else:
-            found[kind] = one
-    return found, missing
+            measured[kind] = one
+    return measured, missing
 
 
 def jobs_of(parts: Sequence[Part]) -> list[JobKind]:
@@ -162,10 +164,10 @@ def jobs_of(parts: Sequence[Part]) -> list[JobKind]:
 
 
 def _written(part: Part, models: Sequence[Evidence]) -> Written:
-    found = part.draw(models)
+    drawing = part.draw(models)
     claims = [Checked.of(claim, models[0]) for claim in CLAIMS if claim.figure == part.figure]
-    drawn = None if isinstance(found, str) else replace(found, figure=kept(found.figure, found.height))
-    return Written(part, f"figure-{part.figure}", drawn, found if isinstance(found, str) else "", claims)
+    drawn = None if isinstance(drawing, str) else replace(drawing, figure=kept(drawing.figure, drawing.height))
+    return Written(part, f"figure-{part.figure}", drawn, drawing if isinstance(drawing, str) else "", claims)
 
 
 def _write_html(path: Path, figure: go.Figure) -> None:
@@ -174,8 +176,8 @@ def _write_html(path: Path, figure: go.Figure) -> None:
 
 def write_about(path: Path, *, part: Part, runs: Sequence[RunSummary]) -> None:
     """Beside a figure's numbers: which figure it is, and the runs that it is drawn from, with their cards."""
-    told = {"figure": part.figure, "title": part.title, "runs": [run.model_dump(mode="json") for run in runs]}
-    path.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    about = {"figure": part.figure, "title": part.title, "runs": [run.model_dump(mode="json") for run in runs]}
+    path.write_text(json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -46,7 +46,10 @@ def _metrics(by: Rules) -> list[str]:
 def _fit_but_before(by: Rules, classes: list[str], columns: dict[str, NDArray[np.float64]]) -> dict[NeuronClass, int]:
     order: list[str] = [*by, "plain"]
     return {
-        name: sum(bool(fit) and order.index(own) < order.index(name) for fit, own in zip(holds, classes, strict=True))
+        name: sum(
+            bool(fit) and order.index(assigned) < order.index(name)
+            for fit, assigned in zip(holds, classes, strict=True)
+        )
         for name, holds in fits(columns, by).items()
     }
 

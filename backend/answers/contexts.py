@@ -32,7 +32,7 @@ def ablated_context(
     Raises:
         NotInAtlas: the run has no such context of the neuron, or no mean activations yet.
     """
-    shown = next((found for found in atlas.contexts.showing(record.id, neuron.index) if found.id == context), None)
+    shown = next((one for one in atlas.contexts.showing(record.id, neuron.index) if one.id == context), None)
     if shown is None:
         raise NotInAtlas(f"Run {record.id} shows neuron {neuron} on no context {context}: see …/contexts for those.")
     model = atlas.models.get(record.model)
@@ -62,9 +62,9 @@ def _reference(record: RunRecord, kind: ContextKind) -> str:
 @damage.reading("a run's text")
 def _sequence(atlas: Atlas, record: RunRecord, context: int) -> tuple[list[int], slice]:
     """The tokens from the sequence's beginning to the context's end, and the context's place among them."""
-    found = atlas.contexts.sequence(record.id, context, windows_of(record))
-    assert found is not None, "the context was read a moment ago"
-    tokens, place, _ = found
+    sequence = atlas.contexts.sequence(record.id, context, windows_of(record))
+    assert sequence is not None, "the context was read a moment ago"
+    tokens, place, _ = sequence
     return tokens, place
 
 
@@ -93,11 +93,11 @@ def _cut(
 
 @damage.reading("a neuron's contexts")
 def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
-    found = atlas.contexts.showing(record.id, chosen.index)
-    if not found:
+    listed = atlas.contexts.showing(record.id, chosen.index)
+    if not listed:
         raise not_yet(record, "contexts")
-    first = first_predictions(atlas, record, found)
-    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in found])
+    first = first_predictions(atlas, record, listed)
+    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in listed])
 
 
 def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:

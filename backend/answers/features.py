@@ -21,16 +21,16 @@ _TOP = -1.0
 def feature(atlas: Atlas, record: RunRecord, neuron: NeuronId) -> schemas.Feature:
     """All that a run knows of a neuron; what it has not measured yet is null or empty."""
     metrics = answers.measured(atlas, record, neuron).metrics
-    raised, lowered = _moved(atlas, record, neuron)
+    raised, lowered = _extreme_tokens(atlas, record, neuron)
     frequencies, logits = (
         atlas.neurons.histogram(record.id, neuron.index),
         atlas.neurons.logit_histogram(record.id, neuron.index),
     )
     shown = atlas.contexts.showing(record.id, neuron.index)
-    highest = max((found.trace.peak for found in shown if found.trace.bucket == "max"), default=None)
+    highest = max((context.trace.peak for context in shown if context.trace.bucket == "max"), default=None)
     similar = neighbours.by_weights(atlas, record, neuron)
     nearest = {} if similar is None else {neuron.index: 1.0, **similar}
-    activations = [_activation(found, frequencies, highest) for found in shown]
+    activations = [_activation(context, frequencies, highest) for context in shown]
     return schemas.Feature(
         modelId=record.model,
         layer=str(neuron.layer),
@@ -51,14 +51,14 @@ def feature(atlas: Atlas, record: RunRecord, neuron: NeuronId) -> schemas.Featur
     )
 
 
-def _moved(
+def _extreme_tokens(
     atlas: Atlas, record: RunRecord, neuron: NeuronId
 ) -> tuple[list[schemas.TokenWeight], list[schemas.TokenWeight]]:
     try:
-        found = answers.logits(atlas, record, neuron)
+        logits = answers.logits(atlas, record, neuron)
     except NotInAtlas:
         return [], []
-    return found.top, found.bottom
+    return logits.top, logits.bottom
 
 
 def _centres(histogram: tuple[Array, Array] | None) -> list[float]:
@@ -70,9 +70,9 @@ def _centres(histogram: tuple[Array, Array] | None) -> list[float]:
 
 
 def _activation(
-    found: ShownContext, histogram: tuple[Array, Array] | None, highest: float | None
+    context: ShownContext, histogram: tuple[Array, Array] | None, highest: float | None
 ) -> schemas.FeatureActivation:
-    trace = found.trace
+    trace = context.trace
     values = trace.activations.tolist()
     is_lowest = trace.bucket == "min"
     place = _highest_at(trace.activations, highest) if is_lowest else trace.peak_position
@@ -81,7 +81,7 @@ def _activation(
     else:
         low, high, share = _interval(histogram, trace.peak)
     return schemas.FeatureActivation(
-        tokens=found.context.tokens,
+        tokens=context.context.tokens,
         values=values,
         maxValue=values[place],
         maxValueTokenIndex=place,

@@ -36,12 +36,12 @@ def experiment_events(model: AnalysisModel, spec: RepeatSpec, plan: Plan) -> Ite
     Raises:
         BadText, BadNeuron: nothing repeats, or the plan does not fit the model.
     """
-    repeats, found = find_repeats(model, spec)
+    repeats, summary = find_repeats(model, spec)
     experiment = Experiment(model, repeats, plan, spec.bos(model))
     answers = InductionAnswers(model, repeats, plan.neurons)
 
     def events() -> Iterator[Event]:
-        yield answers.start(spec.source, plan.summary(found))
+        yield answers.start(spec.source, plan.summary(summary))
         for measured in experiment.steps():
             yield _progress(measured) if isinstance(measured, Progress) else answers.event(measured)
 

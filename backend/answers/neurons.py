@@ -36,21 +36,23 @@ def row(record: NeuronRecord) -> schemas.MeasuredNeuron:
 
 @damage.reading("a run's neurons")
 def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.NeuronPage:
-    found, total = atlas.neurons.page(record.id, query)
-    return schemas.NeuronPage(rows=[row(neuron) for neuron in found], total=total, next_cursor=query.next_cursor(total))
+    neurons, total = atlas.neurons.page(record.id, query)
+    return schemas.NeuronPage(
+        rows=[row(neuron) for neuron in neurons], total=total, next_cursor=query.next_cursor(total)
+    )
 
 
 @damage.reading("a run's columns")
 def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.NeuronColumns:
     for name in names:
         require_metric("name", name)
-    found = atlas.neurons.columns(record.id, list(dict.fromkeys(names)))
-    index, tokens = found.pop("index").astype(int), found.pop("effect_tokens")
+    columns_read = atlas.neurons.columns(record.id, list(dict.fromkeys(names)))
+    index, tokens = columns_read.pop("index").astype(int), columns_read.pop("effect_tokens")
     return schemas.NeuronColumns(
         neuron=[f"{record.layer}.{i}" for i in index],
         neuron_class=atlas.neurons.classes(record.id),
         paper_criterion=atlas.neurons.marks(record.id),
-        columns={name: finite_list(column) for name, column in found.items()},
+        columns={name: finite_list(column) for name, column in columns_read.items()},
         effect_tokens=int(tokens.max()) if len(tokens) else 0,
         revision=record.revision,
     )
@@ -58,12 +60,12 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
 
 @damage.reading("a neuron")
 def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronDetail:
-    found = measured(atlas, record, chosen)
+    measured_neuron = measured(atlas, record, chosen)
     columns_of_run = atlas.neurons.columns(record.id, [metric.name for metric in METRICS])
     percentiles = {
-        metric.name: percentile(columns_of_run[metric.name], found.metrics[metric.name]) for metric in METRICS
+        metric.name: percentile(columns_of_run[metric.name], measured_neuron.metrics[metric.name]) for metric in METRICS
     }
-    answered = row(found)
+    answered = row(measured_neuron)
     chance = run_chance(record)
     return schemas.NeuronDetail(
         run=run_summary(record),
@@ -81,23 +83,23 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
 
 @damage.reading("a neuron's histogram")
 def histogram(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Histogram:
-    found = atlas.neurons.histogram(record.id, chosen.index)
-    if found is None:
+    counted = atlas.neurons.histogram(record.id, chosen.index)
+    if counted is None:
         raise not_yet(record, "activation histograms")
-    edges, counts = found
+    edges, counts = counted
     mean = measured(atlas, record, chosen).metrics["mean_activation"]
     return schemas.Histogram(neuron=str(chosen), edges=edges.tolist(), counts=counts.tolist(), mean=finite(mean))
 
 
 @damage.reading("a neuron's effects at single tokens")
 def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenEffects:
-    positions, own = atlas.positions.get(record.id), atlas.positions.effects(record.id, [chosen.index])
+    positions, of_neuron = atlas.positions.get(record.id), atlas.positions.effects(record.id, [chosen.index])
     require_tokens(record)
-    if positions is None or not own:
+    if positions is None or not of_neuron:
         raise not_yet(record, "per-token effects")
     background = _background(atlas, record)
-    arrays = {name: array.tolist() for name, array in own[0].items()}
-    arrays["clip_delta_loss"] = _clipped(atlas, record, chosen, own[0])
+    arrays = {name: array.tolist() for name, array in of_neuron[0].items()}
+    arrays["clip_delta_loss"] = _clipped(atlas, record, chosen, of_neuron[0])
     return schemas.TokenEffects(
         neuron=str(chosen),
         tokens=positions.tokens,
@@ -116,15 +118,15 @@ def effects(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.TokenE
 
 @damage.reading("the tokens that a neuron moves")
 def logits(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronLogits:
-    found, vocabulary = atlas.neurons.logits(record.id, chosen.index), atlas.models.vocabulary(record.model)
-    if found is None or not vocabulary:
+    extremes, vocabulary = atlas.neurons.logits(record.id, chosen.index), atlas.models.vocabulary(record.model)
+    if extremes is None or not vocabulary:
         raise not_yet(record, "direct logits")
 
     def weights(ids: NDArray[np.int32], values: NDArray[np.float32]) -> list[schemas.TokenWeight]:
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
         return [schemas.TokenWeight(token_id=i, token=vocabulary[i], value=value) for i, value in pairs]
 
-    top_ids, top_values, bottom_ids, bottom_values = found
+    top_ids, top_values, bottom_ids, bottom_values = extremes
     return schemas.NeuronLogits(
         neuron=str(chosen), top=weights(top_ids, top_values), bottom=weights(bottom_ids, bottom_values)
     )
@@ -138,10 +140,10 @@ def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spect
     cosines = None
     if name is not None:
         chosen = NeuronId.parse(name)
-        found = atlas.neurons.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
-        if found is None:
+        along = atlas.neurons.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
+        if along is None:
             raise NotInAtlas(f"Run {record.id} has no neuron {chosen}: it measures layer {record.layer}.")
-        cosines = np.nan_to_num(found.astype(np.float64)).tolist()
+        cosines = np.nan_to_num(along.astype(np.float64)).tolist()
     return schemas.Spectrum(singular_values=values.tolist(), null_dim=record.null_dim, neuron=name, cosines=cosines)
 
 
@@ -151,10 +153,10 @@ def measured(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> NeuronRecord:
     Raises:
         NotInAtlas: the run has not measured its neurons yet.
     """
-    found = atlas.neurons.get(record.id, chosen.index, list(METRIC_COLUMNS))
-    if found is None:
+    neuron = atlas.neurons.get(record.id, chosen.index, list(METRIC_COLUMNS))
+    if neuron is None:
         raise not_yet(record, "its neurons")
-    return found
+    return neuron
 
 
 def require_tokens(record: RunRecord) -> None:

@@ -227,20 +227,20 @@ def _generated(chosen: ChosenToken | None, strings: Mapping[int, str]) -> schema
     )
 
 
-def token_matches(query: str, vocabulary: Sequence[str], found: Sequence[int], limit: int) -> schemas.TokenMatches:
+def token_matches(query: str, vocabulary: Sequence[str], matches: Sequence[int], limit: int) -> schemas.TokenMatches:
     """The answer to looking a token up."""
-    tokens = [schemas.FoundToken(token_id=place, token=vocabulary[place]) for place in found[:limit]]
-    return schemas.TokenMatches(query=query, tokens=tokens, total=len(found))
+    tokens = [schemas.VocabularyToken(token_id=place, token=vocabulary[place]) for place in matches[:limit]]
+    return schemas.TokenMatches(query=query, tokens=tokens, total=len(matches))
 
 
-def promoters(found: LiveTokenWeights, layer: int, token: int, limit: int) -> schemas.Promoters:
+def promoters(weights: LiveTokenWeights, layer: int, token: int, limit: int) -> schemas.Promoters:
     """The answer to "which neurons promote this token?"."""
 
     def pushes(indices: Sequence[int]) -> list[schemas.NeuronPush]:
-        return [schemas.NeuronPush(neuron=str(NeuronId(layer, i)), value=float(found.weights[i])) for i in indices]
+        return [schemas.NeuronPush(neuron=str(NeuronId(layer, i)), value=float(weights.weights[i])) for i in indices]
 
-    promote, suppress = (pushes(indices) for indices in extremes(found.weights, limit))
-    named = schemas.FoundToken(token_id=token, token=found.token)
+    promote, suppress = (pushes(indices) for indices in extremes(weights.weights, limit))
+    named = schemas.VocabularyToken(token_id=token, token=weights.token)
     return schemas.Promoters(token=named, layer=layer, promote=promote, suppress=suppress)
 
 

@@ -95,10 +95,10 @@ def file_of(location: str | Path) -> tuple[int, int] | None:
     there is no file."""
     try:
         url = atlas_url(location)
-        found = Path(str(url.database)).stat() if url.get_backend_name() == "sqlite" else None
+        status = Path(str(url.database)).stat() if url.get_backend_name() == "sqlite" else None
     except (OSError, AtlasUnusable):
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def connect(url: URL, *, read_only: bool, patience: float = PATIENCE) -> Engine:
@@ -327,11 +327,11 @@ def _refuse_programs(connection: Connection, url: URL) -> None:
         "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' "
         "OR sql LIKE '%GENERATED ALWAYS%' LIMIT 1"
     )
-    found = connection.exec_driver_sql(wanted).first()
-    if found is not None:
+    foreign = connection.exec_driver_sql(wanted).first()
+    if foreign is not None:
         raise AtlasUnusable(
-            f"The database at {_shown(url)} is not an atlas as Calibroscope makes them: it holds the {found[0]} "
-            f"{str(found[1])[:60]!r}, and no atlas holds stored queries. It was not read."
+            f"The database at {_shown(url)} is not an atlas as Calibroscope makes them: it holds the {foreign[0]} "
+            f"{str(foreign[1])[:60]!r}, and no atlas holds stored queries. It was not read."
         )
 
 

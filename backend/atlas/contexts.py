@@ -41,7 +41,7 @@ class Contexts:
         before = {ids[i]: ids[i - 1] for i in range(len(ids)) if i % windows and ids[i] in contexts}
         wanted = select(ContextRow.id, ContextRow.loss, ContextRow.rank).where(ContextRow.id.in_(before.values()))
         ends = {row.id: (float(row.loss[-1]), int(row.rank[-1])) for row in self._database.rows(wanted)}
-        return {own: ends[earlier] for own, earlier in before.items()}
+        return {context: ends[earlier] for context, earlier in before.items()}
 
     def sequence(self, run: int, context: int, windows: int) -> tuple[list[int], slice, list[int]] | None:
         """The tokens of the sequence that a context was cut from: those up to its end, its place among them, and those
@@ -56,10 +56,10 @@ class Contexts:
         earlier = self._database.one(select(func.count()).select_from(ContextRow).where(ids, ContextRow.id < context))
         place = earlier % windows
         wanted = select(ContextRow.token_ids).where(ids).order_by(ContextRow.id)
-        found = self._database.all(wanted.offset(earlier - place).limit(windows))
-        self._check_tokens(run, found)
+        texts = self._database.all(wanted.offset(earlier - place).limit(windows))
+        self._check_tokens(run, texts)
         with damage.reading(f"the text of run {run}"):
-            parts = [part.tolist() for part in found]
+            parts = [part.tolist() for part in texts]
             before, after = list(chain(*parts[:place])), list(chain(*parts[place + 1 :]))
             return before + parts[place], slice(len(before), len(before) + len(parts[place])), after
 

@@ -116,8 +116,8 @@ class Jobs:
 
     def made_from(self, job: int) -> str | None:
         """The fingerprint of what a job's results were made from; None where it has none, or older ones."""
-        found: str | None = self._database.one(select(JobRow.made_from).where(JobRow.id == job))
-        return found
+        fingerprint: str | None = self._database.one(select(JobRow.made_from).where(JobRow.id == job))
+        return fingerprint
 
     def keep_part(
         self,
@@ -152,9 +152,9 @@ class Jobs:
     def results(self, job: int, start: int = 0) -> list[str]:
         """Its results from a place on, as JSON, in order."""
         wanted = select(JobEventRow.payload).where(JobEventRow.job == job, JobEventRow.place >= start)
-        found = self._database.all(wanted.order_by(JobEventRow.place))
+        payloads = self._database.all(wanted.order_by(JobEventRow.place))
         with damage.reading(f"the results of job {job}"):
-            return [_in_present_words(payload) for payload in found]
+            return [_in_present_words(payload) for payload in payloads]
 
     def end(self, job: int, status: str, message: str | None = None) -> None:
         """Finished or failed; a job that was cancelled stays so."""

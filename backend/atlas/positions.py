@@ -38,17 +38,17 @@ class Positions:
         """Per-token effects of neurons at the sampled positions, in index order; empty while there are none."""
         chosen = TokenEffectsRow.index.in_(indices)
         wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run, chosen)
-        found = self._database.all(wanted.order_by(TokenEffectsRow.index))
+        by_neuron = self._database.all(wanted.order_by(TokenEffectsRow.index))
         where = f"what run {run} keeps of its neurons' effects at single tokens"
-        for arrays in found:
+        for arrays in by_neuron:
             if not arrays.keys() >= _EFFECTS:
                 raise damage.AtlasDamaged(where, f"lacks {', '.join(sorted(_EFFECTS - arrays.keys()))}")
             damage.axis(where, *arrays.values())
-        return found
+        return by_neuron
 
     def activations(self, run: int) -> NDArray[np.float32] | None:
         """Activations of all neurons at the sampled positions, [n_neurons, positions]; None while there are none."""
         wanted = select(TokenEffectsRow.arrays).where(TokenEffectsRow.run == run).order_by(TokenEffectsRow.index)
         with damage.reading(f"what run {run} keeps of its neurons' activations at single tokens"):
-            found = [arrays["activation"] for arrays in self._database.all(wanted)]
-            return np.stack(found) if found else None
+            by_neuron = [arrays["activation"] for arrays in self._database.all(wanted)]
+            return np.stack(by_neuron) if by_neuron else None

@@ -79,8 +79,8 @@ def _is_whole(blob: bytes, made_by: str | None, stage: str, index: int) -> bool:
         arrays = unpack_named(blob)
     except MalformedArray:
         return False
-    found = arrays.get(_SEAL)
-    return found is not None and np.array_equal(found, _seal(unsealed(arrays), made_by, stage, index))
+    seal = arrays.get(_SEAL)
+    return seal is not None and np.array_equal(seal, _seal(unsealed(arrays), made_by, stage, index))
 
 
 def _begin_anew(session: Session, run: RunRow, plan: RunPlan) -> None:

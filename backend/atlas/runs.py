@@ -118,14 +118,14 @@ class Runs:
         wanted = _first_shown(select(RunRow.id))
         if slug is not None:
             wanted = wanted.where(RunRow.model == slug)
-        found = self._database.all(wanted if layer is None else wanted.where(RunRow.layer == layer))
-        return found[0] if found else None
+        runs = self._database.all(wanted if layer is None else wanted.where(RunRow.layer == layer))
+        return runs[0] if runs else None
 
     def newest_finished(self, name: str) -> int | None:
         """The newest finished run of the last layer of a model, which is called by its slug, its name or its source."""
         called = (ModelRow.slug == name) | (ModelRow.name == name) | (ModelRow.source == name)
-        found = self._database.all(_first_shown(select(RunRow.id).where(called, RunRow.status == "finished")))
-        last = [run for run in found if self.get(run).layer == self._models.get(self.get(run).model).n_layers - 1]
+        runs = self._database.all(_first_shown(select(RunRow.id).where(called, RunRow.status == "finished")))
+        last = [run for run in runs if self.get(run).layer == self._models.get(self.get(run).model).n_layers - 1]
         return last[0] if last else None
 
     def with_frequencies(self, slug: str, run: int | None) -> RunRecord | None:
@@ -139,8 +139,8 @@ class Runs:
             raise NotInAtlas(f"Run {run} is of the model {self.get(run).model!r}, not of {slug!r}.")
         wanted = select(RunRow.id).join(UnigramRow, UnigramRow.run == RunRow.id).where(RunRow.model == slug)
         wanted = wanted if run is None else wanted.where(RunRow.id == run)
-        found = self._database.all(_first_shown(wanted))
-        return self.get(found[0]) if found else None
+        runs = self._database.all(_first_shown(wanted))
+        return self.get(runs[0]) if runs else None
 
     def spectrum(self, run: int) -> Array | None:
         """Singular values of W_U, largest first."""

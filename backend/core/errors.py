@@ -35,10 +35,10 @@ class SourceError(CalibroscopeError):
 class ChecksumMismatch(SourceError):
     """A fetched file whose SHA-256 is not the expected one."""
 
-    def __init__(self, what: str, expected: str, found: str) -> None:
-        self.expected, self.found = expected, found
+    def __init__(self, what: str, expected: str, actual: str) -> None:
+        self.expected, self.actual = expected, actual
         super().__init__(
-            f"{what} has SHA-256 {found[:12]}… instead of {expected[:12]}…: the download is damaged or not the file "
+            f"{what} has SHA-256 {actual[:12]}… instead of {expected[:12]}…: the download is damaged or not the file "
             "this version was made for. It was not used; run the command again to fetch it anew."
         )
 
@@ -57,8 +57,8 @@ class ModelTooLarge(CalibroscopeError):
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether memory ran out, however it is said: torch's allocators raise RuntimeErrors, the system OSErrors."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in words or "out of memory" in words
 
 
 def first_line(error: BaseException) -> str:

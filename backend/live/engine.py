@@ -173,11 +173,11 @@ class LiveEngine:
             TextForgotten: it is not in memory.
         """
         with self._lock:
-            found = self._texts.get(text_id)
-            if found is None:
+            text = self._texts.get(text_id)
+            if text is None:
                 raise TextForgotten(text_id)
             self._texts.move_to_end(text_id)
-            return found
+            return text
 
     def distances(self, text: LiveText, frequencies: LiveFrequencies) -> Distances:
         """D_KL(P_freq‖P) at every token of a text, [tokens]."""
@@ -251,9 +251,9 @@ class LiveEngine:
             model = self._of(text)
             for neuron in neurons:
                 neuron.within(model.n_layers, model.d_mlp)
-            found = activations_of(model, text.traced, neurons)
+            activations = activations_of(model, text.traced, neurons)
             self._make_room()
-            return found
+            return activations
 
         return self._in_turn(work)
 

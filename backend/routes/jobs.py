@@ -76,17 +76,17 @@ async def follow_job(job: JobDep, atlas: AtlasDep, request: Request) -> AsyncIte
     try:
         while True:
             async with reading.hold(request):
-                found, payloads = await run_in_threadpool(_news, atlas, job.id, sent)
+                record, payloads = await run_in_threadpool(_news, atlas, job.id, sent)
             for payload in payloads:
                 sent += 1
                 # As it is kept, which is an InductionEvent: FastAPI sends either, and documents the annotation.
                 yield ServerSentEvent(raw_data=payload)  # type: ignore[misc]
-            if found.status not in ("queued", "running"):
-                yield schemas.InductionEvent(answers.ending(found))
+            if record.status not in ("queued", "running"):
+                yield schemas.InductionEvent(answers.ending(record))
                 return
-            if reported != (found.doing, found.progress):
-                reported = (found.doing, found.progress)
-                yield schemas.InductionEvent(answers.progress(found))
+            if reported != (record.doing, record.progress):
+                reported = (record.doing, record.progress)
+                yield schemas.InductionEvent(answers.progress(record))
             await asyncio.sleep(_POLL_SECONDS)
     except Exception as error:  # the answer has begun: its status can no longer tell
         yield schemas.InductionEvent(schemas.InductionProblem(problem=problems.of(error, request.url.path)))

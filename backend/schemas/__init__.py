@@ -131,10 +131,10 @@ from backend.schemas.tokens import (
     MAX_TOKEN_ID,
     MAX_TOKEN_QUERY,
     MAX_TOKENS_FOUND,
-    FoundToken,
     NeuronPush,
     Promoters,
     TokenMatches,
+    VocabularyToken,
 )
 
 __all__ = [
@@ -185,7 +185,6 @@ __all__ = [
     "Feature",
     "FeatureActivation",
     "FiniteFloat",
-    "FoundToken",
     "GenerateRequest",
     "GeneratedToken",
     "GenerationEnd",
@@ -266,5 +265,6 @@ __all__ = [
     "TokenWeight",
     "Totals",
     "UnitName",
+    "VocabularyToken",
     "Wire",
 ]

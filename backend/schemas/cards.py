@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import AliasChoices, Field
+
 from backend.schemas.base import FiniteFloat, Number, Wire
 
 CardValue = str | int | float | bool | None
@@ -101,9 +103,9 @@ class CardPrecision(Wire):
     where one was not finite."""
     frozen: Number
     """The largest such difference with the final norm's scale held; nats."""
-    held: Number
+    frequency_held: Number = Field(validation_alias=AliasChoices("frequency_held", "held"))
     """The largest difference of a token's change of loss with the token-frequency direction held, nats; null also where
-    that is not measured."""
+    that is not measured. Older cards call it `held`."""
 
 
 class CardComputation(Wire):

@@ -14,7 +14,7 @@ MAX_TOKEN_ID = MAX_ID
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
 
-class FoundToken(Wire):
+class VocabularyToken(Wire):
     token_id: TokenId
     token: str
     """As it is decoded alone; most vocabularies write the space before a word into the token."""
@@ -22,7 +22,7 @@ class FoundToken(Wire):
 
 class TokenMatches(Wire):
     query: str
-    tokens: list[FoundToken]
+    tokens: list[VocabularyToken]
     """The best matches first: the very token, then the same word without regard to spaces and case, then tokens that
     begin with it, then those that contain it."""
     total: int
@@ -36,7 +36,7 @@ class NeuronPush(Wire):
 
 
 class Promoters(Wire):
-    token: FoundToken
+    token: VocabularyToken
     layer: int
     promote: list[NeuronPush]
     """The largest positive weights first."""

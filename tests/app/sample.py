@@ -35,7 +35,7 @@ def card(**changes: object) -> schemas.RunCard:
         name="words", origin="packaged", requirement="words==2.0", file_sha256="2" * 64, split=None, field=None,
         documents_read=7, sample_sha256="3" * 64, licence="MIT",
     )  # fmt: skip
-    precision = schemas.CardPrecision(neurons=16, tokens=16, total=6.2e-6, frozen=5e-6, held=None)
+    precision = schemas.CardPrecision(neurons=16, tokens=16, total=6.2e-6, frozen=5e-6, frequency_held=None)
     computation = schemas.CardComputation(
         dtype="float32", device="CPU, 2 threads", kernel="moment series", kernel_reason="CPU", bound=3e-6,
         precision=precision, also_on=[],
@@ -324,12 +324,12 @@ def context_ablation(**changes: object) -> schemas.ContextAblation:
 
 def matches(query: str) -> schemas.TokenMatches:
     """Every token of the sample, whatever is asked."""
-    tokens = [schemas.FoundToken(token_id=i, token=token) for i, token in enumerate(TOKENS)]
+    tokens = [schemas.VocabularyToken(token_id=i, token=token) for i, token in enumerate(TOKENS)]
     return schemas.TokenMatches(query=query, tokens=tokens, total=len(tokens) + 1200)
 
 
 def promoters(token_id: int = 4) -> schemas.Promoters:
     """Two neurons raise a token's logit, one lowers it."""
     push = [schemas.NeuronPush(neuron=f"29.{index}", value=value) for index, value in ((7, 2.5), (3, 0.5), (11, -1.5))]
-    token = schemas.FoundToken(token_id=token_id, token=TOKENS[token_id])
+    token = schemas.VocabularyToken(token_id=token_id, token=TOKENS[token_id])
     return schemas.Promoters(token=token, layer=29, promote=push[:2], suppress=push[2:])

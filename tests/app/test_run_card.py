@@ -7,6 +7,7 @@ import pytest
 
 from app.components import run_card
 from app.notation.numbers import bound
+from backend.schemas import CardPrecision
 from tests.app import sample
 
 
@@ -40,7 +41,7 @@ def test_a_hub_models_line_has_its_commit_and_no_arrow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "held", "mode", "words"),
+    ("total", "frequency_held", "mode", "words"),
     [
         (6.2e-6, 9.1e-6, "exact", "exact within 1e−5 nats in 256 checks"),
         (6.2e-6, None, "exact", "exact within 7e−6 nats in 256 checks"),
@@ -48,10 +49,10 @@ def test_a_hub_models_line_has_its_commit_and_no_arrow() -> None:
         (6.2e-6, None, "survey", "survey within 8e−4 nats"),
     ],
 )
-def test_how_far_an_effect_may_be_off(total: float | None, held: float | None, mode: str, words: str) -> None:
+def test_how_far_an_effect_may_be_off(total: float | None, frequency_held: float | None, mode: str, words: str) -> None:
     plain = sample.card().computation
     assert plain.precision is not None
-    precision = plain.precision.model_copy(update={"total": total, "held": held})
+    precision = plain.precision.model_copy(update={"total": total, "frequency_held": frequency_held})
     card = sample.card(computation=plain.model_copy(update={"precision": precision}))
     tolerance = 8e-4 if mode == "survey" else 3e-6
     assert run_card.accuracy(sample.run(card=card, mode=mode, tolerance_nats=tolerance)) == words
@@ -99,3 +100,10 @@ def test_warnings_stand_before_the_line_and_texts_of_others_stay_texts() -> None
     shown = _texts(component)
     assert shown[:2] == ["The model is not itself.", hostile]
     assert "open" not in component.children[2].to_plotly_json()["props"], "closed until somebody opens it"
+
+
+def test_a_card_of_an_older_run_is_read() -> None:
+    """What a run is off by with token frequencies held was called `held` in cards written before."""
+    precision = {"neurons": 8, "tokens": 6, "total": 1e-6, "frozen": 2e-6, "held": 3e-6}
+    assert CardPrecision.model_validate(precision).frequency_held == 3e-6
+    assert "held" not in CardPrecision.model_validate(precision).model_dump()

@@ -69,19 +69,19 @@ async def suggestions(client: Sender, typed: str, run: str | None) -> tuple[Any,
     if len(typed) > MAX_TOKEN_QUERY:
         return None, f"At most {MAX_TOKEN_QUERY} characters: no token is that long."
     try:
-        found = await client.send(calls.tokens(int(run), typed, limit=SUGGESTIONS))
+        matches = await client.send(calls.tokens(int(run), typed, limit=SUGGESTIONS))
     except ApiError as error:
         return None, error.problem.detail
-    if not found.tokens:
+    if not matches.tokens:
         return html.Span("No token of the vocabulary has these characters together.", className="quiet"), None
     buttons = [
         html.Button(
             visible(token.token), id={"type": OPTION, "token": token.token_id}, className="mono token-option",
             type="button", title=f"token {token.token_id}",
         )
-        for token in found.tokens
+        for token in matches.tokens
     ]  # fmt: skip
-    more = found.total - len(found.tokens)
+    more = matches.total - len(matches.tokens)
     return [*buttons, *([html.Span(f"and {more:,} more", className="quiet")] if more else [])], None
 
 
@@ -90,15 +90,15 @@ async def who_pushes(client: Sender, token: int | None, run: str | None, model: 
     if token is None or run is None or model is None:
         return None, NO_MARKS
     try:
-        found = await client.send(calls.promoters(int(run), token, limit=SHOWN))
+        promoters = await client.send(calls.promoters(int(run), token, limit=SHOWN))
     except ApiError as error:
         return html.P(error.problem.detail, className="quiet", role="alert"), NO_MARKS
-    marks = {"up": [one.neuron for one in found.promote], "down": [one.neuron for one in found.suppress]}
-    return _answer(found, model, run), marks
+    marks = {"up": [one.neuron for one in promoters.promote], "down": [one.neuron for one in promoters.suppress]}
+    return _answer(promoters, model, run), marks
 
 
-def _answer(found: Promoters, model: str, run: str) -> Component:
-    shown = visible(found.token.token)
+def _answer(promoters: Promoters, model: str, run: str) -> Component:
+    shown = visible(promoters.token.token)
     return html.Div(
         [
             html.P(
@@ -109,8 +109,13 @@ def _answer(found: Promoters, model: str, run: str) -> Component:
                 ],
                 className="quiet",
             ),
-            html.Div([_list("▲ Promote", found.promote, model, run), _list("▼ Suppress", found.suppress, model, run)],
-                     className="pushes"),
+            html.Div(
+                [
+                    _list("▲ Promote", promoters.promote, model, run),
+                    _list("▼ Suppress", promoters.suppress, model, run),
+                ],
+                className="pushes",
+            ),
         ]
     )  # fmt: skip
 

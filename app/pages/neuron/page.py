@@ -103,8 +103,8 @@ async def _body(client: Sender, detail: NeuronDetail) -> list[Component]:
         calls.contexts(run, name),
         calls.similar(run, name),
     ]
-    found = await asyncio.gather(*(answer_or_refusal(client, call) for call in wanted))
-    effects, histogram, spectrum, logits, contexts, similar = found
+    answers = await asyncio.gather(*(answer_or_refusal(client, call) for call in wanted))
+    effects, histogram, spectrum, logits, contexts, similar = answers
     # Unknown without per-token effects; the service then refuses what cannot be done, with a sentence.
     can_clip = not isinstance(effects, TokenEffects) or effects.clip_delta_loss is not None
     return [
@@ -123,10 +123,10 @@ async def _without(client: Sender, clicks: int | None, kind: ContextKind, contex
         return None
     request = ContextAblateRequest(kind=kind)
     try:
-        found = await client.send(calls.ablate_context(shown["run"], shown["neuron"], context, request))
+        answers = await client.send(calls.ablate_context(shown["run"], shown["neuron"], context, request))
     except ApiError as error:
         return failure(error.problem.detail)
-    return views.ablated_context(found)
+    return views.ablated_context(answers)
 
 
 def _not_found(sentence: str) -> html.Div:

@@ -107,13 +107,13 @@ def cards(detail: NeuronDetail) -> html.Div:
     """Every metric with its percentile, by the stage of the run that measures it."""
     metrics, groups = detail.row.metrics, []
     for stage, title in _STAGES.items():
-        found = [
+        stage_cards = [
             metric_card(m.name, metrics[m.name], metrics.get(f"{m.name}_se"), detail.percentiles[m.name])
             for m in METRICS
             if m.stage == stage
         ]
         over = f" · over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
-        groups.append(html.Section([html.H2(title + over), html.Div(found, className="card-grid")]))
+        groups.append(html.Section([html.H2(title + over), html.Div(stage_cards, className="card-grid")]))
     return html.Div(groups, className="cards")
 
 

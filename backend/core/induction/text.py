@@ -165,7 +165,7 @@ def find_repeats(model: AnalysisModel, spec: RepeatSpec) -> tuple[Repeats, str]:
     special = model.uncounted if bos is None else model.uncounted | {bos}
     match spec.source:
         case "text":
-            return _found_in_text(model, spec, bos, special)
+            return _repeats_of_text(model, spec, bos, special)
         case "random":
             _require_room(model, spec.span)
             repeats = random_repeats(model.ordinary, bos, spec.sequences, spec.span, spec.seed)
@@ -317,7 +317,7 @@ def repeats_in_text(tokens: Sequence[int], avoid: frozenset[int], span: int) -> 
     return Repeats(text, sequence, first, second, valid, after, torch.zeros(1, dtype=torch.long))
 
 
-def _found_in_text(
+def _repeats_of_text(
     model: AnalysisModel, spec: RepeatSpec, bos: int | None, special: frozenset[int]
 ) -> tuple[Repeats, str]:
     head = [] if bos is None else [bos]

@@ -104,11 +104,11 @@ def fill_fixed(
 
 def _fill_wild(problem: Ablations, before: Before, wild: Tensor, out: PairStatistics) -> None:
     """The plain kernel writes all of a pair; of it only this loss is taken, so that nothing else depends on it."""
-    own = problem.room()
+    exact = problem.room()
     for t in wild.any(dim=1).nonzero().flatten().tolist():
-        chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), own)
-    if out.delta_loss_freq is not None and own.delta_loss_freq is not None:
-        out.delta_loss_freq[wild] = own.delta_loss_freq[wild]
+        chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), exact)
+    if out.delta_loss_freq is not None and exact.delta_loss_freq is not None:
+        out.delta_loss_freq[wild] = exact.delta_loss_freq[wild]
 
 
 def _sums_along(
@@ -169,9 +169,9 @@ def fill_ranks(problem: Ablations, before: Before, wanted: Tensor, out: PairStat
 def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
     """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
     c, path = problem.c, problem.path
-    own = c * path.of_tokens(tokens)
+    of_tokens = c * path.of_tokens(tokens)
     highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
-    movement = torch.maximum(highest - own, own - lowest)
+    movement = torch.maximum(highest - of_tokens, of_tokens - lowest)
     if problem.b_U is None:
         return movement
     # The recomputed norm moves them by q·(their distance, the movement and what their biases differ) on top.

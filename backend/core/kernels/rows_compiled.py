@@ -189,9 +189,9 @@ def tile_masses(p, log_p, b, has_b, mean_l, mean_b, mass, fourth, first, last):
         for tile in range(mass.shape[1]):
             part = slice(tile * TILE, min((tile + 1) * TILE, p.shape[1]))
             some_b = b[part] if has_b else b
-            found = _mass(p[t, part], log_p[t, part], some_b, has_b, mean_l[t], mean_b[t])
-            mass[t, tile] = found[0]
-            fourth[t] += found[1]
+            masses = _mass(p[t, part], log_p[t, part], some_b, has_b, mean_l[t], mean_b[t])
+            mass[t, tile] = masses[0]
+            fourth[t] += masses[1]
 
 
 @njit(nogil=True, cache=True)
@@ -267,17 +267,17 @@ def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
         return
     p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree = pair
     some_b = b[start:stop] if has_b else b
-    found = inner_pass(
+    added = inner_pass(
         p[start:stop], log_p[start:stop], a[start:stop], some_b, has_b, m, n, o, c, q, correct, top, degree
     )
-    sums[0] += found[0]
-    sums[1] += found[1]
-    sums[2] += found[2]
-    sums[3] += found[3]
+    sums[0] += added[0]
+    sums[1] += added[1]
+    sums[2] += added[2]
+    sums[3] += added[3]
     if count_correct:
-        above[0] += found[4]
+        above[0] += added[4]
     if count_top:
-        above[1] += found[5]
+        above[1] += added[5]
 
 
 # The tilt that moves along a direction too. Only its loss is wanted: one exponential a token, and no counting.
@@ -354,10 +354,10 @@ def sum_along(
         some_b = b[part] if has_b else b
         for k in range(first, last):
             t, i = tokens[k], rows[k]
-            own = t if len(v) > 1 else 0
+            v_row = t if len(v) > 1 else 0
             reach = abs(d[k]) * (sizes[i, tile] + abs(mean_a[k])) + abs(q[k]) * deepest[t] + abs(e[k]) * farthest[t]
             sums[k] += _along_tile(
-                p[t, part], log_p[t, part], A[i, part], some_b, has_b, v[own, part], mean_u[t], mean_a[k], mean_v[t],
+                p[t, part], log_p[t, part], A[i, part], some_b, has_b, v[v_row, part], mean_u[t], mean_a[k], mean_v[t],
                 d[k], q[k], e[k], reach, allowed / max(mass[t, tile], F(1e-30)),
             )  # fmt: skip
 
@@ -366,17 +366,17 @@ def sum_along(
 def _near(logits, centre, width):
     """Tokens whose logit is within `width` of the token `centre`'s, nearest bins first; and where each bin starts."""
     per_unit = F(_BINS - 1) / max(width, F(1e-30))
-    found, count = np.empty(logits.shape[0], np.int32), 0
+    near, count = np.empty(logits.shape[0], np.int32), 0
     for v in range(logits.shape[0]):
-        found[count] = v
+        near[count] = v
         count += abs(logits[v] - logits[centre]) <= width  # without a branch: the next overwrites what is not counted
     starts = np.zeros(_BINS + 2, np.int64)
-    for v in found[:count]:
+    for v in near[:count]:
         starts[int(abs(logits[v] - logits[centre]) * per_unit) + 2] += 1
     for n in range(2, _BINS + 2):
         starts[n] += starts[n - 1]
     tokens = np.empty(count, np.int32)
-    for v in found[:count]:
+    for v in near[:count]:
         place = int(abs(logits[v] - logits[centre]) * per_unit) + 1
         tokens[starts[place]] = v
         starts[place] += 1
@@ -391,11 +391,11 @@ def _above(logits, a, b, has_b, c, q, centre, near, reach):
     count = starts[int(min(reach * per_unit, F(_BINS - 1))) + 1]
     if count == 1:  # itself alone: most pairs, and nothing of A is read
         return more, any_new
-    own = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
+    y_centre = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
     for v in tokens[:count]:
         if v == centre:
             continue
-        before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > own
+        before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > y_centre
         more += int(after) - int(before)
         any_new |= after and not before
     return more, any_new
@@ -443,28 +443,28 @@ def column_ranks(
 
 @njit(nogil=True, cache=True)
 def _count_columns(logits, columns, b, has_b, c, q, centre, near, more):
-    own = columns[centre]
+    a_centre = columns[centre]
     for v in near:
         if v != centre:
-            b_own, b_v = (b[centre], b[v]) if has_b else (F(0), F(0))
+            b_centre, b_v = (b[centre], b[v]) if has_b else (F(0), F(0))
             before = np.int32(logits[v] > logits[centre])
             if has_b:
-                _count_biased(columns[v], own, logits[v], logits[centre], b_v, b_own, c, q, before, more)
+                _count_biased(columns[v], a_centre, logits[v], logits[centre], b_v, b_centre, c, q, before, more)
             else:
-                _count_plain(columns[v], own, logits[v], logits[centre], c, before, more)
+                _count_plain(columns[v], a_centre, logits[v], logits[centre], c, before, more)
 
 
 @njit(nogil=True, cache=True)
-def _count_plain(a, own, logit, own_logit, c, before, more):
+def _count_plain(a, a_centre, logit, centre_logit, c, before, more):
     for i in range(a.shape[0]):
-        more[i] += np.int32(logit + c[i] * a[i] > own_logit + c[i] * own[i]) - before
+        more[i] += np.int32(logit + c[i] * a[i] > centre_logit + c[i] * a_centre[i]) - before
 
 
 @njit(nogil=True, cache=True)
-def _count_biased(a, own, logit, own_logit, b, b_own, c, q, before, more):
+def _count_biased(a, a_centre, logit, centre_logit, b, b_centre, c, q, before, more):
     for i in range(a.shape[0]):
-        y, own_y = logit + c[i] * a[i], own_logit + c[i] * own[i]
-        more[i] += np.int32(y + q[i] * (y - b) > own_y + q[i] * (own_y - b_own)) - before
+        y, y_centre = logit + c[i] * a[i], centre_logit + c[i] * a_centre[i]
+        more[i] += np.int32(y + q[i] * (y - b) > y_centre + q[i] * (y_centre - b_centre)) - before
 
 
 @njit(nogil=True, cache=True)

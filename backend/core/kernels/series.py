@@ -241,9 +241,14 @@ class Series:
             self._fill_fixed_part(part, self._moments(part), out)
 
     def _direction_moments(self) -> _DirectionMoments:
-        problem, own, accuracy = self._problem, self._predictions, self._accuracy
+        problem, predictions, accuracy = self._problem, self._predictions, self._accuracy
         return _DirectionMoments(
-            problem, own, FixedDirection.of(problem, own), accuracy.order, accuracy.half_from, self._half
+            problem,
+            predictions,
+            FixedDirection.of(problem, predictions),
+            accuracy.order,
+            accuracy.half_from,
+            self._half,
         )
 
     def _fill_fixed_part(self, part: slice, moments: _Moments, out: PairStatistics) -> None:
@@ -261,9 +266,9 @@ class Series:
 
     def _correct(self, part: slice, moments: _Moments) -> tuple[Tensor, Tensor]:
         """ã and ũ of the correct token, [tokens, neurons] and [tokens, 1]."""
-        problem, own = self._problem, self._predictions
+        problem, predictions = self._problem, self._predictions
         a_correct = problem.path.A[part][:, problem.targets].T - moments.mean
-        return a_correct, (own.log_correct - own.b_correct) - (own.mean_l - own.mean_b)
+        return a_correct, (predictions.log_correct - predictions.b_correct) - (predictions.mean_l - predictions.mean_b)
 
     def _fill_part(self, part: slice, out: PairStatistics) -> Tensor:
         problem = self._problem
@@ -282,8 +287,8 @@ class Series:
 
     def _weights_of(self, k: int) -> list[Weight]:
         """The weights that aᵏ is multiplied with."""
-        found = [(w, j) for w in self._kinds for j in range(self._accuracy.order - k + 1)]
-        return sorted({self._weights.key(weight) for weight in found})
+        weights = [(w, j) for w in self._kinds for j in range(self._accuracy.order - k + 1)]
+        return sorted({self._weights.key(weight) for weight in weights})
 
     def _moments(self, part: slice) -> _Moments:
         order, weights = self._accuracy.order, self._weights

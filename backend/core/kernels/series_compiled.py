@@ -48,7 +48,7 @@ def weigh_along(p, log_p, b, has_b, v, mean_l, mean_b, mean_v, least, rows, sums
     unread = np.empty(TILE, F)
     for t in range(first, last):
         sums[t, :] = 0
-        own = t if len(v) > 1 else 0
+        v_row = t if len(v) > 1 else 0
         for start in range(0, p.shape[1], TILE):
             part = slice(start, min(start + TILE, p.shape[1]))
             row_v, row_uv, row_vv = rows[0, t, part], unread, unread
@@ -56,6 +56,6 @@ def weigh_along(p, log_p, b, has_b, v, mean_l, mean_b, mean_v, least, rows, sums
                 row_uv, row_vv = rows[1, t, part], rows[2, t, part]
             some_b = b[part] if has_b else b
             _weigh(
-                p[t, part], log_p[t, part], some_b, has_b, v[own, part], mean_l[t], mean_b[t], mean_v[t], least, row_v,
-                row_uv, row_vv, sums[t],
+                p[t, part], log_p[t, part], some_b, has_b, v[v_row, part], mean_l[t], mean_b[t], mean_v[t], least,
+                row_v, row_uv, row_vv, sums[t],
             )  # fmt: skip

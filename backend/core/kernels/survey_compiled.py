@@ -84,8 +84,8 @@ def weigh(p, log_p, b, has_b, mean_l, mean_b, order, cuts, p_l, omega, half, tai
         for start in range(0, p.shape[1], TILE):
             part = slice(start, min(start + TILE, p.shape[1]))
             some_b = b[part] if has_b else b
-            found = _weigh(p[t, part], log_p[t, part], some_b, has_b, m, n, p_l[t, part], row[part])
-            lu, total, uu = lu + found[0], total + found[1], uu + found[2]
+            sums = _weigh(p[t, part], log_p[t, part], some_b, has_b, m, n, p_l[t, part], row[part])
+            lu, total, uu = lu + sums[0], total + sums[1], uu + sums[2]
         head_u, begin = np.float64(0), 0
         for cut in range(len(cuts)):
             for k in range(begin, cuts[cut]):
@@ -109,11 +109,11 @@ def weigh(p, log_p, b, has_b, mean_l, mean_b, order, cuts, p_l, omega, half, tai
 def _first_order(p, log_p, a, m, o):
     s0, s1, s2 = F(0), F(0), F(0)
     for k in range(p.shape[0]):
-        moved = p[k] * (a[k] - o)
-        s0 += moved
+        change = p[k] * (a[k] - o)
+        s0 += change
         l_k = log_p[k] - m
-        s1 += moved * l_k
-        s2 += moved * (a[k] - o) * (F(1) + abs(l_k))
+        s1 += change * l_k
+        s2 += change * (a[k] - o) * (F(1) + abs(l_k))
     return s0, s1, s2
 
 

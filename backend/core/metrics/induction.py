@@ -49,8 +49,8 @@ def built_of(parts: Mapping[str, Tensor], groups: Ids, of: Callable[[Mapping[str
         of: from the means by name.
     """
     values = {name: part.double().cpu().numpy() for name, part in parts.items()}
-    found = GroupSums.of_present(values, groups).estimate(of)
-    return Mean(torch.as_tensor(found.value), torch.as_tensor(found.error))
+    estimate = GroupSums.of_present(values, groups).estimate(of)
+    return Mean(torch.as_tensor(estimate.value), torch.as_tensor(estimate.error))
 
 
 def percent_change(before: Tensor, change: Tensor, groups: Ids) -> Mean:
@@ -73,9 +73,9 @@ def prefix_matching(pattern: Tensor, sequence: Tensor, first: Tensor, second: Te
     Returns:
         The mean over a repeat's tokens, [repeats, heads].
     """
-    found = pattern[sequence[:, None], :, second, (first + 1).clamp_max(pattern.shape[-1] - 1)]
-    weight = valid.to(found)[..., None]
-    return (found * weight).sum(dim=1) / weight.sum(dim=1)
+    scores = pattern[sequence[:, None], :, second, (first + 1).clamp_max(pattern.shape[-1] - 1)]
+    weight = valid.to(scores)[..., None]
+    return (scores * weight).sum(dim=1) / weight.sum(dim=1)
 
 
 def first_token_attention(pattern: Tensor) -> Tensor:

@@ -198,8 +198,8 @@ def _by_group(values: NDArray[Any], place: Ids, groups: int) -> Array:
 
 def _added(groups: Ids, *parts: tuple[Ids, Array]) -> Array:
     total = np.zeros((len(groups), *parts[0][1].shape[1:]))
-    for own, values in parts:
-        total[np.searchsorted(groups, own)] += values
+    for of_part, values in parts:
+        total[np.searchsorted(groups, of_part)] += values
     return total
 
 

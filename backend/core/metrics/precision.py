@@ -30,7 +30,7 @@ class Precision:
     """Final norm recomputed."""
     frozen: float
     """Final norm's scale held."""
-    held: float | None
+    frequency_held: float | None
     """Losses with the token-frequency direction held; None where that is not computed."""
 
     @classmethod
@@ -68,7 +68,7 @@ class Precision:
             tokens=len(tokens),
             total=_largest(apart["delta_loss"], apart["delta_entropy"]),
             frozen=_largest(apart["delta_loss_frozen"], apart["delta_entropy_frozen"]),
-            held=apart.get("delta_loss_freq"),
+            frequency_held=apart.get("delta_loss_freq"),
         )
 
 
@@ -87,7 +87,7 @@ def recomputed(
     plain = readout.centred(x)
     scale = readout.scale(plain)
     before = _Predictions.of(_logits(readout, plain / scale[:, None]), batch.targets)
-    found: dict[str, list[Tensor]] = {}
+    effects: dict[str, list[Tensor]] = {}
     direction = None if unigram is None else unigram.direction.double().to(x.device)
     for place in range(len(neurons)):
         ablated = readout.centred(x + deltas[:, place, None] * w[place])
@@ -95,13 +95,13 @@ def recomputed(
         after, frozen = torch.split(_logits(readout, normed), len(x))
         for suffix, logits in (("", after), ("_frozen", frozen)):
             now = _Predictions.of(logits, batch.targets)
-            found.setdefault(f"delta_loss{suffix}", []).append(now.loss - before.loss)
-            found.setdefault(f"delta_entropy{suffix}", []).append(now.entropy - before.entropy)
+            effects.setdefault(f"delta_loss{suffix}", []).append(now.loss - before.loss)
+            effects.setdefault(f"delta_entropy{suffix}", []).append(now.entropy - before.entropy)
         if direction is not None:
             gained = (after - before.logits) @ direction
-            held = _Predictions.of(after - gained[:, None] * direction, batch.targets)
-            found.setdefault("delta_loss_freq", []).append(held.loss - before.loss)
-    return {name: torch.stack(columns, dim=1) for name, columns in found.items()}
+            without = _Predictions.of(after - gained[:, None] * direction, batch.targets)
+            effects.setdefault("delta_loss_freq", []).append(without.loss - before.loss)
+    return {name: torch.stack(columns, dim=1) for name, columns in effects.items()}
 
 
 @dataclass(frozen=True)

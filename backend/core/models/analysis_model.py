@@ -122,8 +122,8 @@ class AnalysisModel:
         special = {str(token): int(i) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
         named = [self.tokenizer.eos_token, *SEPARATORS]
-        found = (special[name] for name in named if name in SEPARATORS and name in special)
-        return _named(next(found, self.tokenizer.eos_token_id), self.d_vocab)
+        separators = (special[name] for name in named if name in SEPARATORS and name in special)
+        return _named(next(separators, self.tokenizer.eos_token_id), self.d_vocab)
 
     @property
     def uncounted(self) -> frozenset[int]:
@@ -172,13 +172,13 @@ class AnalysisModel:
         mlp = self.bridge.blocks[self.last_layer].mlp
         gated = getattr(mlp, "W_gate", None) is not None
         named: list[tuple[Reads, str]] = [("up", "in"), ("gate", "gate")] if gated else [("in", "in")]
-        found = []
+        directions = []
         for reads, name in named:
             W, b = getattr(mlp, f"W_{name}").detach().float()[:, neurons], getattr(mlp, f"b_{name}", None)
             if self.norm == "LayerNorm":
                 W = W - W.mean(dim=0, keepdim=True)
-            found.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
-        return found
+            directions.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
+        return directions
 
     def head_outputs(self, layer: int) -> tuple[Tensor, Tensor | None]:
         """W_O [heads, d_head, d_model] and b_O [d_model] of a layer's attention."""
@@ -261,17 +261,17 @@ class AnalysisModel:
     @cached_property
     def _block_outputs(self) -> int | None:
         """How many values a block returns in a tuple, or None where it returns the residual stream alone."""
-        found: list[int | None] = []
+        widths: list[int | None] = []
 
         def look(module: Any, given: Any, output: Any) -> None:
-            found.append(len(output) if isinstance(output, tuple) else None)
+            widths.append(len(output) if isinstance(output, tuple) else None)
 
         handle = self.bridge.blocks[0].register_forward_hook(look)
         try:
             self.run(_probe_tokens(self.d_vocab)[:, :2], stop_at_layer=min(1, self.n_layers - 1) + 1)
         finally:
             handle.remove()
-        return found[0] if found else None
+        return widths[0] if widths else None
 
     @torch.no_grad()
     def run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:

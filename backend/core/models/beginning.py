@@ -84,14 +84,14 @@ class Beginning:
         """Sentences for losses which say that the model is not itself."""
         if self.losses is None:
             return []
-        own, other = self.losses.without, self.losses.with_token
-        if self.token is not None and other is not None:
-            own, other = other, own
-        found = (self._worse(own, other), not_itself(own, self.losses.by_frequency))
-        return [sentence for sentence in found if sentence is not None]
+        loss, otherwise = self.losses.without, self.losses.with_token
+        if self.token is not None and otherwise is not None:
+            loss, otherwise = otherwise, loss
+        sentences = (self._worse(loss, otherwise), not_itself(loss, self.losses.by_frequency))
+        return [sentence for sentence in sentences if sentence is not None]
 
-    def _worse(self, own: float, other: float | None) -> str | None:
-        if other is None or not own - other > DECISIVE:
+    def _worse(self, loss: float, otherwise: float | None) -> str | None:
+        if otherwise is None or not loss - otherwise > DECISIVE:
             return None
         here, there = f"with {self.tested} before each sequence", "without it"
         if self.token is None:
@@ -102,8 +102,8 @@ class Beginning:
             else (f"--bos {ALWAYS if self.token is None else NEVER} measures the other.")
         )
         return (
-            f"The model loses {own:.2f} nats a token {here}, and {other:.2f} {there}: it is measured worse than it "
-            f"could be. {instead}"
+            f"The model loses {loss:.2f} nats a token {here}, and {otherwise:.2f} {there}: it is measured worse than "
+            f"it could be. {instead}"
         )
 
     def uncounted(self, special: frozenset[int]) -> frozenset[int]:
@@ -174,7 +174,7 @@ def decide(model: AnalysisModel, policy: str, text: Tensor) -> Beginning:
 def habit(model: AnalysisModel, because: str = "no run of the model has measured it") -> Beginning:
     """What the tokenizer does on its own, for a model of which nothing is measured."""
     token = model.prepended
-    return Beginning(token, AUTO, f"{_own_way(model)}; {because}", _written(model, token))
+    return Beginning(token, AUTO, f"{_tokenizers_way(model)}; {because}", _written(model, token))
 
 
 def _chosen(model: AnalysisModel, candidate: int | None, losses: Losses | None) -> tuple[int | None, str]:
@@ -182,24 +182,27 @@ def _chosen(model: AnalysisModel, candidate: int | None, losses: Losses | None) 
         return None, "the tokenizer names no token to begin with"
     written = _written(model, candidate)
     for preset in PRESETS:
-        own = preset.architecture, preset.bos, preset.added
-        if own == (model.family, written, model.prepended == candidate):
+        described = preset.architecture, preset.bos, preset.added
+        if described == (model.family, written, model.prepended == candidate):
             return candidate, preset.reason
     if losses is None or losses.with_token is None:
-        return model.prepended, f"{_own_way(model)}; the corpus is too short to measure what that does to the loss"
-    told = (
+        return (
+            model.prepended,
+            f"{_tokenizers_way(model)}; the corpus is too short to measure what that does to the loss",
+        )
+    measured = (
         f"over {losses.tokens:,} tokens of the corpus the loss is {losses.with_token:.3f} nats with {written} before "
         f"each sequence and {losses.without:.3f} without"
     )
     gain = losses.without - losses.with_token
     if gain > DECISIVE:
-        return candidate, f"{told}, so it is put there"
+        return candidate, f"{measured}, so it is put there"
     if gain < -DECISIVE:
-        return None, f"{told}, so it is left out"
-    return model.prepended, f"{told}, which is as good as equal: {_own_way(model)}"
+        return None, f"{measured}, so it is left out"
+    return model.prepended, f"{measured}, which is as good as equal: {_tokenizers_way(model)}"
 
 
-def _own_way(model: AnalysisModel) -> str:
+def _tokenizers_way(model: AnalysisModel) -> str:
     token = model.prepended
     return "as the tokenizer on its own, which adds " + ("none" if token is None else f"{_written(model, token)}")
 
@@ -254,9 +257,9 @@ def _mean_loss(model: AnalysisModel, tokens: Tensor, counted: Tensor) -> float:
     """Over the last tokens of each sequence, those of them that are `counted`."""
     total, readout = 0.0, model.readout
     step, last = max(1, _TOKENS_AT_ONCE // tokens.shape[1]), counted.shape[1]
-    for batch, own in zip(tokens.split(step), counted.split(step), strict=True):
-        residual = model.trace(batch).residual[:, -last - 1 : -1][own.to(model.device)]
-        targets = batch[:, -last:][own].to(model.device)
+    for batch, is_counted in zip(tokens.split(step), counted.split(step), strict=True):
+        residual = model.trace(batch).residual[:, -last - 1 : -1][is_counted.to(model.device)]
+        targets = batch[:, -last:][is_counted].to(model.device)
         for x, target in zip(residual.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
             centred = readout.centred(x)
             logits = readout.logits(centred, readout.scale(centred))

@@ -43,14 +43,14 @@ def test_exact_effects_are_within_rounding_and_a_wrong_one_is_seen(
     family: str, tiny_model: Callable[[str], AnalysisModel]
 ) -> None:
     found, moved = _measured(tiny_model(family))
-    assert max(found.total, found.frozen, found.held or 0.0) < 2e-5
+    assert max(found.total, found.frozen, found.frequency_held or 0.0) < 2e-5
     assert moved(0.01).frozen == pytest.approx(0.01, rel=0.01)
     assert moved(0.01).total == found.total
 
 
 def test_a_survey_is_as_rough_as_it_says(tiny_model: Callable[[str], AnalysisModel]) -> None:
     found, _ = _measured(tiny_model("llama"), "survey")
-    assert max(found.total, found.frozen, found.held or 0.0) < TOLERANCE + 2e-5
+    assert max(found.total, found.frozen, found.frequency_held or 0.0) < TOLERANCE + 2e-5
 
 
 def test_the_neurons_of_largest_effect_are_always_among_those_computed_again(
@@ -70,7 +70,7 @@ def test_the_neurons_of_largest_effect_are_always_among_those_computed_again(
     means = batch.activations.mean(dim=0)
     effects = EffectsEngine(model.readout).effects(batch, means)
     found = Precision.of(model.readout, batch, means, effects, None, seed=3, size=(8, 6))
-    assert (found.neurons, found.tokens, found.held) == (8, 6, None)
+    assert (found.neurons, found.tokens, found.frequency_held) == (8, 6, None)
     largest = effects.delta_loss.abs().mean(dim=0).argsort(descending=True)[:4]
     assert set(largest.tolist()) <= set(seen[0].tolist())
     assert len(set(seen[0].tolist())) == 8
