@@ -319,7 +319,10 @@ class Sender(Protocol):
 
 
 class AsyncClient:
-    """The same without blocking. `service`: an ASGI application to ask in this process instead of over a socket."""
+    """The service's calls without blocking the event loop.
+
+    `service` is an ASGI application to ask in this process instead of over a socket.
+    """
 
     def __init__(
         self, base_url: str = "http://127.0.0.1:8050", *, service: Any | None = None, timeout: float = 120

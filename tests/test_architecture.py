@@ -193,6 +193,37 @@ def test_every_class_name_has_one_home() -> None:
     assert len(homes) > 100
 
 
+LEANING = (
+    r"^(The same\b|…|\.\.\.|As `|As in\b|Like\b|Likewise\b|Also\b)"
+    r"|\b(SPEC|likewise|ditto|(as|like|see) above|as before)\b"
+)
+"""What a docstring says that cannot be read by itself, or that cites what is not in the repository."""
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            written = ast.get_docstring(node)
+            if written is not None:
+                yield getattr(node, "name", "the module"), written
+
+
+def test_docstrings_stand_alone() -> None:
+    files = [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]
+    written = [(path, *one) for path in files for one in _docstrings(ast.parse(path.read_text()))]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}: {text[:60]}" for path, name, text in written if re.search(LEANING, text)
+    ]
+    assert wrong == []
+    assert len(written) > 1000
+
+
+@pytest.mark.parametrize("leaning", ["The same of a neuron.", "… and more", "As `frozen`, but not", "Rows, likewise."])
+def test_a_docstring_that_leans_is_noticed(leaning: str) -> None:
+    ((_, text),) = _docstrings(ast.parse(f"def f():\n    '''{leaning}'''"))
+    assert re.search(LEANING, text)
+
+
 def test_hook_points_are_named_in_one_place() -> None:
     named = r"['\"](\{\w+\})?blocks\.|\.hook_\w+['\"]"
     assert re.search(named, (ROOT / "backend/core/models/hook_points.py").read_text())

@@ -156,7 +156,7 @@ def _html_figure(one: Written, report: Report) -> str:
 
 
 def markdown_page(report: Report) -> str:
-    """The same as Markdown, without the figures themselves."""
+    """The report as Markdown: its claims and its set-up, without the figures themselves."""
     title = f"# Confidence regulation neurons in {report.models[0].model.name}\n"
     intro = (
         f"The claims of [Confidence Regulation Neurons in Language Models]({PAPER}) beside what one run of "

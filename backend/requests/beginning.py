@@ -1,4 +1,4 @@
-"""How sequences of a run begin, read from the atlas: so that texts, induction and generation begin likewise."""
+"""How sequences of a run begin, read from the atlas: so that texts, induction and generation begin as these do."""
 
 from dataclasses import replace
 

@@ -43,7 +43,7 @@ def p_freq(tiny_atlas: TinyAtlas) -> np.ndarray:
 
 @pytest.fixture
 def without(tiny_atlas: TinyAtlas, tmp_path: Path) -> Callable[..., TestClient]:
-    """The same atlas after statements that take things out of it."""
+    """A copy of the atlas after statements that take things out of it."""
 
     def changed(*statements: str) -> TestClient:
         path = tmp_path / "less.db"

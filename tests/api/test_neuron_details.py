@@ -37,7 +37,7 @@ def http(tiny_service: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
-    """The same run as an atlas has it that was made before neighbours and logit histograms were kept."""
+    """The run as it stands in an atlas that was made before neighbours and logit histograms were kept."""
     path = tmp_path / "older.db"
     shutil.copy(tiny_atlas.path, path)
     with sqlite3.connect(path) as database:

@@ -167,7 +167,7 @@ def ablation(text: str = "abc", *, repeat: int = 1) -> schemas.Ablation:
 
 
 def frequency_effects() -> schemas.TokenEffects:
-    """The same of a run that measured token frequencies."""
+    """Per-token effects of a run that measured token frequencies."""
     rng = np.random.default_rng(2)
     known = {
         "kl_before": (3 + rng.random(30)).tolist(), "delta_kl": rng.normal(size=30).tolist(),

@@ -133,12 +133,12 @@ def test_figure_3c_has_the_quartiles_of_the_tokens() -> None:
     assert (held.name, held.marker.color) == ("Direct effect (frequency held)", "#009E73")
 
 
-async def test_clip_is_offered_only_where_it_can_be_done() -> None:
+async def test_clip_is_offered_in_every_layer() -> None:
     contexts = {"contexts": lambda _: sample.contexts()}
     earlier = sample.effects().model_copy(update={"clip_delta_loss": None})
     assert "clip at mean" in str(await neuron._body(Service(**contexts), sample.detail()))
     body = await neuron._body(Service(**contexts, effects=lambda _: earlier), sample.detail())
-    assert "clip at mean" not in str(body)
+    assert "clip at mean" in str(body)
     assert "set to 0" in str(body)
 
 

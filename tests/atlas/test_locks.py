@@ -67,7 +67,7 @@ def test_an_atlas_that_is_just_being_made_is_not_there_yet(tmp_path: Path) -> No
 
 
 def test_readers_that_stay_connected_do_not_make_the_log_grow(path: Path) -> None:
-    """It is written from its beginning again once nobody is in the middle of reading."""
+    """The log is written from its beginning again once nobody is in the middle of reading."""
     log, largest = path.with_name("a.db-wal"), 0
     with Atlas.open(path, read_only=True) as atlas, Atlas.open(path) as writer:
         for step in range(10):

@@ -11,7 +11,7 @@ from app.components.states import empty, failure
 from app.pages.neuron import views
 from backend.client import ApiError, Call, Sender, calls
 from backend.glossary import ContextKind
-from backend.schemas import ContextAblateRequest, NeuronDetail, Problem, TokenEffects
+from backend.schemas import ContextAblateRequest, NeuronDetail, Problem
 
 WHERE, BODY, POLL, SEEN = "neuron-where", "neuron-body", "neuron-poll", "neuron-seen"
 POLL_MS = 10_000
@@ -105,13 +105,11 @@ async def _body(client: Sender, detail: NeuronDetail) -> list[Component]:
     ]
     answers = await asyncio.gather(*(answer_or_refusal(client, call) for call in wanted))
     effects, histogram, spectrum, logits, contexts, similar = answers
-    # Unknown without per-token effects; the service then refuses what cannot be done, with a sentence.
-    can_clip = not isinstance(effects, TokenEffects) or effects.clip_delta_loss is not None
     return [
         dcc.Store(id=views.SHOWN, data={"run": run, "neuron": name}),
         html.Div([views.head(detail), views.cards(detail)], id=views.TOLD),
         views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
-        views.contexts_panel(contexts, can_clip=can_clip),
+        views.contexts_panel(contexts),
     ]
 
 

@@ -318,7 +318,7 @@ def _similar_table(rows: list[SimilarNeuron], model: str, run: int) -> html.Tabl
     )
 
 
-def contexts_panel(contexts: ContextList | ApiError, *, can_clip: bool) -> Component:
+def contexts_panel(contexts: ContextList | ApiError) -> Component:
     """Windows of the sample by bucket; each can be shown without the neuron."""
     if isinstance(contexts, ApiError):
         return panel("Contexts", html.P(contexts.problem.detail, className="quiet"))
@@ -327,7 +327,7 @@ def contexts_panel(contexts: ContextList | ApiError, *, can_clip: bool) -> Compo
         strips = [_context(context) for context in contexts.contexts if context.bucket == bucket]
         if strips:
             groups.append(html.Details([html.Summary(title), *strips], open=bucket in ("max", "min")))
-    kinds = [{"value": kind, "label": label} for kind, label in KINDS.items() if can_clip or kind != "clip"]
+    kinds = [{"value": kind, "label": label} for kind, label in KINDS.items()]
     control = html.Div(
         [
             html.Span("Without the neuron means", className="quiet"),

@@ -175,7 +175,7 @@ def head_scores(model: AnalysisModel, batch: Repeats) -> HeadScores:
 
 
 def head_groups(chosen: Sequence[HeadId], baselines: Sequence[HeadId], kinds: AbstractSet[str]) -> list[HeadGroup]:
-    """Induction heads alone and together, baselines likewise; mean outputs of induction heads alone."""
+    """Induction heads alone and together, baselines alone and together; mean outputs of induction heads alone."""
     groups: list[HeadGroup] = []
     if "bos" in kinds:
         groups += [HeadGroup("bos", "induction", heads) for heads in _together(chosen)]

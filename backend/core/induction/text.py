@@ -68,7 +68,7 @@ class Repeats:
 
     @property
     def places(self) -> Tensor:
-        """Positions of the first occurrence and what follows it, then of the second likewise, [repeats, 2·reach]."""
+        """Positions of both occurrences in turn, each with what follows it, [repeats, 2·reach]."""
         after_first, after_second = self.after.clamp_min(0).unbind(dim=1)
         return torch.cat([self.first, after_first, self.second, after_second], dim=1)
 

@@ -85,7 +85,7 @@ class DirectPath:
 
     @classmethod
     def of_rows(cls, W_out: Tensor, W_U: Tensor, A: Tensor, *, keep_powers: bool = False) -> "DirectPath":
-        """The same where A is there already."""
+        """The product's extremes where A = W_out·W_U, [n_neurons, d_vocab], has been computed already."""
         tiles = torch.split(A, TILE, dim=1)
         highest = torch.stack([tile.amax(dim=1) for tile in tiles], dim=1)
         lowest = torch.stack([tile.amin(dim=1) for tile in tiles], dim=1)
@@ -114,7 +114,7 @@ class DirectPath:
         return self._powers[key]
 
     def kept_columns(self) -> Tensor | None:
-        """The same if it is there already."""
+        """Aᵀ, [d_vocab, n_neurons], if it has been computed and kept; None otherwise."""
         return None if self._powers is None else self._powers.get((0, self.A.dtype))
 
     def of_tokens(self, tokens: Tensor) -> Tensor:

@@ -209,7 +209,10 @@ class Reach:
 
 
 def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor, Tensor], rounding: float) -> Tensor:
-    """As `rows_compiled.py` numbers them. sizes: bounds of Σ p·(1 + |l̃|)·|x|^order and the same of z."""
+    """Degrees, numbered as in `rows_compiled.py`, [tokens, n_neurons].
+
+    sizes: bounds of Σ p·(1 + |l̃|)·|x|^order and of Σ p·(1 + |l̃|)·|z|^order.
+    """
     growth = (x + z).exp()
 
     def needed(v: Tensor, order: int, size: Tensor) -> Tensor:

@@ -425,8 +425,11 @@ def window_ranks(logits, A, b, has_b, c, q, wanted, reach, targets, tops, first,
 def column_ranks(
     logits, columns, b, has_b, c, q, wanted, reach, targets, tops, most, first, last, more_above, beaten, done
 ):  # fmt: skip
-    """The same from rows of columns = Aᵀ, [d_vocab, n_rows], for all neurons at once, wherever a token's windows hold
-    no more than `most` tokens; sets done [tokens] there."""
+    """Rank and argmax changes of all neurons at once, from rows of columns = Aᵀ, [d_vocab, n_rows].
+
+    Only tokens whose windows hold no more than `most` tokens are done; done [tokens] is set there. The other arguments
+    are those of `window_ranks`.
+    """
     more = np.empty(c.shape[1], np.int32)
     for t in range(first, last):
         correct = _near(logits[t], targets[t], _widest(reach[t, :, 0], wanted[t]))[0]

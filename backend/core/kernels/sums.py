@@ -1,7 +1,7 @@
 """From sums over the vocabulary to losses and entropies: the one place where they meet.
 
-With l̃ = log p − Σ p·log p, likewise ã and b̃, x = c·ã, y = l̃ + x, z = q·(y − b̃), q = r − 1, the kernels that pass over
-whole rows sum, by pair,
+With l̃ = log p − Σ p·log p, ã = a − Σ p·a, b̃ = b − Σ p·b, x = c·ã, y = l̃ + x, z = q·(y − b̃), q = r − 1, the kernels
+that pass over whole rows sum, by pair,
 
     Σ p·(e^x − 1),    Σ p·(e^x − 1)·y,    and by how much both grow when x becomes x + z and y becomes y + z
 

@@ -218,7 +218,9 @@ def deeper_effects(
     A, listed, has_b, mean_l, mean_b, cuts, tails, square, pairs, tokens, rows, columns, tolerance, first, last, deltas,
     bound,
 ):  # fmt: skip
-    """The same for chosen pairs (rows and columns of all arrays, sorted by column), from as many tokens as it takes.
+    """Effects of chosen pairs and a bound of their error, from as many of the most probable tokens as it takes.
+
+    rows, columns: the pairs' places in all arrays, sorted by column.
 
     A: [n_neurons, d_vocab]; listed: [tokens, cuts[-1]]; cuts: after how many tokens to look whether the bound is below
     the tolerance; tails: [cuts, 4, tokens]. A pair whose tail cannot become small enough is left as it is.

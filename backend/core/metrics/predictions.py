@@ -56,5 +56,5 @@ class Predictions:
         return self.log_p - b_U - (self.mean_l - self.mean_b)
 
     def at(self, tokens: slice) -> "Predictions":
-        """Those of some of the tokens."""
+        """The predictions at some of the tokens."""
         return Predictions(*(getattr(self, f.name)[tokens] for f in fields(self)))

@@ -185,7 +185,7 @@ def test_a_survey_stays_within_its_bound(
 
 
 def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pairs with the degree that their reach and the tiles' mass ask for, and with the highest."""
+    """Pairs are summed with the degree that their reach and the tiles' mass ask for, and with the highest."""
     problem = small_problem(7, strength=0.3)
     before, predictions = _before(problem), Predictions.of(problem.logits, problem.targets, problem.b_U)
     expansion = series.Series(problem, predictions)

@@ -93,7 +93,7 @@ def test_a_readout_that_is_not_the_models_is_refused(
 
 @pytest.mark.parametrize("family", ["gpt2", "xglm"])
 def test_output_weights_are_centred_where_the_norm_centres(family: str, tmp_path: Path) -> None:
-    """Also where TransformerLens leaves them (XGLM): weight metrics would measure what no norm lets pass."""
+    """Where TransformerLens leaves them uncentred (XGLM), weight metrics would measure what no norm lets pass."""
     readout = AnalysisModel.load(build(family, tmp_path), "cpu").readout
     assert readout.norm == "LayerNorm"
     assert float(readout.W_out.mean(dim=1).abs().max()) < 1e-6
