@@ -171,5 +171,5 @@ def test_effects_of_a_token_are_within_rounding_of_float64(smollm2: AnalysisMode
     unigram = Unigram.of_mean(predicted)
     effects = EffectsEngine(readout, unigram=unigram).effects(batch, means)
     found = Precision.of(readout, batch, means, effects, unigram, seed=0)
-    assert found.held is not None
-    assert 0 < max(found.total, found.frozen, found.held) < 1.2e-5
+    assert found.frequency_held is not None
+    assert 0 < max(found.total, found.frozen, found.frequency_held) < 1.2e-5
