@@ -24,10 +24,10 @@ from backend.core.models.downloads import Say, sha256_of
 from backend.core.models.readout import Readout
 from backend.core.models.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
 from backend.core.models.sources import ModelFiles
-from precompute.beginnings import separator_section
 from precompute.config import RunConfig
 from precompute.corpus import FIRST_COUNTED_POSITION, PACKAGED_CORPORA, Corpus, tokens_hash
 from precompute.sample import Sample
+from precompute.sequence_start import separator_section
 
 
 class Reading:

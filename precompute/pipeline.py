@@ -28,7 +28,7 @@ from backend.core.metrics.statistics import Moments
 from backend.core.models import trust
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import find_model
-from precompute import beginnings, card, contexts, unigrams
+from precompute import card, contexts, sequence_start, unigrams
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
 from precompute.corpus import open_corpus, pack
 from precompute.directions import DirectTokens
@@ -69,14 +69,14 @@ def run(
     layer = model.last_layer if config.layer is None else config.layer
     model.readout_of(layer)  # refuses a layer that is not there before anything is written
     corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
-    beginning = beginnings.decided(config, corpus, model, reporter.say)
+    beginning = sequence_start.decided(config, corpus, model, reporter.say)
     reading = card.Reading(corpus)
     tokens = pack(reading.corpus, model, config.sequences, config.seq_len, config.seed, beginning.token)
     if len(tokens) < config.sequences:
         reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
     sample = Sample.of(tokens, beginning.uncounted(model.uncounted), config.seed)
     frequencies = unigrams.Frequencies.of(config, corpus, model, reporter.say)
-    facts = config.as_dict() | frequencies.described() | beginnings.decisive(beginning, model)
+    facts = config.as_dict() | frequencies.described() | sequence_start.decisive(beginning, model)
     facts |= {"tokenizer_hash": files.tokenizer_hash()}
     described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
     files.require(state)

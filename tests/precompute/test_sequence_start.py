@@ -136,7 +136,7 @@ def test_no_peak_is_at_the_first_token(measured: tuple[str, Measured]) -> None:
     assert min(peaks) > 0, "each sequence is one context here"
 
 
-def test_a_run_made_before_beginnings_were_kept_tells_by_its_tokens(measured: tuple[str, Measured]) -> None:
+def test_a_run_made_before_its_beginning_was_kept_tells_by_its_tokens(measured: tuple[str, Measured]) -> None:
     after_bos, work = measured
     (work.folder / "text.txt").write_text("abcdefghijklmnopqrstuvwxyz0123456789" * 30)
     run = work.run(bos="always" if after_bos == "e" else "never")
