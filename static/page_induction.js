@@ -96,10 +96,10 @@ window.calibroscopeInduction = (() => {
 
     const copyLink = async () => {
         const { say } = page();
-        if (!current || !current.run) { say("said", "There is no run yet to link to."); return unchanged(); }
+        if (!current || !current.run) { say("status", "There is no run yet to link to."); return unchanged(); }
         const { link, isCut } = requests().address(current, rootOf().job);
         const isCopied = await copyText(window.location.origin + link);
-        say("said", (isCopied ? "Copied." : "Copying is not allowed here: copy the address of this page.") +
+        say("status", (isCopied ? "Copied." : "Copying is not allowed here: copy the address of this page.") +
             (isCut ? " The text is too long for a link: it is not in it." : ""));
         return unchanged();
     };

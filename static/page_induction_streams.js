@@ -6,9 +6,9 @@ window.calibroscopeInductionStreams = (() => {
     const { UNREACHABLE, get, post, write, refusal, events } = window.calibroscopeStream;
     const LOST = "The connection was lost before the run had ended. Run it again.";
     const LOST_JOB = "The connection was lost. The job goes on without it: load this page again to see how far it is.";
-    const STORES = ["start", "curves", "clips", "change", "found-heads", "knockouts", "attribution"];
+    const STORES = ["start", "curves", "clips", "change", "head-scores", "knockouts", "attribution"];
     // Of single events; those that come in numbers are gathered.
-    const STORE = { start: "start", curves: "curves", change: "change", heads: "found-heads" };
+    const STORE = { start: "start", curves: "curves", change: "change", heads: "head-scores" };
     const LISTS = { clip: "clips", knockout: "knockouts", attribution: "attribution" };
     // A panel is drawn anew with each change of its list.
     const GATHER_MS = 700, LEFT_MS = 250;
@@ -94,7 +94,7 @@ window.calibroscopeInductionStreams = (() => {
         const into = panels(root, asked);
         set("progress", { value: 0 });
         say("doing", "Beginning…");
-        say("said", "");
+        say("status", "");
         const fail = (sentence) => {
             into.end("failed");
             say("doing", "Stopped by an error.");
@@ -110,14 +110,14 @@ window.calibroscopeInductionStreams = (() => {
                 into.end("done");
                 set("progress", { value: 100 });
                 say("doing", "");
-                say("said", "Measured in " + last.seconds.toFixed(1) + " s.");
+                say("status", "Measured in " + last.seconds.toFixed(1) + " s.");
             }
         } catch {
             if (!control.signal.aborted) fail(UNREACHABLE);
             else if (root.isConnected && running === control) {
                 into.end("stopped");
                 say("doing", "");
-                say("said", "Cancelled. What had arrived is kept.");
+                say("status", "Cancelled. What had arrived is kept.");
             }
         }
     };
@@ -128,7 +128,7 @@ window.calibroscopeInductionStreams = (() => {
         const isOurs = () => root.isConnected && !control.signal.aborted;
         errors.replaceChildren();
         set("progress", { value: 0 });
-        say("said", "");
+        say("status", "");
         say("doing", "");
         let into = null;
         const fail = (sentence) => {
@@ -153,7 +153,7 @@ window.calibroscopeInductionStreams = (() => {
             const isFinished = status === "finished";
             into.end(isFinished ? "done" : "stopped");
             say("doing", "");
-            say("said", isFinished ? "Job " + job.number + " is finished." : last.problem.detail + " What it had found is shown.");
+            say("status", isFinished ? "Job " + job.number + " is finished." : last.problem.detail + " What it had found is shown.");
             if (isFinished) set("progress", { value: 100 });
         } catch {
             fail(LOST_JOB);

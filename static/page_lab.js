@@ -6,7 +6,7 @@ window.calibroscopeLab = (() => {
     const { LONGEST_LINK, join, show, parameters, hashParameters } = window.calibroscopeAddress;
     const { count } = window.calibroscopeFormat;
     const onLab = () => window.location.pathname === "/lab" && byId("lab-canvas");
-    const say = (sentence) => write("lab-said", sentence);
+    const say = (sentence) => write("lab-status", sentence);
 
     // ---- a state: {model, text, do}, the interventions written as 29.830:mean,29.1022:scale:2
     const written = (rows) => (rows || []).map((row) =>

@@ -28,7 +28,7 @@ def empty_atlas(notice: str | None = None) -> html.Div:
     )
 
 
-def another_run(asked: str, shown: RunSummary) -> html.P:
+def missing_run_notice(asked: str, shown: RunSummary) -> html.P:
     """An address may ask for a run that is no longer there; what is shown instead must not pass for it."""
     sentence = f"The address asks for run {asked[:20]}, which this model does not have: this is run {shown.id}."
     return html.P(sentence, className="state error", role="status")

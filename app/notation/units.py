@@ -4,10 +4,11 @@ import re
 
 from pydantic import TypeAdapter, ValidationError
 
-from backend.schemas import HeadName, NeuronName
+from backend.schemas import HeadName, NeuronName, UnitName
 
 _NEURON: TypeAdapter[str] = TypeAdapter(NeuronName)
 _HEAD: TypeAdapter[str] = TypeAdapter(HeadName)
+_UNIT: TypeAdapter[str] = TypeAdapter(UnitName)
 
 
 def is_neuron(name: object) -> bool:
@@ -18,6 +19,11 @@ def is_neuron(name: object) -> bool:
 def is_head(name: object) -> bool:
     """Whether something reads as a head's name, as L5H1."""
     return _reads_as(_HEAD, name)
+
+
+def is_unit(name: object) -> bool:
+    """Whether something reads as the name of what an intervention can be on: a neuron, or a head (`l5h1` too)."""
+    return _reads_as(_UNIT, name)
 
 
 def layer_and_number(head: str) -> tuple[int, int]:

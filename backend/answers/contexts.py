@@ -14,7 +14,7 @@ from backend.atlas.records import RunRecord, ShownContext, windows_of
 from backend.atlas.runs import not_yet
 from backend.atlas.store import Atlas
 from backend.core.interventions.kinds import Intervention
-from backend.core.metrics.loss_position import at_own_token
+from backend.core.metrics.loss_position import at_predicted_token
 from backend.core.neurons import NeuronId
 from backend.glossary import ContextKind
 from backend.live.engine import LiveEngine
@@ -108,7 +108,7 @@ def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownCont
 
 def losses(shown: ShownContext, first: float | None) -> list[float | None]:
     """Of a context's tokens, each at its own token."""
-    return at_own_token(finite_list(shown.context.loss), len(shown.context.tokens), finite(first))
+    return at_predicted_token(finite_list(shown.context.loss), len(shown.context.tokens), finite(first))
 
 
 def _strip(shown: ShownContext, first_loss: float | None, first_rank: int | None) -> schemas.ContextStrip:
@@ -121,7 +121,7 @@ def _strip(shown: ShownContext, first_loss: float | None, first_rank: int | None
         activations=trace.activations.tolist(),
         loss=losses(shown, first_loss),
         entropy=finite_list(context.entropy),
-        rank=at_own_token(context.rank.tolist(), len(context.tokens), first_rank),
+        rank=at_predicted_token(context.rank.tolist(), len(context.tokens), first_rank),
         peak=trace.peak,
         peak_position=trace.peak_position,
     )

@@ -12,7 +12,7 @@ from backend.core.induction.heads import Knockout, ScoredHeads
 from backend.core.induction.readings import ActivationChange, AfterOccurrences, Curves, OccurrenceMeans
 from backend.core.induction.text import Repeats, RepeatSpec, Source, find_repeats
 from backend.core.metrics.induction import Mean
-from backend.core.metrics.loss_position import at_own_token
+from backend.core.metrics.loss_position import at_predicted_token
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.neurons import HeadId, NeuronId
 
@@ -149,7 +149,7 @@ class InductionAnswers:
             tokens=self._model.token_strings(repeats.tokens[sequence].tolist()),
             first=ranges(repeats.first),
             second=ranges(repeats.second),
-            loss=at_own_token(_numbers(loss), len(loss)),
+            loss=at_predicted_token(_numbers(loss), len(loss)),
         )
 
     def _clip(self, clip: Clipping) -> schemas.InductionClip:

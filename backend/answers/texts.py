@@ -12,7 +12,7 @@ from backend import schemas
 from backend.core.interventions.generation import ChosenToken
 from backend.core.interventions.kinds import Intervention
 from backend.core.metrics.effects import EffectSums
-from backend.core.metrics.loss_position import at_own_token
+from backend.core.metrics.loss_position import at_predicted_token
 from backend.core.metrics.token_weights import extremes
 from backend.core.models.traced_text import State, TracedText
 from backend.core.neurons import NeuronId
@@ -115,9 +115,9 @@ def _by_name(names: Sequence[str], activations: Tensor) -> dict[str, list[float]
 def _values(state: State, residual_norm: Tensor) -> schemas.TokenValues:
     loss, count = [_finite(value) for value in state.loss.tolist()], len(state.loss)
     return schemas.TokenValues(
-        loss=at_own_token(loss, count),
+        loss=at_predicted_token(loss, count),
         entropy=state.entropy.tolist(),
-        rank=at_own_token(state.rank.tolist(), count),
+        rank=at_predicted_token(state.rank.tolist(), count),
         norm_scale=state.scale.tolist(),
         residual_norm=residual_norm.tolist(),
         kl=None if state.kl is None else state.kl.tolist(),

@@ -315,8 +315,8 @@ def test_the_browsers_script_knows_the_pages_ids() -> None:
     from app.dashboard import STATIC
 
     script = "".join(path.read_text() for path in STATIC.glob("page_induction*.js"))
-    used = [ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION]
-    used += [ids.PROGRESS, ids.DOING, ids.SAID, ids.FAILED, ids.GO, ids.CANCEL, ids.ROOT, ids.TEXT]
+    used = [ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.HEAD_SCORES, ids.KNOCKOUTS, ids.ATTRIBUTION]
+    used += [ids.PROGRESS, ids.DOING, ids.STATUS, ids.FAILED, ids.GO, ids.CANCEL, ids.ROOT, ids.TEXT]
     missing = [name for name in used if f'"{name.removeprefix("induction-")}"' not in script
                and f" {name.removeprefix('induction-')}:" not in script]  # fmt: skip
     assert missing == []

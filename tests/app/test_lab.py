@@ -84,9 +84,9 @@ async def test_a_link_to_a_text_that_is_refused_still_fills_the_box() -> None:
 
 async def test_an_intervention_changes_everything_in_one_answer() -> None:
     service = answering(ablate=sample.ablation(), abc=sample.trace())
-    changes, said, detail = await actions.intervened(service, TRACED, CHOSEN, None)
+    changes, result, detail = await actions.intervened(service, TRACED, CHOSEN, None)
     assert service.asked == ["/texts/abc/ablate"], "a slider's step is one request"
-    assert "What the intervention does" in text_of(said)
+    assert "What the intervention does" in text_of(result)
     assert changes["text"] == "abc"
     assert len(changes["strips"]) == 5
     assert "tokens" not in changes, "the page has drawn them"
@@ -98,12 +98,12 @@ async def test_an_intervention_changes_everything_in_one_answer() -> None:
     assert "240.0" in words
     assert "(+9.600)" in words
     assert service.asked[1:] == ["/texts/abc/ablate", "/texts/abc"]
-    changes, said, detail = await actions.intervened(Service(), TRACED, CHOSEN, None)
-    assert "nothing at" in text_of(said)
+    changes, result, detail = await actions.intervened(Service(), TRACED, CHOSEN, None)
+    assert "nothing at" in text_of(result)
     assert (changes["strips"], detail) == ([], no_update), "the text alone"
     service = Service()
-    changes, said, _ = await actions.intervened(service, TRACED, [], None)
-    assert (changes["strips"], said, service.asked) == ([], None, [])
+    changes, result, _ = await actions.intervened(service, TRACED, [], None)
+    assert (changes["strips"], result, service.asked) == ([], None, [])
     assert await actions.intervened(Service(), None, CHOSEN, None) == (None, None, no_update)
 
 
@@ -145,9 +145,9 @@ class Forgetful(Service):
 
 async def test_a_forgotten_text_is_traced_again_silently() -> None:
     service = Forgetful(sample.trace())
-    changes, said, _ = await actions.intervened(service, TRACED, CHOSEN, None)
+    changes, result, _ = await actions.intervened(service, TRACED, CHOSEN, None)
     assert service.asked == ["/texts/abc/ablate", "/models/tiny/texts", "/texts/abc/ablate"]
-    assert "What the intervention does" in text_of(said)
+    assert "What the intervention does" in text_of(result)
     assert changes["text"] == "abc"
     data, _ = await actions.pinned(Forgetful(sample.trace()), TRACED, {"tiny": ["29.7"]})
     assert len(data["strips"]) == 1
@@ -155,13 +155,13 @@ async def test_a_forgotten_text_is_traced_again_silently() -> None:
 
 async def test_a_text_that_is_read_otherwise_by_now_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's newest run begins texts with a token of which the page knows nothing: the old strips would lie."""
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(lab_traced, "set_props", lambda name, props: told.update({name: props["data"]}))
+    redrawn: dict[str, Any] = {}
+    monkeypatch.setattr(lab_traced, "set_props", lambda name, props: redrawn.update({name: props["data"]}))
     await actions.intervened(Forgetful(sample.trace()), TRACED, CHOSEN, None)
-    assert told == {}, "the text has its id again"
+    assert redrawn == {}, "the text has its id again"
     await actions.intervened(Forgetful(sample.trace(id="new")), TRACED, CHOSEN, None)
-    assert told[ids.TRACED] == {**TRACED, "id": "new"}
-    assert told[ids.STRIPS]["text"] == "new"
+    assert redrawn[ids.TRACED] == {**TRACED, "id": "new"}
+    assert redrawn[ids.STRIPS]["text"] == "new"
 
 
 async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact() -> None:
@@ -169,7 +169,7 @@ async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact
     drawn = {strip["title"]: strip for strip in lab_views.text_strips(trace)["strips"]}
     assert drawn["KL from token frequencies"]["shown"][0] == "4.000 nats"
     service = answering(ablate=sample.frequency_ablation(), abc=trace)
-    changes, said, detail = await actions.intervened(service, TRACED, CHOSEN, 1)
+    changes, result, detail = await actions.intervened(service, TRACED, CHOSEN, 1)
     strips = {strip["title"]: strip for strip in changes["strips"]}
     change = strips["Change of KL from token frequencies"]
     assert (change["kind"], change["shown"][1]) == ("change", "−0.500 nats")
@@ -177,7 +177,7 @@ async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact
     assert direct["shown"][1] == "+0.250 nats"
     assert direct["legend"] == change["legend"] == ["−0.500", "+0.500 nats"], "one scale, 0 in its middle"
     for word in ("Mean KL from token frequencies", "4.500 nats", "(−0.500)", "(+0.250)"):
-        assert word in text_of(said)
+        assert word in text_of(result)
     assert "KL from token frequencies" in text_of(detail)
     assert "counted words (run 1)" in lab_views.frequency_note(trace)
 
@@ -185,9 +185,9 @@ async def test_the_distance_from_token_frequencies_has_strips_a_total_and_a_fact
 async def test_without_token_frequencies_the_lab_says_why_there_is_no_strip() -> None:
     assert "no run of this model has kept" in lab_views.frequency_note(sample.trace())
     service = answering(ablate=sample.ablation(), abc=sample.trace())
-    changes, said, detail = await actions.intervened(service, TRACED, CHOSEN, 1)
+    changes, result, detail = await actions.intervened(service, TRACED, CHOSEN, 1)
     assert not [strip for strip in changes["strips"] if "KL" in strip["title"]]
-    assert "KL" not in text_of(said) + text_of(detail)
+    assert "KL" not in text_of(result) + text_of(detail)
 
 
 async def test_a_tokens_panel_has_no_after_without_an_intervention() -> None:

@@ -29,7 +29,7 @@ def run(page: Page) -> None:
 
 
 def finished(page: Page) -> None:
-    expect(page.locator("#induction-said")).to_contain_text("Measured in", timeout=120_000)
+    expect(page.locator("#induction-status")).to_contain_text("Measured in", timeout=120_000)
     page.wait_for_function("!document.querySelector('._dash-loading-callback')")
 
 

@@ -127,7 +127,7 @@ def test_a_token_and_the_columns_are_in_the_address(visit: Visit, site: Site) ->
     page = visit.page
     token = httpx.get(f"{site.address}/api/v1/runs/{site.atlas.run}/tokens", params={"query": "e"}).json()["tokens"][0]
     open_atlas(page, site, f"?token={token['token_id']}&columns=skew_activation,null_fraction")
-    expect(page.locator("#atlas-found")).to_contain_text("Promote")
+    expect(page.locator("#atlas-promoters")).to_contain_text("Promote")
     names = page.locator(".ag-header-cell[col-id]").evaluate_all("all => all.map((one) => one.getAttribute('col-id'))")
     shown = [
         name
@@ -141,7 +141,7 @@ def test_a_token_and_the_columns_are_in_the_address(visit: Visit, site: Site) ->
     assert asked(page)["token"] == [str(token["token_id"])]
     page.reload()
     expect(page.locator(".ag-header-cell[col-id='logit_var']")).to_be_visible()
-    expect(page.locator("#atlas-found")).to_contain_text("Promote")
+    expect(page.locator("#atlas-promoters")).to_contain_text("Promote")
 
 
 def by_neuron(site: Site, name: str) -> dict[str, float]:
@@ -232,7 +232,7 @@ def test_a_token_finds_the_neurons_that_move_it(visit: Visit, site: Site) -> Non
     api = httpx.get(
         f"{site.address}/api/v1/runs/{run}/promoters", params={"token_id": token["token_id"], "limit": 10}, timeout=60
     ).json()
-    links = page.locator("#atlas-found a")
+    links = page.locator("#atlas-promoters a")
     expect(links).to_have_text([push["neuron"] for push in (*api["promote"], *api["suppress"])])
     page.wait_for_function(f"{PLOT}.data.some((t) => t.name === 'Promote the token')")
     marked = page.evaluate(f"{PLOT}.data.find((t) => t.name === 'Suppress the token').customdata")

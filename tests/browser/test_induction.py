@@ -191,7 +191,7 @@ def test_cancelling_gives_the_request_up(visit: Visit, site: Site, hanging: list
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_text("Being measured").first).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#induction-said")).to_contain_text("Cancelled")
+    expect(page.locator("#induction-status")).to_contain_text("Cancelled")
     expect(page.get_by_text("the run was cancelled before").first).to_be_visible()
     assert [re.search("/induction$", one.url) is not None for one in hanging] == [True]
     page.unroute(SERVICE)

@@ -85,7 +85,7 @@ def test_a_job_is_queued_and_its_results_appear_when_a_worker_has_done_it(
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
     work(site, tmp_path)
     shows_results(page)
-    expect(page.locator("#induction-said")).to_have_text("Job 1 is finished.")
+    expect(page.locator("#induction-status")).to_have_text("Job 1 is finished.")
     expect(page.locator("#induction-notice")).to_contain_text("Job 1 (finished)")
     expect(page.get_by_role("button", name="Cancel job")).to_have_count(0)
     kept = httpx.get(f"{site.address}/api/v1/jobs/1").json()["request"]
@@ -154,7 +154,7 @@ def test_a_run_takes_the_panels_over_from_a_job(visit: Visit, site: Site) -> Non
     open_page(page, site, f"job={number}")
     expect(page.get_by_text("Being measured").first).to_be_visible()
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(page.locator("#induction-said")).to_contain_text("Measured in", timeout=120_000)
+    expect(page.locator("#induction-status")).to_contain_text("Measured in", timeout=120_000)
     shows_results(page)
     expect(page.locator("#induction-notice")).to_be_empty()
     assert "job=" not in page.url
@@ -165,7 +165,7 @@ def test_a_job_is_cancelled_where_it_is_shown_and_in_the_table(visit: Visit, sit
     first, second = queued(site), queued(site, seed=1)
     open_page(page, site, f"job={first}")
     page.get_by_role("button", name=f"Cancel job {first}").click()
-    expect(page.locator("#induction-said")).to_contain_text("was cancelled")
+    expect(page.locator("#induction-status")).to_contain_text("was cancelled")
     expect(page.locator("#induction-notice")).to_contain_text("cancelled")
     expect(page.get_by_text("the run was cancelled before").first).to_be_visible()
     page.goto(f"{site.address}/jobs")

@@ -137,7 +137,7 @@ def test_a_link_carries_text_and_interventions_and_no_server_sees_them(visit: Vi
     choose_kind(page, neuron, "multiply by")
     wait_for_state(page, do=f"{neuron}:scale:2", text=TEXT)
     page.get_by_role("button", name="Copy link").click()
-    expect(page.locator("#lab-said")).to_contain_text("The link holds the text and the interventions")
+    expect(page.locator("#lab-status")).to_contain_text("The link holds the text and the interventions")
     link = page.evaluate("navigator.clipboard.readText()")
     assert link == page.url
     assert "lamp" not in link.partition("#")[0]
@@ -186,7 +186,7 @@ def test_a_text_that_is_too_long_for_a_link_is_cut_and_said_to_be(visit: Visit, 
     analyse(page, long)
     page.wait_for_function("location.hash.length > 7000")
     page.get_by_role("button", name="Copy link").click()
-    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"holds the first [\d,]+ of 5,100 characters"))
+    expect(page.locator("#lab-status")).to_contain_text(re.compile(r"holds the first [\d,]+ of 5,100 characters"))
     assert len(page.evaluate("location.hash")) <= 8000
     kept = state(page)["text"]
     assert long.startswith(kept)

@@ -14,7 +14,7 @@ from app import links
 from app.asking import choose_run
 from app.components import pins, run_card
 from app.components.run_banner import run_banner
-from app.components.states import another_run, empty_atlas, failure
+from app.components.states import empty_atlas, failure, missing_run_notice
 from app.figures.presets import PRESET as PRESETS_BY_NAME
 from app.figures.presets import PRESETS
 from app.figures.scales import Scale
@@ -301,7 +301,7 @@ async def _refreshed(
     revision = f"{summary.id}:{_revision(summary)}"
     is_final = summary.status in ("finished", "failed")
     waiting = summary.stage == "queued"  # the stage that ends when the neurons' first metrics are published
-    replaced = None if chosen.missing is None else another_run(chosen.missing, summary)
+    replaced = None if chosen.missing is None else missing_run_notice(chosen.missing, summary)
     return (
         *chosen.selects, run_banner(summary), no_update if revision == seen or waiting else revision, is_final,
         views.loading(summary) if waiting else replaced, waiting,

@@ -15,7 +15,7 @@ from backend.client import ApiError, Sender, calls
 from backend.schemas import MAX_TOKEN_QUERY, NeuronPush, Promoters
 
 QUERY, OPTIONS, OPTION, TOKEN = "atlas-token-query", "atlas-token-options", "atlas-token-option", "atlas-token"
-MARKS, FOUND = "atlas-marks", "atlas-found"
+MARKS, PROMOTERS = "atlas-marks", "atlas-promoters"
 SUGGESTIONS, SHOWN = 8, 10
 NO_MARKS: dict[str, list[str]] = {"up": [], "down": []}
 
@@ -31,7 +31,7 @@ def register(app: Dash, client: Sender) -> None:
         return await suggestions(client, typed or "", run)
 
     @app.callback(
-        Output(FOUND, "children"), Output(MARKS, "data"),
+        Output(PROMOTERS, "children"), Output(MARKS, "data"),
         Input(TOKEN, "data"), Input(RUN, "value"), State(MODEL, "value"), prevent_initial_call=True,
     )  # fmt: skip
     async def ask(token: int | None, run: str | None, model: str | None) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ def section(token: int | None = None) -> Component:
             html.H2("Who moves a token?"),
             dmc.TextInput(id=QUERY, label="Token (spaces count)", debounce=200, placeholder="type a part of it"),
             html.Div(id=OPTIONS, className="token-options", role="group", **aria(label="Tokens that match")),
-            dcc.Loading(html.Div(id=FOUND, role="status"), delay_show=300),
+            dcc.Loading(html.Div(id=PROMOTERS, role="status"), delay_show=300),
             dcc.Store(id=TOKEN, data=token),
             dcc.Store(id=MARKS, data=NO_MARKS),
         ],

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 from app.asking import answer_or_refusal, choose_run
 from app.components import run_card
 from app.components.layout import aria, fetched_page, graph, panel
-from app.components.states import another_run, empty, empty_atlas, failure
+from app.components.states import empty, empty_atlas, failure, missing_run_notice
 from app.figures.frequency import divergence_scatter
 from app.notation.numbers import number
 from app.notation.tokens import visible
@@ -77,7 +77,7 @@ async def shown(client: Sender, model: str | None, run: str | None, seen: str | 
         answer_or_refusal(client, calls.positions(summary.id)),
         answer_or_refusal(client, calls.frequencies(summary.id, limit=SHOWN_TOKENS)),
     )
-    notices = [] if chosen.missing is None else [another_run(chosen.missing, summary)]
+    notices = [] if chosen.missing is None else [missing_run_notice(chosen.missing, summary)]
     return *selects, facts(frequencies), [*notices, *body(summary, positions, frequencies)], state, is_final
 
 

@@ -35,7 +35,7 @@ def controls(asked: InductionSettings) -> html.Aside:
             dmc.Progress(id=ids.PROGRESS, value=0, size="md", **aria(label="Progress of the run")),
             html.P(id=ids.DOING, className="quiet"),
             dmc.Button("Copy link", id=ids.COPY, variant="default", size="xs"),
-            html.P(id=ids.SAID, className="quiet", role="status"),
+            html.P(id=ids.STATUS, className="quiet", role="status"),
         ],
         className="controls induction-controls", **aria(label="What repeats and what is measured"),
     )  # fmt: skip

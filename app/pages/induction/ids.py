@@ -6,13 +6,13 @@ TEXT, TEXT_BOX = "induction-text", "induction-text-box"
 SEQUENCES, SPAN, NEURONS, PARTS = "induction-sequences", "induction-span", "induction-neurons", "induction-parts"
 TOP_HEADS, HEADS, SEED = "induction-top-heads", "induction-heads", "induction-seed"
 KNOCKED_OUT_AT = "induction-knocked-out-at"
-GO, CANCEL, COPY, SAID = "induction-go", "induction-cancel", "induction-copy", "induction-said"
+GO, CANCEL, COPY, STATUS = "induction-go", "induction-cancel", "induction-copy", "induction-status"
 PROGRESS, DOING, FAILED = "induction-progress", "induction-doing", "induction-failed"
 DEFAULTS, MESSAGE, INTRODUCTION, SUMMARY, REST = (
     "induction-defaults", "induction-message", "induction-introduction", "induction-summary", "induction-rest",
 )  # fmt: skip
 PHASE, START, CURVES, CLIPS = "induction-phase", "induction-start", "induction-curves", "induction-clips"
-CHANGE, FOUND_HEADS = "induction-change", "induction-found-heads"
+CHANGE, HEAD_SCORES = "induction-change", "induction-head-scores"
 KNOCKOUTS, ATTRIBUTION = "induction-knockouts", "induction-attribution"
 PANEL, WAITING, BODY = "induction-panel", "induction-waiting", "induction-body"
 """Types of pattern-matching ids; the other key is `panel`."""

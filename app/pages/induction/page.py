@@ -70,7 +70,7 @@ def layout_of(opened: Opened) -> Component:
     """The page, with the job that it shows first."""
     asked = opened.asked
     stores = (
-        ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.FOUND_HEADS, ids.KNOCKOUTS, ids.ATTRIBUTION,
+        ids.PHASE, ids.START, ids.CURVES, ids.CLIPS, ids.CHANGE, ids.HEAD_SCORES, ids.KNOCKOUTS, ids.ATTRIBUTION,
         ids.DEFAULTS,
     )  # fmt: skip
     results = html.Div(
@@ -195,7 +195,7 @@ def _register_neurons(app: Dash, client: Sender) -> None:
 def _register_heads(app: Dash) -> None:
     @app.callback(
         _body("heads"), Output(ids.HEADS, "data"),
-        Input(ids.FOUND_HEADS, "data"), Input(ids.HEADS, "value"), prevent_initial_call=True,
+        Input(ids.HEAD_SCORES, "data"), Input(ids.HEADS, "value"), prevent_initial_call=True,
     )  # fmt: skip
     async def draw_heads(heads: Event | None, picked: list[str] | None) -> tuple[Any, Any]:
         if heads is None:

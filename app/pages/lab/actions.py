@@ -19,8 +19,11 @@ from backend.schemas import AblateRequest, Ablation, InterventionRequest, SweepR
 
 
 async def analysed(client: Sender, text: str | None, model: str | None) -> tuple[Any, Any, Any, Any, Any]:
-    """A text traced: what the page keeps of it, a message, no chosen token, its strips and the notes under them; or
-    only why not."""
+    """What the page shows of a text once it is traced, or only a message that says why it cannot be.
+
+    Returns:
+        what the page keeps of it, a message, the chosen token (none yet), its strips, the notes under them.
+    """
     problem = views.refusal(text, model)
     if problem is not None:
         return no_update, failure(problem), no_update, no_update, no_update
@@ -33,8 +36,11 @@ async def analysed(client: Sender, text: str | None, model: str | None) -> tuple
 
 
 async def restored(client: Sender, asked: dict[str, Any] | None, traced: Traced | None) -> tuple[Any, ...]:
-    """A state from a link, the history or undo: as for a text analysed, and the interventions, the text and the model;
-    a text that is there already is not traced again."""
+    """What the page shows for a state from a link, the history or undo; a text that it shows already stays as it is.
+
+    Returns:
+        what `analysed` returns, then the interventions, the text and the model.
+    """
     if not isinstance(asked, dict):
         return (no_update,) * 8
     text, model = str(asked.get("text") or ""), str(asked.get("model") or "")
@@ -50,20 +56,23 @@ async def restored(client: Sender, asked: dict[str, Any] | None, traced: Traced 
 
 
 async def intervened(client: Sender, traced: Traced | None, chosen: Rows, token: int | None) -> tuple[Any, Any, Any]:
-    """All that an intervention changes on the page, in one answer to one request: a slider asks for it many times a
-    second. Strips of what changes, their totals, and the chosen token's panel."""
+    """All that interventions change on the page, in one answer: a slider asks for it many times a second.
+
+    Returns:
+        strips of what changes, the totals over the text, the chosen token's panel.
+    """
     if traced is None:
         return None, None, no_update
     ablation: Ablation | None = None
-    said: Component | None = None
+    result: Component | None = None
     if chosen:
         try:
             ablation = await _ablated(client, traced, chosen, token)
-            said = views.totals(ablation)
+            result = views.totals(ablation)
         except ApiError as error:
-            said = failure(error.problem.detail)
+            result = failure(error.problem.detail)
     detail = no_update if token is None else await _token_panel(client, traced, ablation, token)
-    return views.change_strips(traced["id"], ablation), said, detail
+    return views.change_strips(traced["id"], ablation), result, detail
 
 
 async def token_chosen(client: Sender, traced: Traced | None, chosen: Rows, token: int | None) -> Any:
@@ -77,8 +86,9 @@ async def token_chosen(client: Sender, traced: Traced | None, chosen: Rows, toke
     return await _token_panel(client, traced, ablation, token)
 
 
-async def _token_panel(client: Sender, traced: Traced, ablation: Ablation | None, token: int) -> Component | None:
-    """
+async def _token_panel(client: Sender, traced: Traced, ablation: Ablation | None, token: int) -> Component:
+    """A panel of what the model predicts at a token, or why there is none.
+
     Args:
         ablation: with the predictions at this token alone.
     """
@@ -117,10 +127,10 @@ async def pinned(client: Sender, traced: Traced | None, pins: Any) -> tuple[Any,
     if traced is None or not names:
         return None, None
     try:
-        found = await ask(client, traced, lambda text: calls.activations(text, names))
+        activations = await ask(client, traced, lambda text: calls.activations(text, names))
     except ApiError as error:
         return None, failure(error.problem.detail)
-    return views.pinned_strips(traced["id"], found), views.pinned_head()
+    return views.pinned_strips(traced["id"], activations), views.pinned_head()
 
 
 async def rows_shown(client: Sender, traced: Traced | None, chosen: Rows | None) -> list[Component]:
@@ -129,8 +139,8 @@ async def rows_shown(client: Sender, traced: Traced | None, chosen: Rows | None)
     known: dict[str, list[float]] = {}
     if traced is not None and names:
         try:
-            found = await ask(client, traced, lambda text: calls.activations(text, names))
-            known = {strip.neuron: strip.activations for strip in found.strips}
+            activations = await ask(client, traced, lambda text: calls.activations(text, names))
+            known = {strip.neuron: strip.activations for strip in activations.strips}
         except ApiError:
             pass  # the interventions' own panel says what is wrong; their controls are there all the same
     return [interventions.intervention_row(row, known.get(row["neuron"], ())) for row in chosen or []]

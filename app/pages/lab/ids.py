@@ -15,6 +15,6 @@ CANVAS, TEXT_CANVAS, CHANGES_CANVAS, PINNED_CANVAS = (
 TEXT_PANEL, PINNED_HEAD, RESULT, DETAIL, WHO = (
     "lab-text-panel", "lab-pinned-head", "lab-result", "lab-detail", "lab-who",
 )  # fmt: skip
-RESTORED, UNDO, COPY, SAID, PAST = "lab-restored", "lab-undo", "lab-copy", "lab-said", "lab-past"
+RESTORED, UNDO, COPY, STATUS, PAST = "lab-restored", "lab-undo", "lab-copy", "lab-status", "lab-past"
 GO_ON, GENERATE, STOP, TEMPERATURE = "lab-go-on", "lab-generate", "lab-stop", "lab-temperature"
 SEED, LENGTH, GENERATED = "lab-seed", "lab-length", "lab-generated"

@@ -7,26 +7,16 @@ from typing import Any
 
 import dash_mantine_components as dmc
 from dash import html, no_update
-from pydantic import TypeAdapter, ValidationError
 
 from app.components.layout import aria
+from app.notation.units import is_neuron, is_unit
 from app.pages.lab import ids
 from backend.glossary import INTERVENTIONS, LARGEST_INTERVENTION_VALUE
-from backend.schemas import MAX_INTERVENTIONS, ModelSummary, UnitName
+from backend.schemas import MAX_INTERVENTIONS, ModelSummary
 
 _STARTING_VALUE = {row.kind: row.starting_value for row in INTERVENTIONS if row.starting_value is not None}
-_NAME = TypeAdapter(UnitName)
 
 Rows = list[dict[str, Any]]
-
-
-def is_unit(name: str) -> bool:
-    """Whether a text reads as the name of a neuron or of an attention head."""
-    try:
-        _NAME.validate_python(name)
-    except ValidationError:
-        return False
-    return True
 
 
 def read_interventions(written: str) -> Rows:
@@ -41,14 +31,9 @@ def read_interventions(written: str) -> Rows:
     return rows
 
 
-def is_neuron(name: object) -> bool:
-    """Whether something reads as the name of a neuron, not of a head."""
-    return isinstance(name, str) and "." in name and is_unit(name)
-
-
 def _kinds(name: str) -> dict[str, str]:
     """What can be done to a neuron, or to a head."""
-    labels = {row.kind: row.on_neurons if "." in name else row.on_heads for row in INTERVENTIONS}
+    labels = {row.kind: row.on_neurons if is_neuron(name) else row.on_heads for row in INTERVENTIONS}
     return {kind: label for kind, label in labels.items() if label is not None}
 
 
@@ -93,10 +78,10 @@ def _missing(name: str, model: ModelSummary) -> str | None:
 
 def edited(chosen: Rows, places: list[dict[str, str]], kinds: list[str], values: list[float | None]) -> Rows:
     """The interventions as their controls stand; a kind that needs a number starts with a sensible one."""
-    stand = {place["neuron"]: (kind, value) for place, kind, value in zip(places, kinds, values, strict=False)}
+    controls = {place["neuron"]: (kind, value) for place, kind, value in zip(places, kinds, values, strict=False)}
     rows = []
     for row in chosen:
-        kind, value = stand.get(row["neuron"], (row["kind"], row["value"]))
+        kind, value = controls.get(row["neuron"], (row["kind"], row["value"]))
         if kind not in _STARTING_VALUE:
             value = None
         elif kind != row["kind"] or not isinstance(value, int | float):
@@ -115,7 +100,7 @@ def intervention_row(row: dict[str, Any], activations: Sequence[float] = ()) -> 
     """
     name, kind, value = row["neuron"], row["kind"], row["value"]
     place = {"neuron": name}
-    options = [{"value": value, "label": label} for value, label in _kinds(name).items()]
+    options = [{"value": option, "label": label} for option, label in _kinds(name).items()]
     number_input = dmc.NumberInput(
         id={"type": ids.VALUE, **place}, value=value if value is not None else "",
         step=0.5, size="xs", w=68, debounce=300, min=-LARGEST_INTERVENTION_VALUE, max=LARGEST_INTERVENTION_VALUE,

@@ -1,4 +1,4 @@
-"""`/lab`: a person's own text. See loss, entropy and activations; intervene on neurons; see what moves, and how."""
+"""The Text lab, `/lab`: loss, entropy and activations on a text that a person brings, and what interventions change."""
 
 from typing import Any
 
@@ -172,7 +172,7 @@ def _register_browser() -> None:
         "window.calibroscopeLab.undo", Output(ids.UNDO, "title"), Input(ids.UNDO, "n_clicks"), prevent_initial_call=True
     )
     clientside_callback(
-        "window.calibroscopeLab.copyLink", Output(ids.SAID, "title"), Input(ids.COPY, "n_clicks"),
+        "window.calibroscopeLab.copyLink", Output(ids.STATUS, "title"), Input(ids.COPY, "n_clicks"),
         prevent_initial_call=True,
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
                 ],
                 className="add-row",
             ),
-            html.P(id=ids.SAID, className="quiet", role="status"),
+            html.P(id=ids.STATUS, className="quiet", role="status"),
             html.Details([html.Summary("History of this session"), html.Div(id=ids.PAST)]),
         ],
         className="controls", **aria(label="Text and interventions"),

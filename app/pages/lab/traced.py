@@ -11,7 +11,7 @@ from backend.schemas import TextTrace
 
 
 class Traced(TypedDict):
-    """By its text and model it is traced again where the service has forgotten the id."""
+    """The id of a traced text, and the text and model by which it is traced again once the service has forgotten it."""
 
     id: str
     text: str
@@ -27,7 +27,7 @@ async def ask(client: Sender, traced: Traced, call: Callable[[str], Call[Answer]
     """The answer to a call about a text, given the text's id.
 
     The service may have restarted, or made room for other texts: then the text is traced again, silently. Its id comes
-    from its content and is the page's own again, unless the model has begun to read texts with another beginning; then
+    from its content and is the one in the page, unless the model has begun to read texts with another beginning; then
     the page is drawn anew.
 
     Raises:

@@ -13,7 +13,7 @@ from app.components.states import empty
 from app.components.token_strip import Strip, strip_colours, strip_data
 from app.notation.numbers import number, percent, signed
 from app.notation.tokens import visible
-from app.pages.lab.interventions import is_neuron
+from app.notation.units import is_neuron
 from backend.schemas import (
     MAX_TEXT_CHARS,
     Ablation,
@@ -50,20 +50,20 @@ def refusal(text: str | None, model: str | None) -> str | None:
 
 def notes(trace: TextTrace) -> list[html.P]:
     """What there is to know of the strips: how the text begins, and where token frequencies come from."""
-    said = [beginning_note(trace), frequency_note(trace)]
-    return [html.P(sentence, className="quiet") for sentence in said if sentence is not None]
+    sentences = [beginning_note(trace), frequency_note(trace)]
+    return [html.P(sentence, className="quiet") for sentence in sentences if sentence is not None]
 
 
 def beginning_note(trace: TextTrace) -> str | None:
-    """Whether a BOS stands before the text and why; None where that is not told."""
-    found = trace.beginning
-    if found is None:
+    """Whether a BOS stands before the text and why; None where the service does not say."""
+    beginning = trace.beginning
+    if beginning is None:
         return None
-    if found.token is not None:
-        return f"{visible(found.token)} stands before the text, {found.reason}."
+    if beginning.token is not None:
+        return f"{visible(beginning.token)} stands before the text, {beginning.reason}."
     return (
-        f"No BOS stands before the text, {found.reason}. The first token, which can attend to nothing else, often has "
-        "extreme activations; it does not stretch the strips' colours."
+        f"No BOS stands before the text, {beginning.reason}. The first token, which can attend to nothing else, often "
+        "has extreme activations; it does not stretch the strips' colours."
     )
 
 
@@ -114,15 +114,15 @@ def _changes(ablation: Ablation) -> list[Strip]:
     entropies = _change(before.entropy, total.entropy), _change(before.entropy, frozen.entropy)
     losses = _change(before.loss, total.loss), _change(before.loss, frozen.loss)
     activations = [
-        Strip(f"{'Activation' if '.' in name else 'Output norm'} of {name}", (), values)
+        Strip(f"{'Activation' if is_neuron(name) else 'Output norm'} of {name}", (), values)
         for name, values in ablation.activations_before.items()
     ]
-    moved = [("entropy", entropies), ("loss", losses)]
+    changed = [("entropy", entropies), ("loss", losses)]
     if before.kl is not None and total.kl is not None and frozen.kl is not None:
-        moved.append(("KL from token frequencies", (_change(before.kl, total.kl), _change(before.kl, frozen.kl))))
+        changed.append(("KL from token frequencies", (_change(before.kl, total.kl), _change(before.kl, frozen.kl))))
     changes = [
         Strip(f"Change of {what}{part}", (), pair[place], "nats", "change", scale_with=pair[1 - place])
-        for what, pair in moved
+        for what, pair in changed
         for place, part in enumerate(("", ", direct part (norm frozen)"))
     ]
     return activations + changes
@@ -155,8 +155,8 @@ def totals(ablation: Ablation) -> html.Section:
         means = before.mean_kl, total.totals.mean_kl, frozen.totals.mean_kl
         rows.append(("Mean KL from token frequencies", "nats", *means))
     body = [
-        html.Tr([html.Th(name, scope="row"), html.Td(number(was, unit)), _changed(was, now), _changed(was, held)])
-        for name, unit, was, now, held in rows
+        html.Tr([html.Th(name, scope="row"), html.Td(number(was, unit)), _changed(was, now), _changed(was, direct)])
+        for name, unit, was, now, direct in rows
     ]
     sizes = total.mean_abs_delta_loss, frozen.mean_abs_delta_loss
     body += [
@@ -199,17 +199,17 @@ def predictions_at(
 def pinned_names(pins: Any, model: str) -> list[str]:
     """The neurons of a model that were pinned last in this browser; what does not read as a neuron is left out."""
     names = pins.get(model) if isinstance(pins, dict) else None
-    found = [name for name in names if is_neuron(name)] if isinstance(names, list) else []
-    return list(dict.fromkeys(found))[-MOST_PINS:]
+    neurons = [name for name in names if is_neuron(name)] if isinstance(names, list) else []
+    return list(dict.fromkeys(neurons))[-MOST_PINS:]
 
 
-def pinned_strips(text: str, found: ActivationList) -> dict[str, Any]:
+def pinned_strips(text: str, activations: ActivationList) -> dict[str, Any]:
     """The activations of pinned neurons on the same tokens, each on its own scale; the browser draws them.
 
     Args:
         text: the text's id, by which the browser sees that it has the tokens.
     """
-    strips = [Strip(strip.neuron, (), strip.activations, unscaled=1) for strip in found.strips]
+    strips = [Strip(strip.neuron, (), strip.activations, unscaled=1) for strip in activations.strips]
     return {"text": text, **strip_colours(strips)}
 
 

@@ -35,7 +35,7 @@ def register(app: Dash, client: Sender) -> None:
             run = int(where["run"]) if where["run"] else await _run_of(client, where["model"], where["neuron"])
             detail = await client.send(calls.neuron(run, where["neuron"]))
         except ApiError as error:
-            return _not_found(error.problem.detail), True, None
+            return _no_such_neuron(error.problem.detail), True, None
         is_final = detail.run.status != "running"
         counted = detail.run.tokens_counted
         if not seen:  # what the run has not measured yet is asked for again, until its effects come
@@ -43,7 +43,7 @@ def register(app: Dash, client: Sender) -> None:
         if seen != counted or is_final:
             effects = await answer_or_refusal(client, calls.effects(run, where["neuron"]))
             # Contexts that a reader has opened, and the threshold, stay as they are.
-            set_props(views.TOLD, {"children": [views.head(detail), views.cards(detail)]})
+            set_props(views.OVERVIEW, {"children": [views.head(detail), views.cards(detail)]})
             set_props(views.MEASURED, {"children": views.measured_panels(detail, effects)})
         return no_update, is_final, counted
 
@@ -107,7 +107,7 @@ async def _body(client: Sender, detail: NeuronDetail) -> list[Component]:
     effects, histogram, spectrum, logits, contexts, similar = answers
     return [
         dcc.Store(id=views.SHOWN, data={"run": run, "neuron": name}),
-        html.Div([views.head(detail), views.cards(detail)], id=views.TOLD),
+        html.Div([views.head(detail), views.cards(detail)], id=views.OVERVIEW),
         views.figure_panels(detail, effects, histogram, spectrum, logits, similar),
         views.contexts_panel(contexts),
     ]
@@ -127,5 +127,5 @@ async def _without(client: Sender, clicks: int | None, kind: ContextKind, contex
     return views.ablated_context(answers)
 
 
-def _not_found(sentence: str) -> html.Div:
+def _no_such_neuron(sentence: str) -> html.Div:
     return html.Div([empty("There is no such neuron here", sentence), dcc.Link("To the atlas", href="/")])

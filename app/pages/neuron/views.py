@@ -35,7 +35,7 @@ from backend.schemas import (
     TokenEffects,
 )
 
-SHOWN, TOLD, MEASURED = "neuron-shown", "neuron-told", "neuron-measured"
+SHOWN, OVERVIEW, MEASURED = "neuron-shown", "neuron-overview", "neuron-measured"
 HISTOGRAM, COUNTS, THRESHOLD, SHARE = "neuron-histogram", "neuron-counts", "neuron-threshold", "neuron-share"
 KIND, ABLATE, ABLATED = "neuron-ablation-kind", "neuron-context-ablate", "neuron-context-ablated"
 

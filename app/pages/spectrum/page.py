@@ -14,7 +14,7 @@ from app.asking import RunChoice, answer_or_refusal, choose_run, run_label, stro
 from app.components import run_card
 from app.components.layout import aria, fetched_page, graph, panel, scrolled
 from app.components.neuron_class import class_chip
-from app.components.states import another_run, empty, empty_atlas, failure
+from app.components.states import empty, empty_atlas, failure, missing_run_notice
 from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
 from app.notation.numbers import number
@@ -137,7 +137,7 @@ async def shown(client: Sender, asked: SpectrumSettings, seen: str | None) -> tu
     spectrum = await client.send(calls.spectrum(run.id))
     other = await answer_or_refusal(client, calls.spectrum(int(beside))) if beside != _ALONE else None
     writers = await asyncio.gather(*(_writer(client, run.id, name) for name in names))
-    notices: list[Component] = [] if chosen.missing is None else [another_run(chosen.missing, run)]
+    notices: list[Component] = [] if chosen.missing is None else [missing_run_notice(chosen.missing, run)]
     if asked.beside not in (None, beside):
         notices.append(failure(f"Run {asked.beside} cannot stand beside: it is the run shown, or not in the atlas."))
     if isinstance(other, ApiError):

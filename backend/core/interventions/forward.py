@@ -112,13 +112,13 @@ def ablate_each(
     plain = model.continued(start, layer, [])[0]
     unablated = Unablated.of(model.readout, plain[positions], tokens[positions + 1].to(plain.device), frequency)
     at_once = max(1, _TOKENS_AT_ONCE // len(tokens))
-    found: list[Effects] = []
+    parts: list[Effects] = []
     for neurons in torch.arange(len(targets)).split(at_once):
         hooks: Hooks = [(hook_points.activations(layer), _each_to(neurons, targets))]
         after = model.continued(start.expand(len(neurons), -1, -1), layer, hooks)
-        found += [effects_of_residual(model.readout, unablated, residual[positions]) for residual in after]
+        parts += [effects_of_residual(model.readout, unablated, residual[positions]) for residual in after]
         advanced(len(neurons))
-    return joined_effects(found)
+    return joined_effects(parts)
 
 
 def _each_to(neurons: Tensor, targets: Tensor) -> Any:

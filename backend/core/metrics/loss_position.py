@@ -12,8 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def at_own_token(predicted: Sequence[T], count: int, first: T | None = None) -> list[T | None]:
-    """What was found at the positions that predict, moved to the tokens that are predicted.
+def at_predicted_token(predicted: Sequence[T], count: int, first: T | None = None) -> list[T | None]:
+    """Values of the positions that predict, placed at the tokens that are predicted; shape [count].
 
     Args:
         predicted: by position; the last may be missing, since nothing follows it.
