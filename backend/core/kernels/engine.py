@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
@@ -16,10 +16,10 @@ from backend.core.models.readout import Readout
 
 
 class Distances(NamedTuple):
-    """D_KL(P_freq‖P), nats, float64."""
+    """D_KL(P_freq‖P), nats: before, and what every ablation adds to it."""
 
-    before: Float[Tensor, "tokens"]
-    delta: Float[Tensor, "tokens neurons"]
+    before: Float64[Tensor, "tokens"]
+    delta: Float64[Tensor, "tokens neurons"]
 
 
 class EffectsEngine:
@@ -28,8 +28,10 @@ class EffectsEngine:
     def __init__(
         self, readout: Readout, mode: Mode = "exact", memory: int = DEFAULT_MEMORY, unigram: Unigram | None = None
     ) -> None:
-        """
+        """An engine for one readout; what its batches have in common is computed once.
+
         Args:
+            mode: `exact`, or `survey`, whose errors are bounded.
             memory: bytes that the engine's own tensors may take; smaller tiles change no result beyond rounding.
             unigram: token frequencies, which the effects on and through them need; None leaves those out.
         """
@@ -38,11 +40,11 @@ class EffectsEngine:
         self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
         self._kept: DirectPath | None = None
 
-    def effects(self, batch: TokenBatch, targets: Tensor) -> Effects:
+    def effects(self, batch: TokenBatch, targets: Float[Tensor, "neurons"]) -> Effects:
         """What setting each neuron to its target does at each token.
 
         Args:
-            targets: the activation that replaces each neuron's, [n_neurons] (mean ablation: the reference means).
+            targets: the activation that replaces each neuron's (mean ablation: the reference means).
         """
         size = self.tiles.tokens
         columns = (torch.split(column, size) for column in (batch.residual, batch.activations, batch.targets))
@@ -89,8 +91,8 @@ class UnigramReadout:
     unigram: Unigram
     direction: Float[Tensor, "d_vocab"]
     """v̂ of v_freq, in the readout's precision and on its device."""
-    read: Float[Tensor, "d_model"]
-    """W_U·P_freq, float64."""
+    read: Float64[Tensor, "d_model"]
+    """W_U·P_freq"""
 
     @classmethod
     def of(cls, readout: Readout, unigram: Unigram) -> Self:
@@ -98,8 +100,8 @@ class UnigramReadout:
         placed = Unigram(unigram.p.to(readout.W_U.device))
         return cls(placed, placed.direction.to(readout.W_U), read_by(readout.W_U, placed.p))
 
-    def distances(self, problem: Ablations, before: Before, delta_loss: Tensor) -> Distances:
-        """D_KL(P_freq‖P) before, and how every ablation changes it."""
+    def distances(self, problem: Ablations, before: Before, delta_loss: Float[Tensor, "tokens neurons"]) -> Distances:
+        """D_KL(P_freq‖P) before, and how every ablation changes it, from how it changes the loss."""
         d, path = problem.r.double() * problem.c, problem.path
         written = d * (path.of_tokens(problem.targets).double() - path.W_out.double() @ self.read)
         divergence = self.unigram.divergence(before.predictions.log_p)
@@ -108,7 +110,7 @@ class UnigramReadout:
 
 
 def ablation_effects(
-    readout: Readout, batch: TokenBatch, targets: Tensor, unigram: Unigram | None = None
+    readout: Readout, batch: TokenBatch, targets: Float[Tensor, "neurons"], unigram: Unigram | None = None
 ) -> Effects:  # fmt: skip
     """What setting each neuron to its target does at each token; for many batches keep an `EffectsEngine`."""
     return EffectsEngine(readout, unigram=unigram).effects(batch, targets)

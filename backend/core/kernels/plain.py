@@ -5,6 +5,7 @@ beside a fixed direction.
 """
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from backend.core.kernels.problem import Ablations, Before
@@ -25,8 +26,10 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     return out
 
 
-def chosen_pairs(problem: Ablations, before: Before, t: int, neurons: Tensor, out: PairStatistics) -> None:
-    """Fill `out[t, neurons]`; neurons is a sorted index, [n_chosen]."""
+def chosen_pairs(
+    problem: Ablations, before: Before, t: int, neurons: Int[Tensor, "neurons"], out: PairStatistics
+) -> None:
+    """Fill `out[t, neurons]`; neurons is a sorted index."""
     A = problem.path.A
     slab = max(1, _SLAB_BYTES[A.device.type] // (4 * A.shape[1]))
     scratch = torch.empty(2, min(slab, len(neurons)), A.shape[1], device=A.device)

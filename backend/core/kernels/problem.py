@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.metrics.distributions import count_above
@@ -53,8 +53,10 @@ class Tilt:
         return Tilt(r * self.q + (r - 1), r * self.d, tuple(replace(one, e=r * one.e) for one in self.along))
 
 
-def along_component(rows: Float[Tensor, "tokens d_vocab"], v: Tensor) -> Float[Tensor, "tokens"]:
-    """rows·v, where v is one direction [d_vocab] or one a row [tokens, d_vocab]."""
+def along_component(
+    rows: Float[Tensor, "tokens d_vocab"], v: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"]
+) -> Float[Tensor, "tokens"]:
+    """rows·v, where v is one direction for all rows or one a row."""
     return rows @ v if v.ndim == 1 else torch.linalg.vecdot(rows, v)
 
 
@@ -62,21 +64,26 @@ def along_component(rows: Float[Tensor, "tokens d_vocab"], v: Tensor) -> Float[T
 class DirectPath:
     """What neurons write onto the logits."""
 
-    W_out: Tensor
-    """[n_neurons, d_model]"""
-    W_U: Tensor
-    """[d_model, d_vocab]"""
-    A: Tensor
-    """W_out·W_U, [n_neurons, d_vocab]"""
-    highest: Tensor
-    """The largest entry of each neuron's row of A, [n_neurons]."""
-    lowest: Tensor
-    tile_size: Tensor
-    """max |A_i| over every tile of the vocabulary, [n_neurons, tiles]."""
+    W_out: Float[Tensor, "neurons d_model"]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    A: Float[Tensor, "neurons d_vocab"]
+    """W_out·W_U"""
+    highest: Float[Tensor, "neurons"]
+    """The largest entry of each neuron's row of A."""
+    lowest: Float[Tensor, "neurons"]
+    """The smallest entry of each neuron's row of A."""
+    tile_size: Float[Tensor, "neurons tiles"]
+    """max |A_i| over every tile of the vocabulary."""
     _powers: dict[tuple[int, torch.dtype], Tensor] | None = None
 
     @classmethod
-    def of(cls, W_out: Tensor, W_U: Tensor, *, keep_powers: bool = False) -> "DirectPath":
+    def of(
+        cls,
+        W_out: Float[Tensor, "neurons d_model"],
+        W_U: Float[Tensor, "d_model d_vocab"],
+        *,
+        keep_powers: bool = False,
+    ) -> "DirectPath":
         """The product and its extremes: the heaviest thing that is kept.
 
         keep_powers: remember powers of A too, once they were asked for.
@@ -84,15 +91,22 @@ class DirectPath:
         return cls.of_rows(W_out, W_U, W_out @ W_U, keep_powers=keep_powers)
 
     @classmethod
-    def of_rows(cls, W_out: Tensor, W_U: Tensor, A: Tensor, *, keep_powers: bool = False) -> "DirectPath":
-        """The product's extremes where A = W_out·W_U, [n_neurons, d_vocab], has been computed already."""
+    def of_rows(
+        cls,
+        W_out: Float[Tensor, "neurons d_model"],
+        W_U: Float[Tensor, "d_model d_vocab"],
+        A: Float[Tensor, "neurons d_vocab"],
+        *,
+        keep_powers: bool = False,
+    ) -> "DirectPath":
+        """The product's extremes where A = W_out·W_U has been computed already."""
         tiles = torch.split(A, TILE, dim=1)
         highest = torch.stack([tile.amax(dim=1) for tile in tiles], dim=1)
         lowest = torch.stack([tile.amin(dim=1) for tile in tiles], dim=1)
         size = torch.maximum(highest, -lowest)
         return cls(W_out, W_U, A, highest.amax(dim=1), lowest.amin(dim=1), size, {} if keep_powers else None)
 
-    def power(self, k: int, kind: torch.dtype, part: slice) -> Tensor:
+    def power(self, k: int, kind: torch.dtype, part: slice) -> Float[Tensor, "neurons d_vocab"]:
         """The elementwise power Aᵏ of some neurons' rows, in a type; −k gives |A|ᵏ."""
         if self._powers is None:
             return _power(self.A[part], k, kind)
@@ -104,8 +118,8 @@ class DirectPath:
             self._powers[k, kind] = whole
         return self._powers[k, kind][part]
 
-    def columns(self) -> Tensor:
-        """Aᵀ, [d_vocab, n_neurons], a row a token; kept with the powers."""
+    def columns(self) -> Float[Tensor, "d_vocab neurons"]:
+        """Aᵀ, a row a token; kept with the powers."""
         if self._powers is None:
             return self.A.T.contiguous()
         key = (0, self.A.dtype)
@@ -113,28 +127,30 @@ class DirectPath:
             self._powers[key] = self.A.T.contiguous()
         return self._powers[key]
 
-    def kept_columns(self) -> Tensor | None:
-        """Aᵀ, [d_vocab, n_neurons], if it has been computed and kept; None otherwise."""
+    def kept_columns(self) -> Float[Tensor, "d_vocab neurons"] | None:
+        """Aᵀ if it has been computed and kept; None otherwise."""
         return None if self._powers is None else self._powers.get((0, self.A.dtype))
 
-    def of_tokens(self, tokens: Tensor) -> Tensor:
-        """What all neurons write onto some tokens' logits, [tokens, n_neurons]."""
+    def of_tokens(self, tokens: Int[Tensor, "tokens"]) -> Float[Tensor, "tokens neurons"]:
+        """What all neurons write onto some tokens' logits."""
         columns = self.kept_columns()
         return self.A[:, tokens].T if columns is None else columns[tokens]
 
     @property
-    def size(self) -> Tensor:
-        """max |A_i|, [n_neurons]"""
+    def size(self) -> Float[Tensor, "neurons"]:
+        """max |A_i|"""
         return torch.maximum(self.highest, -self.lowest)
 
-    def mean(self, weights: Tensor) -> Tensor:
-        """Σ_v weights·A_v, [tokens, n_neurons], for weights [tokens, d_vocab]; through d_model if that is narrower."""
+    def mean(self, weights: Float[Tensor, "tokens d_vocab"]) -> Float[Tensor, "tokens neurons"]:
+        """Σ_v weights·A_v; through d_model if that is narrower."""
         if len(self.A) < len(self.W_U):
             return weights @ self.A.T
         return (weights @ self.W_U.T) @ self.W_out.T
 
-    def along(self, v: Tensor) -> Tensor:
-        """A_i·v: [n_neurons] of one direction [d_vocab], [tokens, n_neurons] of one a token [tokens, d_vocab]."""
+    def along(
+        self, v: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"]
+    ) -> Float[Tensor, "neurons"] | Float[Tensor, "tokens neurons"]:
+        """A_i·v: one number a neuron of one direction, one a token and neuron of a direction a token."""
         return self.W_out @ (self.W_U @ v) if v.ndim == 1 else (v @ self.W_U.T) @ self.W_out.T
 
 
@@ -186,9 +202,10 @@ class Ablations:
         return self.fixed_direction is not None or statistic != BESIDE_A_DIRECTION
 
     def require_along_none(self, kernel: str) -> None:
-        """
+        """Refuse ablations that move logits along a direction of each token's own, for a kernel that cannot.
+
         Raises:
-            NotImplementedError: the kernel cannot move logits along a direction of each token's own.
+            NotImplementedError: they do.
         """
         if self.along is not None:
             raise NotImplementedError(f"The {kernel} kernel moves logits along no direction of each token's own.")
@@ -196,17 +213,26 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Before:
-    """The predictions without ablation; all but the last [tokens]."""
+    """The predictions without ablation."""
 
-    loss: Tensor
-    entropy: Tensor
-    rank: Tensor
-    top: Tensor
+    loss: Float[Tensor, "tokens"]
+    """Nats."""
+    entropy: Float[Tensor, "tokens"]
+    """Nats."""
+    rank: Int[Tensor, "tokens"]
+    """The correct token's, from 1."""
+    top: Int[Tensor, "tokens"]
+    """The most probable token."""
     predictions: Predictions
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Before":
-        """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
+    def of(
+        cls,
+        logits: Float[Tensor, "tokens d_vocab"],
+        targets: Int[Tensor, "tokens"],
+        b_U: Float[Tensor, "d_vocab"] | None,
+    ) -> "Before":
+        """From logits, the correct next tokens and the unembedding's bias, None where it is zero."""
         predictions = Predictions.of(logits, targets, b_U)
         correct = logits.gather(1, targets[:, None])
         scratch = torch.empty_like(logits[:_ROWS_AT_ONCE])
@@ -251,9 +277,9 @@ class FixedDirection:
         return cls(along, mean, torch.maximum(highest - mean, mean - lowest), correct)
 
     def x_correct(
-        self, problem: Ablations, predictions: Predictions, mean_a: Tensor
-    ) -> Float[Tensor, "tokens neurons"]:
-        """X of the correct token, float64; mean_a: Σ p·a."""
+        self, problem: Ablations, predictions: Predictions, mean_a: Float[Tensor, "tokens neurons"]
+    ) -> Float64[Tensor, "tokens neurons"]:
+        """X of the correct token; mean_a: Σ p·a."""
         l_correct, b_correct = predictions.centred_correct()
         q, d = problem.r.double() - 1, problem.r.double() * problem.c
         a_correct = problem.path.of_tokens(problem.targets).double() - mean_a

@@ -7,6 +7,7 @@ neuron of the last layer (problem.py).
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.kernels import rows as compiled
@@ -22,27 +23,33 @@ from backend.core.models.readout import Readout
 class Unablated:
     """Tokens as the model predicts them by itself."""
 
-    centred: Tensor
-    """x̃, [tokens, d_model]"""
-    scale: Tensor
-    logits: Tensor
-    targets: Tensor
+    centred: Float[Tensor, "tokens d_model"]
+    """x̃"""
+    scale: Float[Tensor, "tokens"]
+    """s"""
+    logits: Float[Tensor, "tokens d_vocab"]
+    targets: Int[Tensor, "tokens"]
+    """The next tokens."""
     before: Before
     frequency: UnigramReadout | None
 
     @classmethod
     def of(
-        cls, readout: Readout, residual: Tensor, targets: Tensor, frequency: UnigramReadout | None = None
-    ) -> "Unablated":  # fmt: skip
-        """From the residual stream after the last block [tokens, d_model] and the next tokens [tokens]."""
+        cls,
+        readout: Readout,
+        residual: Float[Tensor, "tokens d_model"],
+        targets: Int[Tensor, "tokens"],
+        frequency: UnigramReadout | None = None,
+    ) -> "Unablated":
+        """From the residual stream after the last block and the next tokens."""
         centred = readout.centred(residual)
         scale = readout.scale(centred)
         logits = readout.logits(centred, scale)
         return cls(centred, scale, logits, targets, Before.of(logits, targets, readout.b_U), frequency)
 
 
-def effects_of_residual(readout: Readout, unablated: Unablated, residual: Tensor) -> Effects:
-    """What another residual stream, [tokens, d_model], does at every token; the effects are [tokens, 1]."""
+def effects_of_residual(readout: Readout, unablated: Unablated, residual: Float[Tensor, "tokens d_model"]) -> Effects:
+    """What another residual stream after the last block does at every token; the effects are [tokens, 1]."""
     ablated = readout.centred(residual)
     r = unablated.scale / readout.scale(ablated)
     change = (ablated - unablated.centred) / unablated.scale[:, None]

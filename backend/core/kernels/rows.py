@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float32, Int, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.kernels import rows_compiled as native
@@ -35,24 +37,23 @@ FARTHEST = 16.0
 class Spread:
     """An upper bound of (Σ p·(1 + |l̃|)·|ã|^order)^{1/order} for every pair."""
 
-    norm: Tensor
-    """[tokens, n_neurons]"""
+    norm: Float[Tensor, "tokens neurons"]
     order: int
 
 
 def fill_rows(
     problem: Ablations,
     before: Before,
-    mean_a: Tensor,
-    wanted: Tensor,
+    mean_a: Float[Tensor, "tokens neurons"],
+    wanted: Bool[Tensor, "tokens neurons"],
     out: PairStatistics,
     spread: Spread | None = None,
     rounding: float = ROUNDING,
 ) -> None:
-    """Fill everything of `out` for the wanted pairs, [tokens, n_neurons], from whole rows of logits.
+    """Fill everything of `out` for the wanted pairs from whole rows of logits.
 
     Args:
-        mean_a: Σ p·a, [tokens, n_neurons].
+        mean_a: Σ p·a.
         spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
         rounding: what the polynomials may leave out, in nats.
     """
@@ -76,15 +77,15 @@ def fill_fixed(
     problem: Ablations,
     before: Before,
     fixed: FixedDirection,
-    mean_a: Tensor,
-    wanted: Tensor,
+    mean_a: Float[Tensor, "tokens neurons"],
+    wanted: Bool[Tensor, "tokens neurons"],
     out: PairStatistics,
     rounding: float = ROUNDING,
 ) -> None:
-    """Fill `out.delta_loss_freq` of the wanted pairs, [tokens, n_neurons], from whole rows of logits.
+    """Fill `out.delta_loss_freq` of the wanted pairs from whole rows of logits.
 
     Args:
-        mean_a: Σ p·a, [tokens, n_neurons].
+        mean_a: Σ p·a.
         rounding: what the polynomials may leave out, in nats.
     """
     assert out.delta_loss_freq is not None
@@ -140,7 +141,7 @@ def _sums_along(
     return sums
 
 
-def fill_ranks(problem: Ablations, before: Before, wanted: Tensor, out: PairStatistics) -> None:
+def fill_ranks(problem: Ablations, before: Before, wanted: Bool[Tensor, "tokens neurons"], out: PairStatistics) -> None:
     """Fill rank and changed of the wanted pairs, exactly."""
     reach = torch.stack((_movement(problem, problem.targets), _movement(problem, before.top)), dim=2)
     more = np.zeros(tuple(wanted.shape), np.int32)
@@ -167,7 +168,7 @@ def fill_ranks(problem: Ablations, before: Before, wanted: Tensor, out: PairStat
 
 
 def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
-    """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, n_neurons]."""
+    """How near a token's logit must be to that of one token a row for the two to change sides; [tokens, neurons]."""
     c, path = problem.c, problem.path
     of_tokens = c * path.of_tokens(tokens)
     highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
@@ -181,7 +182,7 @@ def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
     return torch.where(q < 0.5, near, torch.inf)
 
 
-def bias(problem: Ablations) -> Tensor:
+def bias(problem: Ablations) -> Float[Tensor, "d_vocab"] | Float[Tensor, "1"]:
     """b_U, or something in its place where there is none."""
     return torch.zeros(1) if problem.b_U is None else problem.b_U
 
@@ -190,26 +191,29 @@ def bias(problem: Ablations) -> Tensor:
 class Reach:
     """How large x = c·ã and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need."""
 
-    x: Tensor
-    """max |x|, [tokens, n_neurons]"""
-    z: Tensor
+    x: Float[Tensor, "tokens neurons"]
+    """max |x|"""
+    z: Float[Tensor, "tokens neurons"]
+    """An upper bound of max |z|."""
 
     @classmethod
-    def of(cls, problem: Ablations, predictions: Predictions, mean_a: Tensor) -> "Reach":
+    def of(cls, problem: Ablations, predictions: Predictions, mean_a: Float[Tensor, "tokens neurons"]) -> "Reach":
+        """Of every pair; mean_a: Σ p·a."""
         x = problem.c.abs() * (problem.path.size + mean_a.abs())
         return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
     @property
-    def farthest(self) -> Tensor:
+    def farthest(self) -> Float[Tensor, "tokens neurons"]:
+        """The larger of the two."""
         return torch.maximum(self.x, self.z)
 
-    def degrees(self, rounding: float) -> Tensor:
-        """The lowest degrees that leave out little, whatever the distribution; [tokens, n_neurons]."""
+    def degrees(self, rounding: float) -> Int[Tensor, "tokens neurons"]:
+        """The lowest degrees that leave out no more than `rounding`, in nats, whatever the distribution."""
         return _degrees(self.x, self.z, (0, 0), (torch.ones_like(self.x), torch.ones_like(self.z)), rounding)
 
 
 def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor, Tensor], rounding: float) -> Tensor:
-    """Degrees, numbered as in `rows_compiled.py`, [tokens, n_neurons].
+    """Degrees, numbered as in `rows_compiled.py`, [tokens, neurons].
 
     sizes: bounds of Σ p·(1 + |l̃|)·|x|^order and of Σ p·(1 + |l̃|)·|z|^order.
     """
@@ -229,11 +233,11 @@ def _degrees(x: Tensor, z: Tensor, orders: tuple[int, int], sizes: tuple[Tensor,
 class Degrees:
     """Which polynomial a pair needs over all of the vocabulary, and what lets a lower one do in some tiles of it."""
 
-    of_pairs: Tensor
-    mass: Any
-    """Σ p·(1 + |l̃|) by tile, [tokens, tiles]."""
+    of_pairs: Int[Tensor, "pairs"]
+    mass: Float32[NDArray[np.float32], "tokens tiles"]
+    """Σ p·(1 + |l̃|) by tile."""
     allowed: float
-    """What a tile may leave out."""
+    """What a tile may leave out, in nats."""
 
     @classmethod
     def of(
@@ -241,10 +245,11 @@ class Degrees:
         reach: Reach,
         problem: Ablations,
         predictions: Predictions,
-        pairs: tuple[Tensor, Tensor],
+        pairs: tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]],
         spread: Spread | None,
         rounding: float = ROUNDING,
     ) -> "Degrees":
+        """Of some pairs (tokens, rows); spread and rounding are those of `fill_rows`."""
         tokens, d_vocab = predictions.p.shape
         mass = np.full((tokens, -(-d_vocab // TILE)), np.inf, np.float32)
         fourth = np.empty(tokens, np.float32)
@@ -262,7 +267,7 @@ class Degrees:
         return cls(_degrees(x, z, orders, sizes, rounding), mass, rounding / mass.shape[1])
 
 
-def in_blocks(wanted: Tensor) -> tuple[Tensor, Tensor]:
+def in_blocks(wanted: Bool[Tensor, "tokens neurons"]) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
     """Tokens and rows of the wanted pairs, by blocks of tokens and there by row."""
     parts = []
     for start in range(0, len(wanted), _TOKENS_AT_ONCE):
@@ -296,7 +301,7 @@ def _sums(
     return torch.from_numpy(sums), torch.from_numpy(above)
 
 
-def cuts(tokens: Tensor) -> list[int]:
+def cuts(tokens: Int[Tensor, "pairs"]) -> list[int]:
     """Where to cut a list of pairs, as `in_blocks` orders them, into jobs.
 
     A job stays within a block of tokens; rows go round the cores in pieces small enough to even out.
@@ -312,8 +317,8 @@ def over_tokens(count: int, work: Callable[[int, int], Any]) -> None:
     in_parallel(lambda first: work(first, min(first + size, count)), range(0, count, size))
 
 
-def arrays(*tensors: Tensor) -> list[Any]:
-    """Tensors as the loops take them."""
+def arrays(*tensors: Shaped[Tensor, "..."]) -> list[Any]:
+    """Tensors as the contiguous arrays that the compiled loops take."""
     return [tensor.contiguous().numpy() for tensor in tensors]
 
 

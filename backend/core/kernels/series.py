@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from backend.core.kernels import rows
@@ -201,8 +202,10 @@ class Series:
     def __init__(
         self, problem: Ablations, predictions: Predictions, accuracy: Accuracy = EXACT, *, losses_only: bool = False
     ) -> None:
-        """
+        """Everything that the neurons have in common.
+
         Args:
+            accuracy: how far the expansion goes, and what it may certify.
             losses_only: leave out the moments that only entropies need; for `fill_fixed` alone.
         """
         problem.require_along_none("moment series")
@@ -210,23 +213,23 @@ class Series:
         self._kinds = (0,) if losses_only else (0, 1)
         self._weights = _Weights(problem, predictions, accuracy.order)
         self._half = half_precision(problem.c.device.type) or torch.float32
-        self.spread = torch.empty_like(problem.c)
-        """(Σ ω·|ã|^{N+1})^{1/(N+1)}, an upper bound, [tokens, n_neurons]; filled by `fill`."""
+        self.spread: Float[Tensor, "tokens neurons"] = torch.empty_like(problem.c)
+        """(Σ ω·|ã|^{N+1})^{1/(N+1)}, an upper bound; filled by `fill`."""
         self._omega = self._weights.omega.to(self._half)
         self._first = {
             weight: problem.path.mean(self._weights.rows(weight, torch.float32)) for weight in self._weights_of(1)
         }
         self.directed = None if problem.fixed_direction is None else self._direction_moments()
-        self.fixed_certified = torch.zeros_like(problem.c, dtype=torch.bool)
-        """Whose `delta_loss_freq` is certified, [tokens, n_neurons]; filled by `fill` and `fill_fixed`."""
+        self.fixed_certified: Bool[Tensor, "tokens neurons"] = torch.zeros_like(problem.c, dtype=torch.bool)
+        """Whose `delta_loss_freq` is certified; filled by `fill` and `fill_fixed`."""
 
     @property
-    def mean_a(self) -> Tensor:
-        """Σ p·a, [tokens, n_neurons]"""
+    def mean_a(self) -> Float[Tensor, "tokens neurons"]:
+        """Σ p·a"""
         return self._first[0, 0]
 
-    def fill(self, out: PairStatistics) -> Tensor:
-        """Write all losses and entropies; returns which pairs are certified, [tokens, n_neurons]."""
+    def fill(self, out: PairStatistics) -> Bool[Tensor, "tokens neurons"]:
+        """Write all losses and entropies; returns which pairs are certified."""
         tokens, n_neurons = self._problem.c.shape
         certified = torch.empty(tokens, n_neurons, dtype=torch.bool, device=self._problem.c.device)
         for start in range(0, n_neurons, _NEURONS_AT_ONCE):

@@ -9,6 +9,7 @@ Differences to 1 let small changes keep their digits. Large ones lose none, sinc
 least 1: Σ p·x = Σ p·z = 0. Without a bias the last sum takes y for y + z = (1 + q)·y.
 """
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.kernels.problem import Ablations
@@ -17,14 +18,18 @@ from backend.core.metrics.predictions import Predictions
 
 
 def write_losses_and_entropies(
-    problem: Ablations, predictions: Predictions, mean_a: Tensor, pairs: tuple[Tensor, Tensor], sums: Tensor,
+    problem: Ablations,
+    predictions: Predictions,
+    mean_a: Float[Tensor, "tokens neurons"],
+    pairs: tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]],
+    sums: Float[Tensor, "pairs 4"],
     out: PairStatistics,
-) -> None:  # fmt: skip
+) -> None:
     """Write losses and entropies of the pairs (tokens, rows).
 
     Args:
-        mean_a: Σ p·a, [tokens, n_neurons].
-        sums: [pairs, 4], in the order above.
+        mean_a: Σ p·a.
+        sums: of each pair, in the order above.
     """
     tokens, rows = pairs
     c, q = problem.c[pairs].double(), (problem.r - 1)[pairs].double()

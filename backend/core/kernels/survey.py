@@ -90,7 +90,7 @@ class _Head:
         return tuple(compiled.arrays(order, p, log_p, torch.zeros(1, 1) if b_U is None else b_U[order.long()]))
 
     def _tail_square(self) -> Tensor:
-        """An upper bound of Σ ω·a² over the tail, [tokens, n_neurons]."""
+        """An upper bound of Σ ω·a² over the tail, [tokens, neurons]."""
         path, tail = self._problem.path, self._tail
         parts = [
             (tail @ path.power(2, tail.dtype, slice(start, start + _NEURONS_AT_ONCE)).T).float()

@@ -7,6 +7,7 @@ the residual stream, x = Σ o_c: each contributes õ_c·w_in / s, õ less its me
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 Reads = Literal["in", "gate", "up"]
@@ -21,22 +22,30 @@ class InputDirection:
     """
 
     reads: Reads
-    W: Tensor
-    """[d_model, neurons]; columns have mean 0 where the norm is LayerNorm, so that õ need not be formed."""
-    b: Tensor | None
-    """[neurons]"""
+    W: Float[Tensor, "d_model neurons"]
+    """Columns have mean 0 where the norm is LayerNorm, so that õ need not be formed."""
+    b: Float[Tensor, "neurons"] | None
+    """None where the layer has no such bias."""
 
 
-def of_vectors(written: Tensor, W: Tensor, scale: Tensor) -> Tensor:
-    """What vectors [..., d_model] contribute to neurons, [..., neurons]; scale: s, [...]."""
+def of_vectors(
+    written: Float[Tensor, "... d_model"], W: Float[Tensor, "d_model neurons"], scale: Float[Tensor, "..."]
+) -> Float[Tensor, "... neurons"]:
+    """What vectors that were written into the stream contribute to neurons' pre-activations; scale: s."""
     return (written @ W) / scale[..., None]
 
 
-def of_heads(z: Tensor, W_O: Tensor, W: Tensor, scale: Tensor) -> Tensor:
-    """What a layer's heads contribute, [..., heads, neurons].
+def of_heads(
+    z: Float[Tensor, "... heads d_head"],
+    W_O: Float[Tensor, "heads d_head d_model"],
+    W: Float[Tensor, "d_model neurons"],
+    scale: Float[Tensor, "..."],
+) -> Float[Tensor, "... heads neurons"]:
+    """What each of a layer's heads contributes to neurons' pre-activations.
 
     Args:
-        z: what W_O [heads, d_head, d_model] reads, [..., heads, d_head]; scale: s, [...].
+        z: what W_O reads.
+        scale: s.
     """
     by_head = W_O @ W  # far smaller than every head's output
     return (z[..., None, :] @ by_head)[..., 0, :] / scale[..., None, None]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.metrics.frequency import ReadDirection
@@ -69,7 +70,7 @@ def null_fraction_line(null_dim: int, neurons: RandomNeurons) -> float:
     return high
 
 
-def logit_var_lines(W_U: Tensor, neurons: RandomNeurons) -> tuple[float, float]:
+def logit_var_lines(W_U: Float[Tensor, "d_model d_vocab"], neurons: RandomNeurons) -> tuple[float, float]:
     """The logit variances below and above which one of N random directions falls with probability 5 % each."""
     covariance = cosine_covariance(W_U).cpu()
     values = torch.linalg.eigvalsh(_reachable(covariance, neurons))

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
 from backend.core.metrics.jackknife import interval_errors
 from backend.glossary import CUTS, Cuts, NeuronClass
 
-Columns = Mapping[str, NDArray[np.float64]]
-Numbers = NDArray[np.float64]
+Columns = Mapping[str, Float64[NDArray[np.float64], "neurons"]]
+Numbers = Float64[NDArray[np.float64], "neurons"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Condition:
     """Whether the limit is a chance line of the weights; else it is a cut, passed by so many standard errors."""
     errors: float = 0.0
 
-    def holds(self, columns: Columns) -> NDArray[np.bool_]:
-        """Of every neuron, [n_neurons]; a metric without a value or without its error never holds."""
+    def holds(self, columns: Columns) -> Bool[NDArray[np.bool_], "neurons"]:
+        """Of every neuron; a metric without a value or without its error never holds."""
         value = np.abs(columns[self.metric]) if self.side == "beyond" else columns[self.metric]
         margin = self.errors * columns[f"{self.metric}_se"] if self.errors else 0.0
         return value + margin < self.limit if self.side == "below" else value - margin > self.limit
@@ -100,10 +101,10 @@ def rules(chance: ChanceLines, groups: int | None, cuts: Cuts = CUTS) -> Rules:
 
 
 def classify(columns: Columns, chance: ChanceLines, groups: int | None, cuts: Cuts = CUTS) -> list[NeuronClass]:
-    """The class of every neuron, [n_neurons].
+    """The class of every neuron.
 
     Args:
-        columns: metrics and their errors by name, each [n_neurons], NaN where not measured. Before effects are measured
+        columns: metrics and their errors by name, NaN where not measured. Before effects are measured
             no neuron is called an entropy neuron: weights alone do not show the mechanism.
     """
     passed = fits(columns, rules(chance, groups, cuts))
@@ -111,8 +112,8 @@ def classify(columns: Columns, chance: ChanceLines, groups: int | None, cuts: Cu
     return [next((name for name in passed if passed[name][index]), "plain") for index in range(count)]
 
 
-def fits(columns: Columns, by: Rules) -> dict[NeuronClass, NDArray[np.bool_]]:
-    """Which neurons each rule holds for, [n_neurons], whatever other rules do; rules whose metrics are not there are
+def fits(columns: Columns, by: Rules) -> dict[NeuronClass, Bool[NDArray[np.bool_], "neurons"]]:
+    """Which neurons each rule holds for, whatever other rules do; rules whose metrics are not there are
     left out."""
     return {
         name: np.logical_and.reduce([condition.holds(columns) for condition in conditions])
@@ -123,8 +124,8 @@ def fits(columns: Columns, by: Rules) -> dict[NeuronClass, NDArray[np.bool_]]:
 
 def paper_criterion(
     weight_norm: Numbers, logit_var: Numbers, chance: ChanceLines, cuts: Cuts = CUTS
-) -> NDArray[np.bool_]:
-    """Whether each neuron passes the paper's own selection (§3.1, Figure 2a), [n_neurons]."""
+) -> Bool[NDArray[np.bool_], "neurons"]:
+    """Whether each neuron passes the paper's own selection (§3.1, Figure 2a)."""
     finite = weight_norm[np.isfinite(weight_norm)]
     heavy = weight_norm >= (np.percentile(finite, cuts.norm_percentile) if finite.size else np.inf)
     passes: NDArray[np.bool_] = heavy & (logit_var < chance.logit_var_low)

@@ -7,24 +7,25 @@ decided for the correct token and padding columns with equal logits change nothi
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Z and H of rows of logits, each [rows]."""
+    """log Z and H of rows of logits, in nats."""
 
-    log_partition: Tensor
+    log_partition: Float[Tensor, "rows"]
     """log Σ exp(y − highest)"""
-    entropy: Tensor
+    entropy: Float[Tensor, "rows"]
 
 
-def normalise(shifted: Tensor, scratch: Tensor) -> Normaliser:
+def normalise(shifted: Float[Tensor, "rows d_vocab"], scratch: Float[Tensor, "rows d_vocab"]) -> Normaliser:
     """log Z and entropy of rows whose highest logit has been subtracted.
 
     Args:
-        shifted: y − max y, [rows, d_vocab], finite.
-        scratch: a tensor of the same shape, overwritten.
+        shifted: y − max y, finite.
+        scratch: room that is overwritten.
     """
     weights = torch.exp(shifted, out=scratch)
     partition = weights.sum(dim=1)
@@ -33,26 +34,28 @@ def normalise(shifted: Tensor, scratch: Tensor) -> Normaliser:
     return Normaliser(log_partition, log_partition - torch.linalg.vecdot(weights, shifted) / partition)
 
 
-def count_above(logits: Tensor, threshold: Tensor, scratch: Tensor) -> Tensor:
-    """How many entries of each row exceed the row's threshold [rows, 1]; integer [rows]."""
+def count_above(
+    logits: Float[Tensor, "rows d_vocab"], threshold: Float[Tensor, "rows 1"], scratch: Float[Tensor, "rows d_vocab"]
+) -> Int[Tensor, "rows"]:
+    """How many entries of each row exceed the row's threshold; scratch is overwritten."""
     # Comparing into floats and adding those up is several times faster than summing booleans, and exact below 2²⁴.
     return torch.gt(logits, threshold, out=scratch).sum(dim=1).long()
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Rows of next-token predictions; every tensor is [rows]."""
+    """Rows of next-token predictions; loss and entropy in nats."""
 
-    loss: Tensor
-    entropy: Tensor
-    rank: Tensor
-    """Integer, from 1."""
-    top: Tensor
+    loss: Float[Tensor, "rows"]
+    entropy: Float[Tensor, "rows"]
+    rank: Int[Tensor, "rows"]
+    """Of the correct token, from 1."""
+    top: Int[Tensor, "rows"]
     """The most probable token."""
 
 
-def distribution(logits: Tensor, targets: Tensor) -> Distribution:
-    """Loss, entropy, rank and argmax of every row of logits [rows, d_vocab] for its correct next token [rows]."""
+def distribution(logits: Float[Tensor, "rows d_vocab"], targets: Int[Tensor, "rows"]) -> Distribution:
+    """Loss, entropy, rank and argmax of every row of logits; targets: the correct next tokens."""
     scratch = torch.empty_like(logits)
     highest = logits.amax(dim=1, keepdim=True)
     correct = logits.gather(1, targets[:, None])

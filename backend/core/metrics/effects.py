@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,7 +44,9 @@ class PairStatistics:
     delta_loss_frozen: Float[Tensor, "tokens neurons"]
     """Final norm's scale frozen (Eq. 6), nats."""
     delta_entropy: Float[Tensor, "tokens neurons"]
+    """Final norm recomputed, nats."""
     delta_entropy_frozen: Float[Tensor, "tokens neurons"]
+    """Final norm's scale frozen, nats."""
     rank: Int[Tensor, "tokens neurons"]
     """The correct token's rank after ablation, norm recomputed; from 1."""
     changed: Bool[Tensor, "tokens neurons"]
@@ -58,15 +60,18 @@ class Effects(PairStatistics):
     """What ablating each neuron alone changes at every token, beside what the model predicted there by itself."""
 
     before_loss: Float[Tensor, "tokens"]
+    """Nats."""
     before_entropy: Float[Tensor, "tokens"]
+    """Nats."""
     before_rank: Int[Tensor, "tokens"]
+    """The correct token's, from 1."""
     before_kl: Float[Tensor, "tokens"] | None = None
     """D_KL(P_freq‖P), nats; None, as the change of it, where token frequencies are not known."""
     delta_kl: Float[Tensor, "tokens neurons"] | None = None
 
     @property
-    def delta_reciprocal_rank(self) -> Float[Tensor, "tokens neurons"]:
-        """Change of 1/rank of the correct token, float64."""
+    def delta_reciprocal_rank(self) -> Float64[Tensor, "tokens neurons"]:
+        """Change of 1/rank of the correct token."""
         return 1 / self.rank.double() - 1 / self.before_rank.double()[:, None]
 
 
@@ -104,7 +109,7 @@ SHARES = {"ln_mediated": "direct_effect_ln", "freq_mediated": "direct_effect_fre
 """Metrics 1 − direct/total: the share of the total effect that a direct effect leaves out."""
 
 _BEFORE = {"before_loss": TokenMean("before_loss"), "before_entropy": TokenMean("before_entropy")}
-"""What the model did by itself, [tokens]."""
+"""What the model did by itself, one number a token."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,14 @@ class EffectSums:
     """Sums over tokens, by group of sequences, from which all effect metrics and their errors follow."""
 
     by_group: GroupSums
-    """Of every mean's summands, [k, n_neurons], and of the loss and the entropy before, [k]."""
+    """Of every mean's summands, [groups, neurons], and of the loss and the entropy before, [groups]."""
 
     @classmethod
-    def of(cls, effects: Effects, groups: int | NDArray[np.int64] = 0) -> Self:
+    def of(cls, effects: Effects, groups: int | Int64[NDArray[np.int64], "tokens"] = 0) -> Self:
         """The sums of one batch.
 
         Args:
-            groups: the group that all tokens' sequences are dealt to, or that of each token, [tokens].
+            groups: the group that all tokens' sequences are dealt to, or that of each token.
         """
         values = {name: (mean.of, getattr(effects, mean.field)) for name, mean in (MEANS | _BEFORE).items()}
         summands = {name: of(tensor) for name, (of, tensor) in values.items() if tensor is not None}
@@ -147,8 +152,8 @@ class EffectSums:
         """The mean of what the model had before anything was ablated."""
         return self.by_group.mean(f"before_{name}")
 
-    def columns(self) -> dict[str, Array]:
-        """The effect metrics and their standard errors by name, each [n_neurons]."""
+    def columns(self) -> dict[str, Float64[Array, "neurons"]]:
+        """The effect metrics and their standard errors by name, in the glossary's units."""
         known = self.by_group.totals
         columns: dict[str, Array] = {}
         for name in known:

@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -31,12 +32,12 @@ MOST_GROUPS = 50
 class JackknifeEstimate:
     """A number and its standard error, NaN where there is none; arrays of the same shape."""
 
-    value: Array
-    error: Array
+    value: Float64[Array, "..."]
+    error: Float64[Array, "..."]
 
 
-def deal(sequences: int, seed: int) -> Ids:
-    """The group of each sequence, [sequences]: at most MOST_GROUPS, whose sizes differ by one sequence at most."""
+def deal(sequences: int, seed: int) -> Int64[Ids, "sequences"]:
+    """The group of each sequence: at most MOST_GROUPS, whose sizes differ by one sequence at most."""
     groups = np.empty(sequences, dtype=np.int64)
     groups[np.random.default_rng(seed).permutation(sequences)] = np.arange(sequences) % max(
         1, min(sequences, MOST_GROUPS)
@@ -44,8 +45,8 @@ def deal(sequences: int, seed: int) -> Ids:
     return groups
 
 
-def groups_of(sequence: NDArray[Any], seed: int = 0) -> Ids:
-    """The group of each value by the sequence that it belongs to, [values]; sequences may bear any numbers."""
+def groups_of(sequence: Shaped[NDArray[Any], "values"], seed: int = 0) -> Int64[Ids, "values"]:
+    """The group of each value by the sequence that it belongs to; sequences may bear any numbers."""
     known, place = np.unique(sequence, return_inverse=True)
     return deal(len(known), seed)[place]
 
@@ -54,16 +55,18 @@ def groups_of(sequence: NDArray[Any], seed: int = 0) -> Ids:
 class GroupSums:
     """Sums over values by group. They add up over shards in any order and any grouping of these."""
 
-    groups: Ids
-    """The groups that have been met, ascending, [k]."""
-    counts: Array
-    """How many values each has, [k]; or [k, ...] where some are missing here and there."""
-    totals: dict[str, Array]
-    """Σq by name, each [k, ...]."""
+    groups: Int64[Ids, "groups"]
+    """The groups that have been met, ascending."""
+    counts: Float64[Array, "groups ..."]
+    """How many values each has; one number, or one a place where some are missing here and there."""
+    totals: dict[str, Float64[Array, "groups ..."]]
+    """Σq by name."""
 
     @classmethod
-    def of(cls, values: Mapping[str, NDArray[Any]], groups: NDArray[Any]) -> Self:
-        """Of values by name, each [values, ...], and the group of each value, [values]."""
+    def of(
+        cls, values: Mapping[str, Shaped[NDArray[Any], "values ..."]], groups: Shaped[NDArray[Any], "values"]
+    ) -> Self:
+        """Of values by name, and the group of each value."""
         known, place = np.unique(groups, return_inverse=True)
         counts = np.bincount(place, minlength=len(known)).astype(np.float64)
         return cls(
@@ -71,8 +74,10 @@ class GroupSums:
         )
 
     @classmethod
-    def of_present(cls, values: Mapping[str, NDArray[Any]], groups: NDArray[Any]) -> Self:
-        """Of values by name, all [values, ...], leaving out those where one of them is NaN."""
+    def of_present(
+        cls, values: Mapping[str, Shaped[NDArray[Any], "values ..."]], groups: Shaped[NDArray[Any], "values"]
+    ) -> Self:
+        """Of values by name, all of one shape, and the group of each; those where one of them is NaN are left out."""
         known, place = np.unique(groups, return_inverse=True)
         there = ~np.isnan(sum(values.values()))
         totals = {name: _by_group(np.where(there, q, 0.0), place, len(known)) for name, q in values.items()}
@@ -88,8 +93,8 @@ class GroupSums:
         }
         return type(self)(groups, counts, totals)
 
-    def regrouped(self, groups: NDArray[Any]) -> Self:
-        """With each group as a part of another one, [k]."""
+    def regrouped(self, groups: Shaped[NDArray[Any], "groups"]) -> Self:
+        """With each group as a part of the one that is named for it."""
         known, place = np.unique(groups, return_inverse=True)
         totals = {name: _by_group(total, place, len(known)) for name, total in self.totals.items()}
         return type(self)(known.astype(np.int64), _by_group(self.counts, place, len(known)), totals)
@@ -103,8 +108,8 @@ class GroupSums:
         """What is built of means over all values, with its error.
 
         Args:
-            of: from means by name, each [...] or [k, ...], to the estimate of the same shape. It is given the means
-                over everything, and those without each group.
+            of: from means by name, each [...] or [groups, ...], to the estimate of the same shape. It is given the
+                means over everything, and those without each group.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = of(self._means)
@@ -139,16 +144,18 @@ class GroupSums:
         return cls(arrays["groups"], arrays["counts"], totals)
 
 
-def jackknife_error(estimate: Array, without: Array, counts: Array) -> Array:
-    """The standard error of an estimate [...]; NaN where fewer than two groups have anything.
+def jackknife_error(
+    estimate: Float64[Array, "..."], without: Float64[Array, "groups ..."], counts: Float64[Array, "groups ..."]
+) -> Float64[Array, "..."]:
+    """The standard error of an estimate; NaN where fewer than two groups have anything.
 
     With n values in all, m_j of them in group j and h_j = n/m_j, the pseudo-values h_j·θ − (h_j − 1)·θ_(j) have the
     variance Σ_j (pseudo_j − θ_J)²/(h_j − 1)/g about θ_J = g·θ − Σ_j (1 − m_j/n)·θ_(j). Both are taken here less θ,
     so that no digits are lost.
 
     Args:
-        without: the estimate without each group, [k, ...].
-        counts: values of each group, [k] or [k, ...].
+        without: the estimate without each group.
+        counts: values of each group: one number, or one a place.
     """
     m = _beside(counts, without)
     there = np.broadcast_to(m > 0, without.shape)
@@ -161,8 +168,10 @@ def jackknife_error(estimate: Array, without: Array, counts: Array) -> Array:
         return np.where(number > 1, np.sqrt(spread / number), np.nan)
 
 
-def mean_and_error(values: NDArray[Any], sequence: NDArray[Any], seed: int = 0) -> JackknifeEstimate:
-    """The mean of values [values, ...] that come from sequences [values], and its error; NaN values are left out."""
+def mean_and_error(
+    values: Shaped[NDArray[Any], "values ..."], sequence: Shaped[NDArray[Any], "values"], seed: int = 0
+) -> JackknifeEstimate:
+    """The mean of values and its error; NaN values are left out. sequence: the one that each value comes from."""
     present = GroupSums.of_present({"value": np.asarray(values, dtype=np.float64)}, groups_of(sequence, seed))
     return present.mean("value")
 

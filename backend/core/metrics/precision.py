@@ -8,6 +8,7 @@ residual stream, norming it, and reading all logits out, in float64, from the fl
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.metrics.effects import Effects, TokenBatch
@@ -38,7 +39,7 @@ class Precision:
         cls,
         readout: Readout,
         batch: TokenBatch,
-        targets: Tensor,
+        targets: Float[Tensor, "d_mlp"],
         effects: Effects,
         unigram: Unigram | None,
         seed: int,
@@ -47,7 +48,7 @@ class Precision:
         """Set computed effects beside float64.
 
         Args:
-            targets: the activation that replaced each neuron's, [n_neurons].
+            targets: the activation that replaced each neuron's.
             size: how many neurons and tokens are computed again: half of the neurons are those whose effect is largest,
                 where rounding and what a series leaves out are largest too; the others, and the tokens, are random.
         """
@@ -78,10 +79,19 @@ def _largest(*values: float) -> float:
 
 
 def recomputed(
-    readout: Readout, batch: TokenBatch, targets: Tensor, neurons: Tensor, unigram: Unigram | None = None
-) -> dict[str, Tensor]:
-    """Effects of some neurons from their definition, in float64, by the names they have in `Effects`; each [tokens,
-    neurons]."""
+    readout: Readout,
+    batch: TokenBatch,
+    targets: Float[Tensor, "d_mlp"],
+    neurons: Int[Tensor, "neurons"],
+    unigram: Unigram | None = None,
+) -> dict[str, Float64[Tensor, "tokens neurons"]]:
+    """Effects of some neurons from their definition (Eq. 4-6, 8), in nats, by the names they have in `Effects`.
+
+    Args:
+        targets: the activation that replaces each neuron's.
+        neurons: indices of those to compute.
+        unigram: token frequencies; None leaves out the loss beside their direction.
+    """
     x, w = batch.residual.double(), readout.W_out[neurons].double()
     deltas = targets[neurons].double() - batch.activations[:, neurons].double()
     plain = readout.centred(x)

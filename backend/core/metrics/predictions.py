@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 
@@ -10,23 +11,29 @@ from torch import Tensor
 class Predictions:
     """p, its logarithm l, and what they say about u = l − b_U, which the recomputed norm rescales."""
 
-    log_p: Tensor
-    """l, [tokens, d_vocab]"""
-    p: Tensor
-    """[tokens, d_vocab]; rows sum to 1."""
-    mean_l: Tensor
-    """Σ p·l, minus the entropy; [tokens, 1] as all below."""
-    mean_b: Tensor
+    log_p: Float[Tensor, "tokens d_vocab"]
+    """l"""
+    p: Float[Tensor, "tokens d_vocab"]
+    """Rows sum to 1."""
+    mean_l: Float[Tensor, "tokens 1"]
+    """Σ p·l, minus the entropy, nats."""
+    mean_b: Float[Tensor, "tokens 1"]
     """Σ p·b_U, 0 without a bias."""
-    log_correct: Tensor
-    """l of the correct token."""
-    b_correct: Tensor
-    deepest: Tensor
+    log_correct: Float[Tensor, "tokens 1"]
+    """l of the correct token, minus the loss, nats."""
+    b_correct: Float[Tensor, "tokens 1"]
+    """b_U of the correct token, 0 without a bias."""
+    deepest: Float[Tensor, "tokens 1"]
     """max |u − Σ p·u|"""
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Tensor, b_U: Tensor | None) -> "Predictions":
-        """From logits [tokens, d_vocab], the correct next tokens [tokens] and the unembedding's bias [d_vocab]."""
+    def of(
+        cls,
+        logits: Float[Tensor, "tokens d_vocab"],
+        targets: Int[Tensor, "tokens"],
+        b_U: Float[Tensor, "d_vocab"] | None,
+    ) -> "Predictions":
+        """From logits, the correct next tokens and the unembedding's bias, None where it is zero."""
         log_p = logits.log_softmax(dim=1)
         p = log_p.exp()
         total = p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
@@ -42,17 +49,17 @@ class Predictions:
             deepest = (log_p - b_U - (mean_l - mean_b)).abs().amax(dim=1, keepdim=True)
         return cls(log_p, p, mean_l, mean_b, log_p.gather(1, correct), b_correct, deepest)
 
-    def centred_correct(self) -> tuple[Tensor, Tensor]:
-        """l and b_U of the correct token, less their means under p; float64, [tokens]."""
+    def centred_correct(self) -> tuple[Float64[Tensor, "tokens"], Float64[Tensor, "tokens"]]:
+        """l and b_U of the correct token, less their means under p."""
         log_p, b = self.log_correct.double() - self.mean_l, self.b_correct.double() - self.mean_b
         return log_p[:, 0], b[:, 0]
 
-    def centred_l(self) -> Tensor:
-        """l − Σ p·l, [tokens, d_vocab]"""
+    def centred_l(self) -> Float[Tensor, "tokens d_vocab"]:
+        """l − Σ p·l"""
         return self.log_p - self.mean_l
 
-    def centred_u(self, b_U: Tensor) -> Tensor:
-        """u − Σ p·u, [tokens, d_vocab]"""
+    def centred_u(self, b_U: Float[Tensor, "d_vocab"]) -> Float[Tensor, "tokens d_vocab"]:
+        """u − Σ p·u"""
         return self.log_p - b_U - (self.mean_l - self.mean_b)
 
     def at(self, tokens: slice) -> "Predictions":

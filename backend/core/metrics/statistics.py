@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 
 from backend.core.metrics.jackknife import Array, GroupSums
@@ -15,21 +16,22 @@ from backend.core.metrics.jackknife import Array, GroupSums
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and central power sums of one quantity for many neurons; every array is [n_neurons]."""
+    """Count, mean and central power sums of one quantity for many neurons."""
 
     count: float
-    mean: Array
-    m2: Array
-    m3: Array
-    m4: Array
-    low: Array
-    high: Array
+    mean: Float64[Array, "neurons"]
+    m2: Float64[Array, "neurons"]
+    """Σ (n − mean)², as m3 and m4 with the third and fourth power."""
+    m3: Float64[Array, "neurons"]
+    m4: Float64[Array, "neurons"]
+    low: Float64[Array, "neurons"]
+    high: Float64[Array, "neurons"]
     by_group: GroupSums
-    """Sums of the activation and of whether it is above 0, [k, n_neurons]."""
+    """Sums of the activation and of whether it is above 0, [groups, neurons]."""
 
     @classmethod
-    def of(cls, values: Array, groups: NDArray[np.int64]) -> Self:
-        """The moments of `values` [samples, n_neurons], and the group that each sample's sequence is dealt to."""
+    def of(cls, values: Float[Array, "samples neurons"], groups: Int64[NDArray[np.int64], "samples"]) -> Self:
+        """The moments of values; groups: the one that each sample's sequence is dealt to."""
         values = np.asarray(values, dtype=np.float64)
         mean = values.mean(axis=0)
         centred = values - mean
@@ -70,8 +72,8 @@ class Moments:
             self.by_group.plus(other.by_group),
         )
 
-    def columns(self) -> dict[str, Array]:
-        """The activation metrics by the names of the glossary, each [n_neurons]."""
+    def columns(self) -> dict[str, Float64[Array, "neurons"]]:
+        """The activation metrics by the names of the glossary."""
         variance = self.m2 / self.count
         mean, positive = (self.by_group.mean(name) for name in ("activation", "positive"))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -104,8 +106,8 @@ class Moments:
 _POWER_SUMS = ("mean", "m2", "m3", "m4", "low", "high")
 
 
-def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, float]:
-    """Pearson's correlation of one row of values [n_rows, positions] with every other row that varies, by row."""
+def correlations_with(values: Float32[NDArray[np.float32], "rows positions"], index: int) -> dict[int, float]:
+    """Pearson's correlation of one row of values with every other row that varies, by row."""
     centred = values.astype(np.float64)
     centred -= centred.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
@@ -117,15 +119,15 @@ def correlations_with(values: NDArray[np.float32], index: int) -> dict[int, floa
     }
 
 
-def correlation(x: Array, y: Array) -> float | None:
+def correlation(x: Float64[Array, "values"], y: Float64[Array, "values"]) -> float | None:
     """Pearson's correlation of two rows of values; None where either does not vary, or there are fewer than two."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
 
 
-def rank_correlation(x: Array, y: Array) -> float | None:
-    """Spearman's: Pearson's of the ranks, equal values sharing their mean rank."""
+def rank_correlation(x: Float64[Array, "values"], y: Float64[Array, "values"]) -> float | None:
+    """Spearman's correlation: Pearson's of the ranks, equal values sharing their mean rank; None where that is."""
     return correlation(_ranks(np.asarray(x)), _ranks(np.asarray(y)))
 
 
@@ -135,8 +137,8 @@ def _ranks(values: Array) -> Array:
     return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]
 
 
-def percentile(values: NDArray[np.float64], value: float | None) -> float | None:
-    """The share of values [n] that are at most this one, in percent; values that are not finite do not count.
+def percentile(values: Float64[Array, "values"], value: float | None) -> float | None:
+    """The share of values that are at most this one, in percent; values that are not finite do not count.
 
     Returns:
         None where there is nothing to compare.
