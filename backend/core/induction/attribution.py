@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.errors import UnsupportedModel
@@ -25,10 +25,9 @@ class Contributions:
     """What each component contributes to neurons' pre-activations: they add up to these."""
 
     direction: InputDirection
-    values: Float[Tensor, "batch position components neurons"]
-    """[batch, position, components, neurons]"""
-    total: Float[Tensor, "batch position neurons"]
-    """The pre-activations that the model itself computed, [batch, position, neurons]."""
+    values: Float[Tensor, "sequences length components neurons"]
+    total: Float[Tensor, "sequences length neurons"]
+    """The pre-activations that the model itself computed."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,27 @@ class Attribution:
     reads: Reads
     components: list[HeadId | str]
     induction: Float[Tensor, "components neurons"]
-    """On the repeated text, [components, neurons]; a neuron's add up to its mean pre-activation."""
+    """On the repeated text; a neuron's add up to its mean pre-activation."""
     corrupted: Float[Tensor, "components neurons"]
-    """On the text with something else in place of the first occurrences, [components, neurons]."""
+    """On the text with something else in place of the first occurrences."""
     difference_se: Float[Tensor, "components neurons"]
-    """The standard error of induction − corrupted, [components, neurons]."""
+    """The standard error of induction − corrupted."""
     scores: Float[Tensor, "layers heads"]
-    """Prefix-matching scores, [layers, heads]."""
+    """Prefix-matching scores."""
 
 
 def attribute(
-    model: AnalysisModel, repeats: Repeats, neurons: list[int], scores: Tensor, seed: int, tokens_at_once: int
+    model: AnalysisModel,
+    repeats: Repeats,
+    neurons: list[int],
+    scores: Float[Tensor, "layers heads"],
+    seed: int,
+    tokens_at_once: int,
 ) -> Generator[str | Attribution, None, None]:
     """Attribute the input of last-layer neurons: says what it does, then yields a result for each direction they read.
 
     Args:
-        scores: prefix-matching scores, [layers, heads], which are handed on.
+        scores: prefix-matching scores, which are handed on.
         seed: of the text that stands in place of the first occurrences.
         tokens_at_once: tokens through the model in one step.
 
@@ -94,8 +98,10 @@ def components(model: AnalysisModel) -> list[HeadId | str]:
     return [*heads, *(f"MLP {layer}" for layer in range(model.last_layer)), "Embedding", "Biases"]
 
 
-def contributions(model: AnalysisModel, tokens: Tensor, neurons: list[int]) -> list[Contributions]:
-    """For each direction that the neurons read (of a gated MLP two), on every token of [batch, position].
+def contributions(
+    model: AnalysisModel, tokens: Int[Tensor, "sequences length"], neurons: list[int]
+) -> list[Contributions]:
+    """What components contribute to each direction that the neurons read (of a gated MLP two), on every token (I.3).
 
     Raises:
         UnsupportedModel: the contributions do not add up to the pre-activation: something else writes into the stream.
@@ -140,7 +146,7 @@ class _HookPoints:
 def _in_order(
     model: AnalysisModel, points: _HookPoints, kept: dict[str, Tensor], direction: InputDirection, scale: Tensor
 ) -> list[Tensor]:
-    """Each [batch, position, some components, neurons]."""
+    """Each [sequences, length, some components, neurons]."""
     W = direction.W
     parts, biases = [], torch.zeros(W.shape[0], device=W.device)
     for layer, name in zip(_attention_layers(model), points.heads, strict=True):

@@ -26,12 +26,14 @@ _MOST_TOKENS_SHOWN = 1_000
 
 @dataclass(frozen=True)
 class ClippedTokens:
-    """A sample of tokens of second occurrences that have a target; [tokens] each."""
+    """A sample of tokens of second occurrences that have a target."""
 
     loss: Float[Tensor, "tokens"]
-    """Before."""
+    """Before, nats."""
     delta_loss: Float[Tensor, "tokens"]
+    """Nats."""
     delta_entropy: Float[Tensor, "tokens"]
+    """Nats."""
     reciprocal_rank: Float[Tensor, "tokens"]
     """Before."""
     token: Int[Tensor, "tokens"]
@@ -42,7 +44,7 @@ class ClippedTokens:
 
 @dataclass(frozen=True)
 class ClippingAfter:
-    """X in Figure 9b: a neuron clipped at the position after the second occurrence; [1] each."""
+    """X in Figure 9b: a neuron clipped at the position after the second occurrence; [1] each, losses in nats."""
 
     loss: Mean
     entropy: Mean
@@ -54,7 +56,10 @@ class ClippingAfter:
 
 @dataclass(frozen=True)
 class ClippingTotals:
-    """Means over the whole of the second occurrence and over repeats, [] each: before, after, and after − before."""
+    """Means over the whole of the second occurrence and over repeats, [] each: before, after, and after − before.
+
+    Losses and entropies are in nats.
+    """
 
     loss_before: Mean
     loss: Mean
@@ -69,7 +74,10 @@ class ClippingTotals:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Figures 5b, 9b, 10b, 10c: one neuron not let above its reference on the second occurrence; [span] each."""
+    """Figures 5b, 9b, 10b, 10c: one neuron not let above its reference on the second occurrence; [span] each.
+
+    Losses and entropies are in nats.
+    """
 
     neuron: int
     """Its index in the layer."""
@@ -92,15 +100,11 @@ class _Changes:
     nothing follows."""
 
     loss: Float[Tensor, "tokens"]
-    """[tokens]"""
     entropy: Float[Tensor, "tokens"]
-    """[tokens]"""
     delta_loss: Float[Tensor, "tokens neurons"]
-    """[tokens, neurons]"""
     delta_entropy: Float[Tensor, "tokens neurons"]
-    """[tokens, neurons]"""
-    rank: Tensor
-    """Of the target before, [tokens]."""
+    rank: Int[Tensor, "tokens"]
+    """Of the target before."""
 
 
 def clipping_steps(repeats: Repeats) -> int:
@@ -113,14 +117,14 @@ def clip_neurons(
     repeats: Repeats,
     plain: PlainPass,
     neurons: Sequence[int],
-    references: Tensor,
+    references: Float[Tensor, "neurons"],
     seed: int,
 ) -> Generator[str | Clipping, None, None]:
     """Clip each of some last-layer neurons alone: says what it does, then yields each neuron's result.
 
     Args:
         plain: the pass over these repeats, with the residual stream kept and these neurons read.
-        references: what each neuron is clipped to, [neurons].
+        references: what each neuron is clipped to.
         seed: of the sample of tokens.
     """
     readings, meant = plain.readings, second_places(repeats)

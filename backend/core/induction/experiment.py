@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,13 +59,13 @@ class Plan:
     heads: tuple[HeadId, ...] = ()
     """Instead of those with the highest scores."""
     seed: int = 0
-    references: Tensor | None = None
-    """What clipping brings every neuron of the layer down to, [d_mlp]; None for its mean over first occurrences."""
+    references: Float[Tensor, "d_mlp"] | None = None
+    """What clipping brings every neuron of the layer down to; None for its mean over first occurrences."""
     reference: str = "its mean over the first occurrences"
     knocked_out_at: KnockoutPositions = "every"
 
-    def clipped_to(self, means: NDArray[np.float64], reference: str) -> "Plan":
-        """This plan with other references for clipping, [d_mlp], and what to call them."""
+    def clipped_to(self, means: Float64[NDArray[np.float64], "d_mlp"], reference: str) -> "Plan":
+        """This plan with other references for clipping, and what to call them."""
         return replace(self, references=torch.from_numpy(means), reference=reference)
 
     def summary(self, repeats: str) -> str:
@@ -76,7 +77,10 @@ class Experiment:
     """One run of the lab."""
 
     def __init__(self, model: AnalysisModel, repeats: Repeats, plan: Plan, bos: int | None = None) -> None:
-        """bos: the token before the random text that heads are scored on; None for none.
+        """A run that is prepared; `steps` does the work.
+
+        Args:
+            bos: the token before the random text that heads are scored on; None for none.
 
         Raises:
             BadNeuron: a neuron that is not of the last layer, or a head that the model does not have.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.induction.readings import OccurrenceMeans, Readings, RepeatMeans, read_repeats
@@ -55,9 +55,9 @@ class HeadScores:
     """How every head attends on repeated text."""
 
     prefix_matching: Float[Tensor, "repeats layers heads"]
-    """[repeats, layers, heads]"""
+    """Mean attention from a token of the second occurrence to the one that followed it in the first."""
     bos_attention: Float[Tensor, "sequences layers heads"]
-    """[sequences, layers, heads]"""
+    """Mean attention to the first token, from all later ones."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class HeadGroup:
         """What is done to each head."""
         return [Intervention(head, "bos" if self.kind == "bos" else "mean") for head in self.heads]
 
-    def means(self, outputs: Mapping[HeadId, Tensor]) -> list[Tensor | None]:
-        """Each head's mean output, [d_head], where that is what the heads write."""
+    def means(self, outputs: Mapping[HeadId, Float[Tensor, "d_head"]]) -> list[Float[Tensor, "d_head"] | None]:
+        """Each head's mean output where that is what the heads write."""
         return [outputs[head] if self.kind == "mean_output" else None for head in self.heads]
 
 
@@ -102,9 +102,9 @@ class Knockout:
     group: HeadGroup
     positions: KnockoutPositions
     loss: Mean
-    """[2·span]"""
+    """[2·span], nats."""
     entropy: Mean
-    """[2·span]"""
+    """[2·span], nats."""
     activations: Mean
     """[2·span, neurons]"""
     second: OccurrenceMeans
@@ -207,7 +207,8 @@ class Knockouts:
         tokens_at_once: int,
         positions: KnockoutPositions = "every",
     ) -> None:
-        """
+        """Knock-outs on some repeats, before any is done.
+
         Args:
             neurons: of the last layer, whose activations are read.
             tokens_at_once: tokens through the model in one step.
@@ -309,8 +310,10 @@ class Knockouts:
         return residuals
 
 
-def output_sums(model: AnalysisModel, batch: Repeats, heads: Sequence[HeadId]) -> dict[HeadId, Tensor]:
-    """Σ z of heads over all tokens of second occurrences, [d_head] each, float64."""
+def output_sums(
+    model: AnalysisModel, batch: Repeats, heads: Sequence[HeadId]
+) -> dict[HeadId, Float64[Tensor, "d_head"]]:
+    """Σ z of heads over all tokens of second occurrences."""
     points = {head: hook_points.head_outputs(head.layer) for head in heads}
     last = max(head.layer for head in heads)
     _, kept = model.run(batch.tokens, *set(points.values()), stop_at_layer=last + 1)
@@ -330,24 +333,23 @@ class SinglePositions:
 
     model: AnalysisModel
     tokens: Int[Tensor, "sequences length"]
-    """[sequences, length]"""
     neurons: list[int]
     """Of the last layer, whose activations are read."""
     memory: Any
     """Keys and values of all layers of the unchanged model."""
     residual: Float[Tensor, "sequences length d_model"]
-    """After the last block of the unchanged model, [sequences, length, d_model], on the model's device."""
+    """After the last block of the unchanged model, on the model's device."""
     activations: Float[Tensor, "sequences length neurons"]
-    """Of the neurons in the unchanged model, [sequences, length, neurons]."""
-    first: dict[Unit, Tensor]
-    """What each head writes at the first token, [sequences, 1, d_head]: looking at nothing but that token it writes the
+    """Of the neurons in the unchanged model."""
+    first: dict[Unit, Float[Tensor, "sequences 1 d_head"]]
+    """What each head writes at the first token: looking at nothing but that token it writes the
     same everywhere."""
 
     @classmethod
     def of(
-        cls, model: AnalysisModel, tokens: Tensor, heads: Sequence[HeadId], neurons: list[int]
-    ) -> "SinglePositions":  # fmt: skip
-        """Run the unchanged model over tokens [sequences, length].
+        cls, model: AnalysisModel, tokens: Int[Tensor, "sequences length"], heads: Sequence[HeadId], neurons: list[int]
+    ) -> "SinglePositions":
+        """Run the unchanged model over tokens.
 
         Args:
             heads: whose output at the first token is kept.
@@ -367,16 +369,15 @@ class SinglePositions:
         return cls(model, tokens, neurons, memory, residual, kept[0], first)
 
     def changed(
-        self, positions: Sequence[int], group: HeadGroup, outputs: Mapping[HeadId, Tensor]
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        self, positions: Sequence[int], group: HeadGroup, outputs: Mapping[HeadId, Float[Tensor, "d_head"]]
+    ) -> Iterator[tuple[int, Float[Tensor, "sequences d_model"], Float[Tensor, "sequences neurons"]]]:
         """Change heads at one position after another, each time at that one alone.
 
         Args:
-            outputs: each head's mean output, [d_head], where that is what the heads write.
+            outputs: each head's mean output where that is what the heads write.
 
         Yields:
-            A position, the residual stream there after the last block [sequences, d_model], and the neurons'
-            activations there [sequences, neurons].
+            A position, the residual stream there after the last block, and the neurons' activations there.
         """
         for position in positions:
             kept: list[Tensor] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from backend.core.induction.text import Repeats
@@ -25,14 +25,11 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class RepeatMeans:
-    """Each repeat's means over the places of one of its occurrences."""
+    """Each repeat's means over the places of one of its occurrences; loss and entropy in nats."""
 
-    loss: Float[Tensor, "repeats"]
-    """[repeats]"""
-    entropy: Float[Tensor, "repeats"]
-    """[repeats]"""
-    activations: Float[Tensor, "repeats neurons"]
-    """[repeats, neurons]"""
+    loss: Float64[Tensor, "repeats"]
+    entropy: Float64[Tensor, "repeats"]
+    activations: Float64[Tensor, "repeats neurons"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,10 @@ class Readings:
     """Values at the places that are read of every repeat; NaN where there is nothing."""
 
     loss: Float[Tensor, "repeats places"]
-    """Of the token that follows, [repeats, 2·reach]."""
+    """Of the token that follows, nats."""
     entropy: Float[Tensor, "repeats places"]
-    """[repeats, 2·reach]"""
+    """Nats."""
     activations: Float[Tensor, "repeats places neurons"]
-    """[repeats, 2·reach, neurons]"""
 
     @classmethod
     def joined(cls, batches: "Sequence[Readings]") -> "Readings":
@@ -52,18 +48,18 @@ class Readings:
         names = ("loss", "entropy", "activations")
         return cls(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))
 
-    def means(self, columns: Tensor, groups: Ids) -> tuple[Mean, Mean, Mean]:
+    def means(self, columns: Bool[Tensor, "places"], groups: Int64[Ids, "repeats"]) -> tuple[Mean, Mean, Mean]:
         """Means of loss, entropy and activations over the repeats, at some of the places.
 
         Args:
-            columns: which places, [2·reach].
+            columns: which places.
             groups: the group of each repeat, as in `Repeats`.
         """
         places = (values[:, columns] for values in (self.loss, self.entropy, self.activations))
         loss, entropy, activations = (mean_over(values, groups) for values in places)
         return loss, entropy, activations
 
-    def occurrences(self, inside: Tensor) -> tuple[RepeatMeans, RepeatMeans]:
+    def occurrences(self, inside: Bool[Tensor, "places"]) -> tuple[RepeatMeans, RepeatMeans]:
         """Each repeat's means over its first and over its second occurrence.
 
         Args:
@@ -80,18 +76,23 @@ class OccurrenceMeans:
     """Means over an occurrence's places and over repeats, or what is built of such means."""
 
     loss: Mean
-    """[]"""
+    """[], nats."""
     entropy: Mean
-    """[]"""
+    """[], nats."""
     activations: Mean
     """[neurons]"""
 
     @classmethod
     def of(
-        cls, parts: Mapping[str, RepeatMeans], groups: Ids, built: Callable[[Mapping[str, Array]], Array]
+        cls,
+        parts: Mapping[str, RepeatMeans],
+        groups: Int64[Ids, "repeats"],
+        built: Callable[[Mapping[str, Array]], Array],
     ) -> "OccurrenceMeans":
-        """
+        """What is built of means over repeats of several occurrences, for loss, entropy and activations each.
+
         Args:
+            parts: the occurrences by name.
             groups: the group of each repeat, as in `Repeats`.
             built: from the means of `parts` by name.
         """
@@ -108,7 +109,7 @@ class ExampleSequence:
 
     sequence: int
     loss: Float[Tensor, "length"]
-    """At a token, of the next one; NaN at the last, [length]."""
+    """At a token, of the next one, nats; NaN at the last."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ class AfterOccurrences:
     """B and X in Figure 9a: the position after the first occurrence, and the one after the second."""
 
     loss: Mean
-    """[2]"""
+    """[2], nats."""
     entropy: Mean
-    """[2]"""
+    """[2], nats."""
     activations: Mean
     """[2, neurons]"""
 
@@ -128,13 +129,13 @@ class Curves:
     """Figures 5a, 9a, 10a: by position of the first occurrence, then of the second."""
 
     loss: Mean
-    """[2·span]"""
+    """[2·span], nats."""
     entropy: Mean
-    """[2·span]"""
+    """[2·span], nats."""
     activations: Mean
     """[2·span, neurons]"""
     references: Float[Tensor, "neurons"]
-    """What clipping brings each neuron down to, [neurons]."""
+    """What clipping brings each neuron down to."""
     examples: list[ExampleSequence]
     after: AfterOccurrences | None
     """None where text is doubled."""
@@ -147,8 +148,12 @@ class Curves:
 
     @classmethod
     def of(
-        cls, readings: Readings, repeats: Repeats, references: Tensor, examples: list[ExampleSequence]
-    ) -> "Curves":  # fmt: skip
+        cls,
+        readings: Readings,
+        repeats: Repeats,
+        references: Float[Tensor, "neurons"],
+        examples: list[ExampleSequence],
+    ) -> "Curves":
         """From readings of the plain model."""
         inside, groups = repeats.inside, repeats.groups
         first, second = readings.occurrences(inside)
@@ -175,7 +180,8 @@ class PlainPass:
     """What the model as it is does on repeated text, gathered batch by batch."""
 
     def __init__(self, model: AnalysisModel, repeats: Repeats, neurons: Sequence[int], *, keep_stream: bool) -> None:
-        """
+        """A pass that has read nothing yet.
+
         Args:
             neurons: of the last layer, whose activations are read.
             keep_stream: whether the residual stream at the second occurrences is kept, which clipping starts from.
@@ -205,8 +211,8 @@ class PlainPass:
         return ActivationChange(change(first, second, self._repeats.groups))
 
     @property
-    def stream(self) -> Tensor:
-        """The residual stream after the last block at all tokens that `second_places` means, [tokens, d_model]."""
+    def stream(self) -> Float[Tensor, "tokens d_model"]:
+        """The residual stream after the last block at all tokens that `second_places` means."""
         return torch.cat(self._stream)
 
     def _add(self, batch: Repeats) -> None:
@@ -225,17 +231,22 @@ class PlainPass:
         self._sequences += len(batch.tokens)
 
 
-def second_places(repeats: Repeats) -> Tensor:
-    """Which places of second occurrences, and of what follows them, are meant, [repeats, reach]."""
+def second_places(repeats: Repeats) -> Bool[Tensor, "repeats reach"]:
+    """Which places of second occurrences, and of what follows them, are meant."""
     return repeats.present[:, repeats.reach :]
 
 
-def read_repeats(readout: Readout, batch: Repeats, residual: Tensor, activations: Tensor) -> Readings:
+def read_repeats(
+    readout: Readout,
+    batch: Repeats,
+    residual: Float[Tensor, "sequences length d_model"],
+    activations: Float[Tensor, "sequences length neurons"],
+) -> Readings:
     """What the model predicts and its neurons do at the places of repeats.
 
     Args:
-        residual: after the last block, [sequences, length, d_model].
-        activations: [sequences, length, neurons].
+        residual: the stream after the last block.
+        activations: of the neurons that are read.
     """
     present, targets = batch.present, batch.targets
     rows = batch.sequence[:, None].expand_as(batch.places)[present].to(residual.device)
@@ -244,8 +255,10 @@ def read_repeats(readout: Readout, batch: Repeats, residual: Tensor, activations
     return Readings(*(_placed(present, values) for values in (loss, entropy, activations[rows, places])))
 
 
-def loss_and_entropy(readout: Readout, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and entropy after residuals x, [rows, d_model] → [rows] each; the loss is NaN where a target is −1."""
+def loss_and_entropy(
+    readout: Readout, x: Float[Tensor, "rows d_model"], targets: Int[Tensor, "rows"]
+) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """Loss and entropy after residuals x, in nats; the loss is NaN where a target is −1."""
     loss, entropy = [], []
     for rows, following in zip(x.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
         centred = readout.centred(rows)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,8 +22,8 @@ from backend.core.models.beginning import Beginning, habit
 Source = Literal["random", "synthetic", "natural", "text"]
 """Where repeated text comes from: `random` tokens, doubled; `synthetic`: stretches of a corpus, doubled; `natural`:
 n-grams that repeat in a corpus; `text`: whatever repeats in one given text."""
-Sequences = NDArray[np.int64]
-"""[sequences, length]"""
+Sequences = Int64[NDArray[np.int64], "sequences length"]
+"""Token ids."""
 _MOST_TEXT_TOKENS = 1_024
 
 
@@ -36,24 +36,24 @@ class Repeats:
     """Token sequences and the repeats in them: pairs of a first and a second occurrence of the same tokens."""
 
     tokens: Int[Tensor, "sequences length"]
-    """[sequences, length], on the CPU."""
+    """On the CPU."""
     sequence: Int[Tensor, "repeats"]
-    """Which sequence each repeat is in, ascending, [repeats]."""
+    """Which sequence each repeat is in, ascending."""
     first: Int[Tensor, "repeats span"]
-    """Positions of the first occurrence, [repeats, span]."""
+    """Positions of the first occurrence."""
     second: Int[Tensor, "repeats span"]
-    """Positions of the second occurrence, [repeats, span]."""
+    """Positions of the second occurrence."""
     valid: Bool[Tensor, "repeats span"]
-    """False past the end of a repeat that is shorter than the longest, [repeats, span]; positions there are 0."""
+    """False past the end of a repeat that is shorter than the longest; positions there are 0."""
     after: Int[Tensor, "repeats 2 beyond"]
     """Positions that follow the first and the second occurrence (B and X in Figure 9) and are read with them, −1 where
     no text follows, [repeats, 2, beyond]: `beyond` is 1, or 0 where text is doubled."""
     source: Int[Tensor, "sequences"]
-    """Which text each sequence is from, [sequences]: what sequences of one text give is not independent."""
+    """Which text each sequence is from: what sequences of one text give is not independent."""
 
     @property
-    def groups(self) -> NDArray[np.int64]:
-        """The group of each repeat for the errors of means, [repeats]: repeats of one text are in one."""
+    def groups(self) -> Int64[NDArray[np.int64], "repeats"]:
+        """The group of each repeat for the errors of means: repeats of one text are in one."""
         return groups_of(self.source[self.sequence].numpy())
 
     @property
@@ -67,32 +67,32 @@ class Repeats:
         return self.span + self.after.shape[2]
 
     @property
-    def places(self) -> Tensor:
-        """Positions of both occurrences in turn, each with what follows it, [repeats, 2·reach]."""
+    def places(self) -> Int[Tensor, "repeats places"]:
+        """Positions of both occurrences in turn, each with what follows it: 2·reach of them."""
         after_first, after_second = self.after.clamp_min(0).unbind(dim=1)
         return torch.cat([self.first, after_first, self.second, after_second], dim=1)
 
     @property
-    def present(self) -> Tensor:
-        """Which of `places` are meant, [repeats, 2·reach]."""
+    def present(self) -> Bool[Tensor, "repeats places"]:
+        """Which of `places` are meant."""
         after_first, after_second = (self.after >= 0).unbind(dim=1)
         return torch.cat([self.valid, after_first, self.valid, after_second], dim=1)
 
     @property
-    def inside(self) -> Tensor:
-        """Which columns of `places` are of the occurrences themselves, [2·reach]."""
+    def inside(self) -> Bool[Tensor, "places"]:
+        """Which columns of `places` are of the occurrences themselves."""
         return (torch.arange(self.reach) < self.span).repeat(2)
 
     @property
-    def targets(self) -> Tensor:
-        """The tokens that follow those at `places`, [repeats, 2·reach]; −1 where none does or none is meant."""
+    def targets(self) -> Int[Tensor, "repeats places"]:
+        """The tokens that follow those at `places`; −1 where none does or none is meant."""
         following, last = self.places + 1, self.tokens.shape[1]
         tokens = self.tokens[self.sequence[:, None], following.clamp_max(last - 1)]
         return tokens.where(self.present & (following < last), -1)
 
     @property
-    def second_tokens(self) -> tuple[Tensor, Tensor]:
-        """Sequence and position of every token of the second occurrences, [tokens] each, repeat by repeat."""
+    def second_tokens(self) -> tuple[Int[Tensor, "tokens"], Int[Tensor, "tokens"]]:
+        """Sequence and position of every token of the second occurrences, repeat by repeat."""
         return self.sequence[:, None].expand_as(self.second)[self.valid], self.second[self.valid]
 
     def some(self, sequences: slice) -> "Repeats":
@@ -108,7 +108,7 @@ class Repeats:
         for start in range(0, len(self.tokens), step):
             yield self.some(slice(start, start + step))
 
-    def corrupted(self, ordinary: Tensor, seed: int) -> "Repeats":
+    def corrupted(self, ordinary: Int[Tensor, "ordinary"], seed: int) -> "Repeats":
         """These sequences with something else where the first occurrences are, so that nothing repeats (I.3).
 
         Each repeat is given the tokens of the next one; where repeats differ in length, or there is only one, random
@@ -188,26 +188,30 @@ def find_repeats(model: AnalysisModel, spec: RepeatSpec) -> tuple[Repeats, str]:
             )
 
 
-def random_repeats(ordinary: Tensor, bos: int | None, sequences: int, span: int, seed: int) -> Repeats:
+def random_repeats(ordinary: Int[Tensor, "ordinary"], bos: int | None, sequences: int, span: int, seed: int) -> Repeats:
     """Uniformly random tokens, doubled, after BOS; without a BOS after one more random token each.
 
     Args:
-        ordinary: the tokens to draw from, [tokens].
+        ordinary: the tokens to draw from.
     """
     drawn = _drawn(ordinary, (sequences, span), seed)
     return doubled(drawn, _drawn(ordinary, (sequences,), seed + 1) if bos is None else bos)
 
 
-def doubled(stretches: Tensor, before: Tensor | int, source: Tensor | None = None) -> Repeats:
+def doubled(
+    stretches: Int[Tensor, "sequences span"],
+    before: Int[Tensor, "sequences"] | int,
+    source: Int[Tensor, "sequences"] | None = None,
+) -> Repeats:
     """Every stretch written twice after one token that is no part of the repeat.
 
     That token is BOS, or without one some other: at the first position of a sequence, activations and attention are
     unlike those at any other, and as a part of the first occurrence they would be taken for what repetition changes.
 
     Args:
-        stretches: [sequences, span].
-        before: the token before the first occurrence: one for all, or one for each sequence, [sequences].
-        source: which text each stretch is from, [sequences]; None where each is from a text of its own.
+        stretches: what is written twice.
+        before: the token before the first occurrence: one for all, or one for each sequence.
+        source: which text each stretch is from; None where each is from a text of its own.
     """
     count, span = stretches.shape
     first = (torch.arange(span) + 1).expand(count, span)

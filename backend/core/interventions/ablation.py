@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +21,8 @@ from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.traced_text import State, TracedText, recomputed_and_frozen
 from backend.core.neurons import HeadId, NeuronId
 
-Means = NDArray[np.float64]
+Means = Float64[NDArray[np.float64], "d_mlp"]
+"""The reference mean of every neuron of the last layer."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class TextAblation:
     total: State
     frozen: State
     activations_before: Float[Tensor, "tokens interventions"]
-    """Of the intervened units, [tokens, interventions]; of a head its output's norm."""
+    """Of the intervened units; of a head its output's norm."""
     activations_after: Float[Tensor, "tokens interventions"]
-    kl_before: Tensor | None = None
-    """D_KL(P_freq‖P) of the text as it is, [tokens], where token frequencies are known."""
+    kl_before: Float64[Tensor, "tokens"] | None = None
+    """D_KL(P_freq‖P) of the text as it is, nats, where token frequencies are known."""
 
 
 def ablate_text(
@@ -48,7 +49,7 @@ def ablate_text(
 
     Args:
         frequencies: those to tell the distance from; None leaves it out.
-        means: the reference mean of every neuron of the last layer, [d_mlp]; None takes the means over this text, as
+        means: the reference mean of every neuron of the last layer; None takes the means over this text, as
             units of earlier layers always do. An intervention that brings its own mean is set to that.
 
     Raises:
@@ -63,9 +64,11 @@ def ablate_text(
 
 
 def check_interventions(model: AnalysisModel, interventions: Sequence[Intervention]) -> None:
-    """
+    """Refuse interventions that cannot be carried out together on this model.
+
     Raises:
-        BadNeuron: a neuron or a head that the model does not have; BadIntervention: the same one twice.
+        BadNeuron: a neuron or a head that the model does not have.
+        BadIntervention: the same one twice.
     """
     units = [intervention.unit for intervention in interventions]
     for unit in units:
@@ -76,8 +79,8 @@ def check_interventions(model: AnalysisModel, interventions: Sequence[Interventi
 
 def references(
     model: AnalysisModel, text: TracedText, interventions: Sequence[Intervention], means: Means | None
-) -> list[Tensor]:
-    """Each unit's reference mean, [] of a neuron and [d_head] of a head: the intervention's own, for neurons of the
+) -> list[Float[Tensor, "*d_head"]]:
+    """Each unit's reference mean, a number of a neuron, a vector of a head: the intervention's own, for neurons of the
     last layer the given one, else that over the text."""
     plain = activations_of(model, text, [intervention.unit for intervention in interventions])
     chosen = []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.interventions.frequency_distance import LogitChange, TextFrequencies
@@ -22,23 +23,30 @@ _MOST_ROWS = 128
 _ROWS_AT_ONCE = 16
 """Rows of logits looked through together: few enough to stay in cache."""
 
-Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Columns = tuple[
+    Float[Tensor, "tokens"],
+    Float[Tensor, "tokens"],
+    Int[Tensor, "tokens"],
+    Int[Tensor, "tokens predictions"],
+    Float[Tensor, "tokens predictions"],
+]
 """Loss, entropy, rank, top tokens and their probabilities of some tokens."""
-Distance = Callable[[Tensor], Tensor] | None
-"""From losses to D_KL(P_freq‖P), both [tokens]; None where token frequencies are not known."""
+Distance = Callable[[Float[Tensor, "tokens"]], Float64[Tensor, "tokens"]] | None
+"""From losses to D_KL(P_freq‖P), both in nats; None where token frequencies are not known."""
 
 
 def states(
     readout: Readout,
     text: TracedText,
     indices: list[int],
-    deltas: Tensor,
+    deltas: Float[Tensor, "tokens neurons"],
     frequencies: TextFrequencies | None = None,
 ) -> tuple[State, State]:
     """The text with the norm recomputed, and with it frozen.
 
     Args:
-        indices: the neurons, and deltas: what is added to their activations, [tokens, len(indices)].
+        indices: the neurons.
+        deltas: what is added to their activations.
         frequencies: those to tell the distance from.
     """
     written = deltas @ readout.W_out[indices]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.interventions.hooks import replacing
@@ -24,8 +25,10 @@ _TOKENS_AT_ONCE = 4_096
 """Tokens of ablated copies that run through the model together."""
 
 
-def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]) -> list[Tensor]:
-    """The plain values of units: [tokens] of a neuron, [tokens, d_head] of a head."""
+def activations_of(
+    model: AnalysisModel, text: TracedText, units: Sequence[Unit]
+) -> list[Float[Tensor, "tokens *d_head"]]:
+    """The values that units have without an intervention: a neuron's activations, a head's z."""
     unread = {unit for unit in units if unit not in text.values}
     for unit in [unit for unit in unread if isinstance(unit, NeuronId) and unit.layer == model.last_layer]:
         text.values[unit] = text.activations[:, unit.index]
@@ -37,8 +40,8 @@ def activations_of(model: AnalysisModel, text: TracedText, units: Sequence[Unit]
     return [text.values[unit] for unit in units]
 
 
-def prefix(model: AnalysisModel, text: TracedText, layer: int) -> Tensor:
-    """The residual stream before a layer, [tokens, d_model], remembered with the text."""
+def prefix(model: AnalysisModel, text: TracedText, layer: int) -> Float[Tensor, "tokens d_model"]:
+    """The residual stream before a layer, remembered with the text."""
     if layer not in text.prefixes:
         text.prefixes[layer] = model.residual_before(torch.tensor([text.tokens]), layer)[0]
     return text.prefixes[layer]
@@ -49,14 +52,14 @@ def continue_from(
     text: TracedText,
     layer: int,
     interventions: Sequence[Intervention],
-    references: Sequence[Tensor],
-) -> tuple[Tensor, list[Tensor]]:
-    """The residual stream after the last block under all interventions together, [tokens, d_model]; and what each
-    unit's values were set to.
+    references: Sequence[Float[Tensor, "*d_head"]],
+) -> tuple[Float[Tensor, "tokens d_model"], list[Float[Tensor, "tokens *d_head"]]]:
+    """The residual stream after the last block under all interventions together, and what each unit's values were set
+    to.
 
     Args:
         layer: the first layer that is intervened on.
-        references: each unit's reference mean: [] of a neuron, [d_head] of a head.
+        references: each unit's reference mean.
     """
     replaced: dict[int, Tensor] = {}
     hooks = replacing(interventions, references, replaced=replaced)
@@ -65,10 +68,9 @@ def continue_from(
 
 
 def continued_with_activations(
-    model: AnalysisModel, residual: Tensor, layer: int, hooks: Hooks
-) -> tuple[Tensor, Tensor]:
-    """From the residual stream before a layer, [batch, position, d_model]: the one after the last block, and the last
-    layer's activations, [batch, position, d_mlp].
+    model: AnalysisModel, residual: Float[Tensor, "sequences length d_model"], layer: int, hooks: Hooks
+) -> tuple[Float[Tensor, "sequences length d_model"], Float[Tensor, "sequences length d_mlp"]]:
+    """From the residual stream before a layer, the one after the last block and the last layer's activations.
 
     Args:
         hooks: what is done to values that pass on the way.
@@ -82,9 +84,10 @@ def continued_with_activations(
     return model.continued(residual, layer, [*hooks, reading]), kept[-1]
 
 
-def residuals_before(model: AnalysisModel, tokens: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
-    """The residual stream before some layers, from one pass over tokens [batch, position]: [batch, position, d_model]
-    by layer."""
+def residuals_before(
+    model: AnalysisModel, tokens: Int[Tensor, "sequences length"], layers: Iterable[int]
+) -> dict[int, Float[Tensor, "sequences length d_model"]]:
+    """The residual stream before each of some layers, from one pass over tokens."""
     names = {layer: hook_points.residual_before(layer) for layer in sorted(set(layers))}
     _, kept = model.run(tokens, *names.values(), stop_at_layer=max(names) + 1)
     return {layer: kept[name] for layer, name in names.items()}
@@ -92,10 +95,10 @@ def residuals_before(model: AnalysisModel, tokens: Tensor, layers: Iterable[int]
 
 def ablate_each(
     model: AnalysisModel,
-    tokens: Tensor,
+    tokens: Int[Tensor, "length"],
     layer: int,
-    targets: Tensor,
-    positions: Tensor,
+    targets: Float[Tensor, "d_mlp"],
+    positions: Int[Tensor, "tokens"],
     advanced: Callable[[int], None] = lambda neurons: None,
     frequency: UnigramReadout | None = None,
 ) -> Effects:
@@ -104,7 +107,8 @@ def ablate_each(
     The part of the model before the layer runs once; from there on many ablated copies of the sequence run together.
 
     Args:
-        tokens: one sequence, [length]; targets: the activation that replaces each neuron's, [d_mlp].
+        tokens: one sequence.
+        targets: the activation that replaces each neuron's.
         positions: where effects are measured; each has a next token.
         advanced: called with the number of neurons that were finished since the last call.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
@@ -22,12 +22,12 @@ class LogitChange:
     """What interventions on the last layer do to a text's logits: y = r·(u + x) + b, with u = log p − b, x = c·A."""
 
     written: Float[Tensor, "tokens d_model"]
-    """What they add to the residual stream, divided by the norm's scale, [tokens, d_model]."""
+    """What they add to the residual stream, divided by the norm's scale."""
     x_correct: Float[Tensor, "tokens"]
-    """x of the correct token, [tokens]."""
-    r: Tensor | None
-    """s/s′, [tokens]; None with the norm frozen."""
-    b_U: Tensor | None
+    """x of the correct token."""
+    r: Float[Tensor, "tokens"] | None
+    """s/s′; None with the norm frozen."""
+    b_U: Float[Tensor, "d_vocab"] | None
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,29 @@ class TextFrequencies:
     name: str
     """What tells it from others: distances are kept with a text under this name."""
     unigram: Unigram
-    read: Float[Tensor, "d_model"]
-    """W_U·P_freq, [d_model], float64."""
+    read: Float64[Tensor, "d_model"]
+    """W_U·P_freq"""
 
     @classmethod
-    def of(cls, name: str, readout: Readout, p: Tensor) -> Self:
-        """From probabilities by token id, [d_vocab]; they are scaled to sum to 1."""
+    def of(cls, name: str, readout: Readout, p: Float[Tensor, "d_vocab"]) -> Self:
+        """From probabilities by token id; they are scaled to sum to 1.
+
+        Raises:
+            ValueError: one is not above 0, or not finite.
+        """
         unigram = Unigram.of_counts(p.to(readout.W_U.device), smoothing=0.0)
         return cls(name, unigram, read_by(readout.W_U, unigram.p))
 
-    def before(self, text: TracedText) -> Tensor:
-        """D of the text as it is, [tokens], float64; computed once for a text."""
+    def before(self, text: TracedText) -> Float64[Tensor, "tokens"]:
+        """D of the text as it is, nats; computed once for a text."""
         if self.name not in text.distances:
             text.distances[self.name] = self.unigram.divergence(text.predictions.log_p)
         return text.distances[self.name]
 
-    def after(self, text: TracedText, change: LogitChange) -> Callable[[Tensor], Tensor]:
-        """D of the changed logits, [tokens], float64, as a function of their losses [tokens]."""
+    def after(
+        self, text: TracedText, change: LogitChange
+    ) -> Callable[[Float[Tensor, "tokens"]], Float64[Tensor, "tokens"]]:
+        """D of the changed logits as a function of their losses, both in nats."""
         before, predictions = self.before(text), text.predictions
         r = torch.ones_like(before) if change.r is None else change.r.double()
         written = r * (change.x_correct.double() - change.written.double() @ self.read)

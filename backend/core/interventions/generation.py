@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.errors import BadText
@@ -40,6 +41,7 @@ class ChosenToken:
     token: int
     probability: float
     entropy: float
+    """Nats."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Continuation:
         self._unread = list(tokens)
         self.ended = False
 
-    def advance(self, sampling: Sampling, noise: Tensor | None) -> ChosenToken | None:
+    def advance(self, sampling: Sampling, noise: Float[Tensor, "d_vocab"] | None) -> ChosenToken | None:
         """The next token, which joins the text; None once the model has ended it."""
         if self.ended:
             return None
@@ -87,10 +89,16 @@ class Generation:
         means: Means | None,
         sampling: Sampling,
     ) -> None:
-        """means: as in `ablate_text`; units of other layers take the mean over the text, not over what is generated.
+        """Both continuations of a text, before their first token.
+
+        Args:
+            means: the reference mean of every neuron of the last layer; units of other layers take the mean over the
+                text, not over what is generated. None takes that for all.
 
         Raises:
-            BadNeuron, BadIntervention: as `ablate_text`; BadText: the text leaves no room in the model's context.
+            BadNeuron: a neuron or a head that the model does not have.
+            BadIntervention: the same one twice.
+            BadText: the text leaves no room in the model's context.
         """
         check_interventions(model, interventions)
         self._room = model.max_tokens - len(text.tokens)
@@ -130,8 +138,8 @@ class Generation:
         return -(-uniform.clamp_min(1e-300).log()).log().to(self._device)
 
 
-def choose(logits: Tensor, temperature: float, noise: Tensor | None) -> ChosenToken:
-    """A token from its logits [d_vocab]: the most probable, or with Gumbel noise a sample of softmax(logits/T)."""
+def choose(logits: Float[Tensor, "d_vocab"], temperature: float, noise: Float[Tensor, "d_vocab"] | None) -> ChosenToken:
+    """A token from the logits: the most probable, or with Gumbel noise a sample of softmax(logits/T)."""
     log_p = logits.double().log_softmax(0)
     token = int((log_p if noise is None else log_p / temperature + noise).argmax())
     p = log_p.exp()

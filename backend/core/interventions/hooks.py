@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from backend.core.interventions.kinds import Intervention
@@ -11,15 +12,15 @@ from backend.core.models import hook_points
 from backend.core.models.analysis_model import Hooks
 from backend.core.neurons import Unit
 
-NOTHING_KNOWN: Mapping[Unit, Tensor] = {}
+NOTHING_KNOWN: Mapping[Unit, Float[Tensor, "sequences 1 *d_head"]] = {}
 
 
 def replacing(
     interventions: Sequence[Intervention],
-    means: Sequence[Tensor | None],
+    means: Sequence[Float[Tensor, "*d_head"] | None],
     *,
-    first: Mapping[Unit, Tensor] = NOTHING_KNOWN,
-    replaced: dict[int, Tensor] | None = None,
+    first: Mapping[Unit, Float[Tensor, "sequences 1 *d_head"]] = NOTHING_KNOWN,
+    replaced: dict[int, Float[Tensor, "length *d_head"]] | None = None,
 ) -> Hooks:
     """Hooks that carry out interventions at every position that is run.
 
@@ -27,9 +28,9 @@ def replacing(
     that passes over later tokens alone, after kept keys and values, know it.
 
     Args:
-        means: each unit's reference mean, [] of a neuron and [d_head] of a head; None where its kind needs none.
-        first: what units have at the first position, [batch, 1] or [batch, 1, d_head], where no pass begins there.
-        replaced: is given by place what each unit's values become, [position] or [position, d_head], of the first text.
+        means: each unit's reference mean; None where its kind needs none.
+        first: what units have at the first position, where no pass begins there.
+        replaced: is given by place what each unit's values become, of the first text.
     """
     by_point: dict[str, list[int]] = defaultdict(list)
     for place, intervention in enumerate(interventions):

@@ -27,9 +27,9 @@ class Reference:
     """What targets are made of, besides a unit's values."""
 
     mean: Float[Tensor, "*d_head"]
-    """Of a neuron [], of a head [d_head]."""
-    first: Float[Tensor, "batch 1 *d_head"]
-    """What the unit has at the first position of each text, [batch, 1] or [batch, 1, d_head]."""
+    """Of a neuron's activations, or of a head's z."""
+    first: Float[Tensor, "sequences 1 *d_head"]
+    """What the unit has at the first position of each text."""
     number: float
     """The intervention's own value."""
 
@@ -75,12 +75,17 @@ class Intervention:
         if self.value is not None and not math.isfinite(self.value):
             raise BadIntervention(f"The value for {self.unit} is not a finite number.")
 
-    def target(self, values: Tensor, mean: Tensor | None, first: Tensor | None = None) -> Tensor:
+    def target(
+        self,
+        values: Float[Tensor, "..."],
+        mean: Float[Tensor, "*d_head"] | None,
+        first: Float[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "..."]:
         """The values after the intervention.
 
         Args:
             values: before it, [..., position] of a neuron, [..., position, d_head] of a head.
-            mean: of a neuron [], of a head [d_head]; None where the kind needs none.
+            mean: the unit's reference mean; None where the kind needs none.
             first: what the unit has at the text's first position; None where `values` begin there.
         """
         positions = -2 if isinstance(self.unit, HeadId) else -1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from backend.core.kernels.engine import EffectsEngine
@@ -17,12 +18,12 @@ def sweep_text(
     text: TracedText,
     position: int | None,
     target: SweepTarget = "mean",
-    means: NDArray[np.float64] | None = None,
+    means: Float64[NDArray[np.float64], "d_mlp"] | None = None,
 ) -> Effects:
     """What ablating every neuron does at one position, or at every position behind the text's means.
 
     Args:
-        means: the reference mean of every neuron, [d_mlp]; None takes the means over this text.
+        means: the reference mean of every neuron; None takes the means over this text.
 
     Raises:
         BadText: the text has no such position.

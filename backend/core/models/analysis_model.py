@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
@@ -36,13 +37,13 @@ Hooks = list[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Trace:
-    """What the model computed on a batch of token sequences. The leading axes are [batch, position]."""
+    """What the model computed on a batch of token sequences."""
 
-    tokens: Tensor
-    residual: Tensor
-    """x after the last block, [batch, position, d_model]."""
-    activations: Tensor
-    """n of the last layer, [batch, position, d_mlp]."""
+    tokens: Int[Tensor, "sequences length"]
+    residual: Float[Tensor, "sequences length d_model"]
+    """x after the last block."""
+    activations: Float[Tensor, "sequences length d_mlp"]
+    """n of the last layer, or of the one that was asked for."""
 
 
 class AnalysisModel:
@@ -137,8 +138,8 @@ class AnalysisModel:
         return frozenset(token for token in (self.eos, self.separator) if token is not None)
 
     @cached_property
-    def ordinary(self) -> Tensor:
-        """Tokens that stand for text: neither special nor past the tokenizer's vocabulary, [at most d_vocab]."""
+    def ordinary(self) -> Int[Tensor, "ordinary"]:
+        """Tokens that stand for text: neither special nor past the tokenizer's vocabulary."""
         special = {*self.tokenizer.all_special_ids, *self.uncounted}
         return torch.tensor([t for t in range(min(len(self.tokenizer), self.d_vocab)) if t not in special])
 
@@ -147,10 +148,14 @@ class AnalysisModel:
         return [str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
 
     @torch.no_grad()
-    def trace(self, tokens: Tensor, layer: int | None = None) -> Trace:
-        """Run the model's body once over tokens [batch, position]; logits are left to `readout`.
+    def trace(self, tokens: Int[Tensor, "sequences length"], layer: int | None = None) -> Trace:
+        """Run the model's body once over tokens; logits are left to `readout`.
 
-        layer: whose activations are kept; None for the last.
+        Args:
+            layer: whose activations are kept; None for the last.
+
+        Raises:
+            ModelTooLarge: out of memory.
         """
         activations = hook_points.activations(self.last_layer if layer is None else layer)
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
@@ -180,8 +185,8 @@ class AnalysisModel:
             directions.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
         return directions
 
-    def head_outputs(self, layer: int) -> tuple[Tensor, Tensor | None]:
-        """W_O [heads, d_head, d_model] and b_O [d_model] of a layer's attention."""
+    def head_outputs(self, layer: int) -> tuple[Float[Tensor, "heads d_head d_model"], Float[Tensor, "d_model"] | None]:
+        """W_O and b_O of a layer's attention; None where it has no bias."""
         attention = self.bridge.blocks[layer].attn
         b_O = getattr(attention, "b_O", None)
         return attention.W_O.detach().float(), None if b_O is None else b_O.detach().float()
@@ -197,15 +202,19 @@ class AnalysisModel:
         return hook_points.residual_after(self.last_layer)
 
     @torch.no_grad()
-    def residual_before(self, tokens: Tensor, layer: int) -> Tensor:
-        """The residual stream before a layer's block, [batch, position, d_model], over tokens [batch, position]."""
+    def residual_before(
+        self, tokens: Int[Tensor, "sequences length"], layer: int
+    ) -> Float[Tensor, "sequences length d_model"]:
+        """The residual stream before a layer's block."""
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
             residual: Tensor = self.run(tokens, stop_at_layer=layer)[0]
             return residual.detach().float()
 
     @torch.no_grad()
-    def continued(self, residual: Tensor, layer: int, hooks: Hooks) -> Tensor:
-        """The residual stream after the last block, from the one before `layer`, both [batch, position, d_model].
+    def continued(
+        self, residual: Float[Tensor, "sequences length d_model"], layer: int, hooks: Hooks
+    ) -> Float[Tensor, "sequences length d_model"]:
+        """The residual stream after the last block, from the one before `layer`.
 
         Args:
             hooks: hook points and what is done to the values that pass there.
@@ -214,8 +223,10 @@ class AnalysisModel:
             return self._residual_after(residual, hooks, start_at_layer=layer)
 
     @torch.no_grad()
-    def observed(self, tokens: Tensor, hooks: Hooks) -> Tensor:
-        """The residual stream after the last block over tokens [batch, position], while hooks look on or intervene."""
+    def observed(
+        self, tokens: Int[Tensor, "sequences length"], hooks: Hooks
+    ) -> Float[Tensor, "sequences length d_model"]:
+        """The residual stream after the last block, while hooks look on or intervene."""
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
             return self._residual_after(tokens.to(self.device), hooks)
 
@@ -240,8 +251,10 @@ class AnalysisModel:
         return DynamicCache(config=self.bridge.original_model.config) if sliding else DynamicCache()
 
     @torch.no_grad()
-    def extended(self, tokens: Tensor, memory: Any, hooks: Hooks) -> Tensor:
-        """The residual stream after the last block over tokens [batch, position] that follow those in `memory`."""
+    def extended(
+        self, tokens: Int[Tensor, "sequences length"], memory: Any, hooks: Hooks
+    ) -> Float[Tensor, "sequences length d_model"]:
+        """The residual stream after the last block over tokens that follow those in `memory`, which grows by them."""
         with refusing_memory_errors(f"Running {self.name} on {tokens.numel()} tokens"):
             return self._residual_after(tokens.to(self.device), hooks, past_key_values=memory, use_cache=True)
 
@@ -274,7 +287,9 @@ class AnalysisModel:
         return widths[0] if widths else None
 
     @torch.no_grad()
-    def run(self, tokens: Tensor, *names: str, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+    def run(
+        self, tokens: Int[Tensor, "sequences length"], *names: str, **options: Any
+    ) -> tuple[Any, dict[str, Float[Tensor, "sequences ..."]]]:
         """The bridge's output, and what passed its hook points `names` (a point that nothing passes is left out)."""
         kept: dict[str, Tensor] = {}
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.errors import BadText
@@ -23,17 +24,19 @@ _ROWS_AT_ONCE = 16
 class State:
     """What the model predicts at every token in one state. Nothing follows the last: its loss is NaN, its rank 0."""
 
-    loss: Tensor
-    """[tokens]"""
-    entropy: Tensor
-    rank: Tensor
-    scale: Tensor
-    """The final norm's divisor, [tokens]."""
-    top_tokens: Tensor
-    """[tokens, 10], most probable first."""
-    top_probabilities: Tensor
-    kl: Tensor | None = None
-    """D_KL(P_freq‖P), [tokens]; None where token frequencies are not known."""
+    loss: Float[Tensor, "tokens"]
+    """Of the next token, nats."""
+    entropy: Float[Tensor, "tokens"]
+    """Nats."""
+    rank: Int[Tensor, "tokens"]
+    """The next token's, from 1."""
+    scale: Float[Tensor, "tokens"]
+    """The final norm's divisor."""
+    top_tokens: Int[Tensor, "tokens predictions"]
+    """The most probable first; there are `PREDICTIONS`."""
+    top_probabilities: Float[Tensor, "tokens predictions"]
+    kl: Float[Tensor, "tokens"] | None = None
+    """D_KL(P_freq‖P), nats; None where token frequencies are not known."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,27 @@ class TracedText:
     """Positions behind the text's means: those that have a target, where neither token nor target is special (BOS,
     EOS, what separates documents)."""
     truncated: bool
-    centred: Tensor
-    """x̃, [tokens, d_model]"""
-    scale: Tensor
-    activations: Tensor
-    """Of the last layer, [tokens, d_mlp]."""
+    centred: Float[Tensor, "tokens d_model"]
+    """x̃"""
+    scale: Float[Tensor, "tokens"]
+    """s"""
+    activations: Float[Tensor, "tokens d_mlp"]
+    """Of the last layer."""
     before: State
     predictions: Predictions = field(repr=False)
-    nearest: Tensor = field(repr=False)
-    """The most probable tokens at every position, best first, [tokens, candidates]: the only ones that a moderate
+    nearest: Int[Tensor, "tokens candidates"] = field(repr=False)
+    """The most probable tokens at every position, best first: the only ones that a moderate
     intervention can bring among the first ten."""
-    mean_column: Tensor = field(repr=False)
-    """Σ_v p_v·W_U[:, v], [tokens, d_model]"""
-    prefixes: dict[int, Tensor] = field(default_factory=dict, repr=False)
-    """The residual stream before a layer, [tokens, d_model], for the layers that were continued from."""
-    rows: dict[int, Tensor] = field(default_factory=dict, repr=False)
-    """A_i of the last layer's neurons that were intervened on, [d_vocab] each."""
-    values: dict[Unit, Tensor] = field(default_factory=dict, repr=False)
+    mean_column: Float[Tensor, "tokens d_model"] = field(repr=False)
+    """Σ_v p_v·W_U[:, v]"""
+    prefixes: dict[int, Float[Tensor, "tokens d_model"]] = field(default_factory=dict, repr=False)
+    """The residual stream before a layer, for the layers that were continued from."""
+    rows: dict[int, Float[Tensor, "d_vocab"]] = field(default_factory=dict, repr=False)
+    """A_i of the last layer's neurons that were intervened on."""
+    values: dict[Unit, Float[Tensor, "tokens *d_head"]] = field(default_factory=dict, repr=False)
     """Of the neurons and heads that were read."""
-    distances: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    """D_KL(P_freq‖P) at every token, [tokens], by the frequencies' name."""
+    distances: dict[str, Float64[Tensor, "tokens"]] = field(default_factory=dict, repr=False)
+    """D_KL(P_freq‖P) at every token, nats, by the frequencies' name."""
 
     def within(self, position: int) -> int:
         """A position that the text has.
@@ -77,7 +81,7 @@ class TracedText:
         return position
 
     @property
-    def following(self) -> Tensor:
+    def following(self) -> Int[Tensor, "tokens"]:
         """The next token of every position; the last, which has none, is given its own."""
         return torch.tensor([*self.tokens[1:], self.tokens[-1]], device=self.scale.device)
 
@@ -148,12 +152,17 @@ def _unchanged(
 
 
 def recomputed_and_frozen(
-    readout: Readout, text: TracedText, frozen: Tensor, scale: Tensor, unigram: Unigram | None
+    readout: Readout,
+    text: TracedText,
+    frozen: Float[Tensor, "tokens d_vocab"],
+    scale: Float[Tensor, "tokens"],
+    unigram: Unigram | None,
 ) -> tuple[State, State]:
     """A changed text with the final norm recomputed, and with its scale frozen.
 
     Args:
-        frozen: the logits with the scale frozen, [tokens, d_vocab]; scale: what it is where it is recomputed, [tokens].
+        frozen: the logits with the scale frozen.
+        scale: what it is where it is recomputed.
         unigram: the token frequencies to take the distance from; None where they are not known.
     """
     with_frozen = _state(frozen, text.following, text.scale, unigram)
