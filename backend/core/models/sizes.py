@@ -21,7 +21,8 @@ _MOST_CONFIG_BYTES = 10_000_000
 
 
 def require_sizes(folder: Path, name: str) -> None:
-    """
+    """Refuse a model folder whose configuration asks for more than its tensors hold.
+
     Raises:
         SourceError: the configuration cannot be read, or claims layers or widths that no tensor in the folder has.
     """

@@ -121,7 +121,8 @@ class ReadFiles:
 
     @classmethod
     def of(cls, files: ModelFiles, state: FilesState) -> "ReadFiles":
-        """
+        """What was read of a model's files, with their hashes.
+
         Args:
             state: taken before anything of them was read.
 

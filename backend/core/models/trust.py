@@ -30,11 +30,17 @@ class KnownSources:
     """Says whether a source may be loaded."""
 
     def __init__(self, cache: Path, confirmed: Sequence[str] = ()) -> None:
-        """confirmed: names of models, folders whose models may be loaded, or `hub`."""
+        """What is known on this machine.
+
+        Args:
+            cache: the folder in which models that were analysed here are noted.
+            confirmed: names of models, folders whose models may be loaded, or `hub`.
+        """
         self._cache, self._confirmed = cache, tuple(confirmed)
 
     def require(self, source: str) -> None:
-        """
+        """Refuse a model whose source is not known.
+
         Raises:
             UnknownSource: nothing here vouches for the source.
         """
