@@ -25,6 +25,12 @@ WITHOUT_FIGURES = ("/jobs", "/runs", "/glossary", "/no/such/page")
 ALL = [path for paths in PATHS.values() for path in paths]
 
 
+def press_analyse(page: Page) -> None:
+    """Press Analyse once the Text lab knows which models there are, as a person who reads the page does."""
+    expect(page.locator("#lab-model")).not_to_have_value("")
+    page.get_by_role("button", name="Analyse").click()
+
+
 def open_filled(page: Page, site: Site, path: str) -> None:
     """A page with all that it can show, if need be after a click."""
     page.goto(site.address + path)
@@ -33,7 +39,7 @@ def open_filled(page: Page, site: Site, path: str) -> None:
         page.wait_for_selector("#atlas-graph .js-plotly-plot")
         page.wait_for_selector(".ag-row")
     elif path.startswith("/lab"):
-        page.get_by_role("button", name="Analyse").click()
+        press_analyse(page)
         expect(page.locator(".strip.clickable").first).to_be_visible()
         page.locator(".strip.clickable [data-token='2']").first.click()
         expect(page.locator("#lab-who tbody tr").first).to_be_visible()

@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 
 from app.notation.numbers import number, signed
 from tests.browser.conftest import Site, Visit
+from tests.browser.pages import press_analyse
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -45,7 +46,7 @@ def test_the_lab_shows_the_distance_and_what_an_intervention_does_to_it(visit: V
     page = visit.page
     page.goto(f"{site.address}/lab?neuron={site.atlas.layer}.3")
     expect(page.locator("#lab-model")).not_to_have_value("")
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     canvas = page.locator("#lab-canvas")
     expect(canvas.get_by_text("KL from token frequencies", exact=True)).to_be_visible()
     expect(canvas.get_by_text("Change of KL from token frequencies", exact=True)).to_be_visible()

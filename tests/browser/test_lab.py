@@ -13,6 +13,7 @@ from backend.live.engine import LiveEngine
 from backend.live.texts import LiveText
 from backend.schemas import MAX_TEXT_TOKENS
 from tests.browser.conftest import Site, Visit, open_context, watch
+from tests.browser.pages import press_analyse
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -27,7 +28,7 @@ def open_lab(page: Page, site: Site, address: str = "") -> None:
 def analyse(page: Page, text: str) -> None:
     page.locator("#lab-text").fill(text)
     page.locator("#lab-text").blur()
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     shown = text[:6].replace(" ", "·")
     expect(page.locator("#lab-canvas .strip").first).to_contain_text(shown)
 

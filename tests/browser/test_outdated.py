@@ -11,6 +11,7 @@ from tests.browser.atlas_page import open_atlas
 from tests.browser.conftest import Site, Visit, open_context, watch
 from tests.browser.induction_page import open_page, run, small
 from tests.browser.neuron_page import open_neuron
+from tests.browser.pages import press_analyse
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -51,7 +52,7 @@ def intervened(page: Page, site: Site) -> Locator:
     """The lab with an intervention; the table of its totals."""
     page.goto(f"{site.address}/lab?neuron={site.atlas.layer}.3")
     expect(page.locator("#lab-model")).to_have_value(site.atlas.slug)
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     result = page.locator("#lab-result")
     expect(result.locator(".totals")).to_be_visible()
     page.wait_for_function("!document.querySelector('[data-outdated]')")
@@ -95,7 +96,7 @@ def test_an_error_ends_it_with_a_sentence(chromium: Browser, site: Site) -> None
     page = watch(context.new_page(), site).page  # the failed request is meant, so errors are not checked
     result = intervened(page, site)
     page.route(CALLBACKS, lambda route: route.fulfill(status=500, body="{}"))
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     expect(page.locator(".offline")).to_contain_text("may be out of date")
     page.wait_for_function("!document.querySelector('[data-outdated]')")
     assert result.locator(".totals").is_visible()

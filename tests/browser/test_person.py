@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.atlas_page import open_atlas
 from tests.browser.conftest import Site, Visit
+from tests.browser.pages import press_analyse
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -66,7 +67,7 @@ def test_browse_click_paste_ablate(visit: Visit, site: Site) -> None:
     page.get_by_role("link", name="Try it in the Text lab").click()
     page.wait_for_url("**/lab?**")
     page.locator("#lab-text").fill(TEXT)
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     table = page.locator(".totals")
     expect(table).to_be_visible()
 
@@ -147,7 +148,7 @@ def test_the_text_survives_leaving_and_an_error(visit: Visit, site: Site) -> Non
     expect(page.locator("#lab-model")).to_have_value(site.atlas.slug)
     too_long = "a" * 30_000
     page.locator("#lab-text").fill(too_long)
-    page.get_by_role("button", name="Analyse").click()
+    press_analyse(page)
     expect(page.get_by_role("alert")).to_contain_text("at most 20,000")
     expect(page.locator("#lab-text")).to_have_value(too_long)
 
