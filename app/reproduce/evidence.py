@@ -55,7 +55,7 @@ class Evidence:
     entropy: list[str]
     """The entropy neurons that are looked at, the strongest first; empty where the run has none."""
     frequency: list[str]
-    """The token-frequency neurons likewise."""
+    """The token-frequency neurons that are looked at, the strongest first; empty where the run has none."""
     effects: Mapping[str, TokenEffects]
     cosines: Mapping[str, Spectrum]
     context: ContextAblation | None

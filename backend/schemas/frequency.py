@@ -24,7 +24,7 @@ class RunPositions(Wire):
     correlation: Number
     """Pearson's, of `entropy` with `kl` (Figure 3a); null where one of them does not vary or `kl` is not there."""
     rank_correlation: Number
-    """Spearman's, likewise."""
+    """Spearman's, of `entropy` with `kl`; null where one of them does not vary or `kl` is not there."""
 
 
 class TokenShare(Wire):

@@ -160,7 +160,7 @@ class ClippedAfter(Wire):
     delta_loss: Curve
     delta_entropy: Curve
     percent: Curve | None = None
-    """As in `InductionClip`."""
+    """The mean change of entropy in percent of the mean entropy before; null in results from before errors of it."""
 
 
 class ClipTotals(Wire):

@@ -16,7 +16,7 @@ from app.pages.induction.state import PARTS
 from backend.schemas import InductionJobRequest, Job
 
 CHANGED, KEY_BOX, KEY, FAILED = "jobs-changed", "service-key-box", "service-key", "jobs-failed"
-"""The same on every page that writes: static/base_stream.js and page_jobs.js know them."""
+"""Ids that every page that writes has; static/base_stream.js and page_jobs.js know them."""
 OPEN = ("queued", "running")
 _WORKER = "calibroscope worker"
 

@@ -25,13 +25,13 @@ _FEW_TOKENS = 16
 _ROWS_A_TOKEN = 14
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
 _MORE_ROWS_A_TOKEN = 5
-"""… and beside a fixed direction, besides."""
+"""Rows of float32 over the vocabulary that a token takes besides where a direction of the logits is fixed."""
 _ROWS_OF_SCRATCH = 560
-"""… and that the kernel takes besides."""
+"""Rows of float32 over the vocabulary that the kernel takes besides, however many tokens there are."""
 _WITH_POWERS = 4
 """Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""
 _WITHOUT_POWERS = 2
-"""… and when they are not: A, and its transpose in a survey."""
+"""Rows of float32 that a neuron takes when no powers are kept: A, and its transpose in a survey."""
 _KEPT_BACK = 64 * 10**6
 """Bytes that the C library's allocator may keep of what was freed: blocks of up to 32 MB each."""
 
