@@ -123,7 +123,7 @@ class TokenEffects(Wire):
     """|Δloss| pooled over 100 random neurons of the run at sampled positions (Figure 2c's comparison)."""
     background_frozen: list[FiniteFloat]
     background_freq: list[FiniteFloat] | None = None
-    """|Δloss| of 100 random neurons with the token-frequency direction fixed (Figure 3c); null where it was not measured."""
+    """|Δloss| of these 100 neurons with the frequency direction fixed (Figure 3c); null where it was not measured."""
 
 
 class TokenWeight(Wire):
