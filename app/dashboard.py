@@ -13,10 +13,16 @@ from app.components.layout import aria
 from app.pages.listed import PAGES, menu
 from backend.client import Sender, in_process
 
-_INDEX = """<!DOCTYPE html>
+# Within the page: the browser would ask for a file anew whenever the address changes.
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Ccircle cx='8' cy='8' r='7' fill='%231864ab'/%3E"
+    "%3Cpath d='M3 10a5 5 0 0 1 10 0M8 10l3-4' fill='none' stroke='white' stroke-width='1.6'/%3E%3C/svg%3E"
+)
+_INDEX = f"""<!DOCTYPE html>
 <html lang="en">
-    <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
-    <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+    <head>{{%metas%}}<title>{{%title%}}</title><link rel="icon" href="{_ICON}">{{%css%}}</head>
+    <body>{{%app_entry%}}<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer></body>
 </html>"""
 STATIC = Path(__file__).resolve().parent.parent / "static"
 

@@ -2,6 +2,7 @@
 // sent; from there come links, back and forward, undo and the session's history.
 window.calibroscopeLab = (() => {
     const MOST_PAST = 20, MOST_UNDO = 100, PAST = "lab-past";
+    const REST_MS = 200;  // a slider that has rested so long has its value written to address, undo and history
     const { TYPING, byId, set, unchanged, element, write, copyText } = window.calibroscopeDom;
     const { LONGEST_LINK, join, show, parameters, hashParameters } = window.calibroscopeAddress;
     const { count } = window.calibroscopeFormat;
@@ -49,7 +50,23 @@ window.calibroscopeLab = (() => {
 
     // ---- undo, and the history of the session
     const done = [];
-    let changedAt = 0, undoing = false, current = null;
+    let changedAt = 0, undoing = false, current = null, resting = null, restTimer = 0;
+    const rememberSoon = (state) => {
+        const last = resting || done[done.length - 1];
+        if (undoing || !onlyValues(last, state) || same(last, state)) {
+            rememberNow();
+            remember(state);
+            return;
+        }
+        resting = state;
+        clearTimeout(restTimer);
+        restTimer = setTimeout(rememberNow, REST_MS);
+    };
+    const rememberNow = () => {
+        const state = resting;
+        resting = null;
+        if (state && onLab()) remember(state);
+    };
     const remember = (state) => {
         const last = done[done.length - 1];
         const quick = onlyValues(last, state) && performance.now() - changedAt < 1000;
@@ -63,7 +80,8 @@ window.calibroscopeLab = (() => {
         }
         writeAddress(state, asNewPage);
         undoing = false;
-        set("lab-undo", { disabled: done.length < 2 });
+        const none = done.length < 2;
+        if (byId("lab-undo").disabled !== none) set("lab-undo", { disabled: none });
     };
     const readPast = () => {
         try { return JSON.parse(window.sessionStorage.getItem(PAST)) || []; } catch { return []; }
@@ -89,6 +107,7 @@ window.calibroscopeLab = (() => {
         if (!place.hasChildNodes()) place.textContent = "Nothing yet: what you analyse is kept here until the tab closes.";
     };
     const undo = () => {
+        rememberNow();
         if (done.length < 2) return;
         done.pop();
         undoing = true;
@@ -111,7 +130,7 @@ window.calibroscopeLab = (() => {
         window.calibroscopeOutdated.settings(window.calibroscopeOutdated.lab,
             isOther ? "Of the model " + traced.model + ": press Analyse to see the one that is chosen." : "");
         current = { model, text: traced ? traced.text : "", do: written(chosen) };
-        remember(current);
+        rememberSoon(current);
         return unchanged();
     };
 
@@ -137,7 +156,10 @@ window.calibroscopeLab = (() => {
         return unchanged();
     };
 
+    window.addEventListener("pagehide", rememberNow);
+    document.addEventListener("click", rememberNow, { capture: true });  // it may lead to another page
     window.addEventListener("popstate", () => {
+        resting = null;
         const link = onLab() && onLab().labOpened && readAddress();
         if (link) restore({ ...link, model: parameters().get("model") || "" });
     });

@@ -40,6 +40,7 @@ window.calibroscopeLabSliders = (() => {
     const slide = (_, __, chosen) => {
         const { triggered } = window.dash_clientside.callback_context;
         let rows = waiting || chosen || [];
+        const twins = new Map();
         for (const { prop_id, value } of triggered) {
             if (typeof value !== "number" || !Number.isFinite(value)) continue;
             const { neuron, type } = JSON.parse(prop_id.slice(0, prop_id.lastIndexOf(".")));
@@ -49,10 +50,11 @@ window.calibroscopeLabSliders = (() => {
             rows = rows.map((one) => (one === row ? { ...one, value: kept } : one));
             noteMove(neuron, type, kept);
             const twin = type === "lab-slider" ? "lab-value" : "lab-slider";
-            set({ neuron, type: twin }, { value: kept });
+            twins.set({ neuron, type: twin }, kept);
             waiting = rows;
         }
         if (waiting && (!busySince || performance.now() - busySince > GIVEN_UP_MS)) flush();
+        for (const [twin, value] of twins) set(twin, { value });  // after the question, which they would hold up
         return unchanged();
     };
 

@@ -2,7 +2,7 @@
 // of the setting before must not pass for those of the one that is shown. A service that fails ends it as well.
 window.calibroscopeOutdated = (() => {
     const { byId } = window.calibroscopeDom;
-    const AFTER_MS = 60;  // what is answered sooner would only flicker
+    const AFTER_MS = 150;  // what is answered sooner would only flicker
     const LINGER_MS = 150;  // one callback's answer asks the next, and is drawn meanwhile
     const lab = ["lab-result", "lab-text-panel", "lab-pinned-canvas", "lab-detail", "lab-who"];
     // By what a callback puts out: the regions that show it, and, where others also ask for it, whose asking counts.

@@ -46,6 +46,10 @@ class AtlasUnusable(CalibroscopeError):
     """What is there is not an atlas, or not one that this version can use."""
 
 
+class AtlasOlder(AtlasUnusable):
+    """An older version wrote the atlas: a writer brings it up to date, a reader can only say so."""
+
+
 class AtlasBusy(AtlasUnusable):
     """Another process holds the atlas, for longer than is waited here."""
 
@@ -244,7 +248,7 @@ def _match_glossary(engine: Engine, url: URL, *, read_only: bool) -> None:
     A metric that was not measured is NULL: a writer adds the columns, and to a reader they look as if they were there.
 
     Raises:
-        AtlasUnusable: a reader of a server's atlas that has not been written to since there is the metric.
+        AtlasOlder: a reader of a server's atlas that has not been written to since there is the metric.
     """
     with engine.connect() as connection:
         there = {column["name"] for column in inspect(connection).get_columns(NeuronRow.__tablename__)}
@@ -260,7 +264,7 @@ def _match_glossary(engine: Engine, url: URL, *, read_only: bool) -> None:
                     connection.exec_driver_sql(f'ALTER TABLE {NeuronRow.__tablename__} ADD COLUMN "{name}" FLOAT')
         return
     if engine.dialect.name != "sqlite":
-        raise AtlasUnusable(_older(url, f"without {lacking[0]}"))
+        raise _older(url, f"without {lacking[0]}")
     columns = ", ".join(f'CAST(NULL AS FLOAT) AS "{name}"' for name in lacking)
     table = NeuronRow.__tablename__
 
@@ -277,7 +281,8 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
 
     Raises:
         AtlasMissing: a reader finds a database without anything in it: its writer is just about to make the atlas.
-        AtlasUnusable: it is no atlas, one of a newer version, or for a reader one of an older version.
+        AtlasUnusable: it is no atlas, or one of a newer version.
+        AtlasOlder: for a reader, it is one of an older version.
     """
     with engine.connect() as connection:
         _refuse_programs(connection, url)
@@ -305,14 +310,14 @@ def _is_current(engine: Engine, url: URL, *, read_only: bool) -> bool:
             "Calibroscope, or name another file with --atlas."
         ) from error
     if read_only:
-        raise AtlasUnusable(_older(url, f"schema {revision}"))
+        raise _older(url, f"schema {revision}")
     return False
 
 
-def _older(url: URL, what: str) -> str:
-    return (
-        f"The atlas at {_shown(url)} was written by an older version of Calibroscope ({what}). calibroscope precompute "
-        "with --out naming it brings it up to date."
+def _older(url: URL, what: str) -> AtlasOlder:
+    return AtlasOlder(
+        f"The atlas at {_shown(url)} was written by an older version of Calibroscope ({what}). calibroscope upgrade "
+        "with --atlas naming it brings it up to date; nothing that was measured changes."
     )
 
 

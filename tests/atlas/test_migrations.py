@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from typer.testing import CliRunner
 
+from app.cli import app
 from backend.atlas import connect
-from backend.atlas.connect import AtlasUnusable
+from backend.atlas.connect import AtlasMissing, AtlasOlder
 from backend.atlas.store import Atlas
 from tests.atlas.plans import MODEL
 
@@ -52,7 +54,7 @@ def older(tmp_path: Path) -> Path:
 
 
 def test_what_jobs_measured_is_kept_when_it_gets_a_table_of_its_own(older: Path) -> None:
-    with pytest.raises(AtlasUnusable, match="brings it up to date"):
+    with pytest.raises(AtlasOlder, match="calibroscope upgrade"):
         Atlas.open(older, read_only=True)
     Atlas.open(older).close()
     with Atlas.open(older, read_only=True) as atlas:
@@ -71,3 +73,17 @@ def test_the_way_back_keeps_it_too(older: Path) -> None:
         kept = connection.execute(sa.text("SELECT induction_change, induction_change_se FROM neurons")).fetchall()
     assert [tuple(row) for row in kept] == [(0.5, 0.1), (-1.0, None), (0.0, 0.2)]
     engine.dispose()
+
+
+def test_the_command_brings_an_atlas_up_to_date_once(older: Path) -> None:
+    first, second = (CliRunner().invoke(app, ["upgrade", "--atlas", str(older)]) for _ in range(2))
+    assert (first.exit_code, first.output) == (0, "The atlas is up to date now.\n")
+    assert (second.exit_code, second.output) == (0, "The atlas is up to date already.\n")
+    with Atlas.open(older, read_only=True) as atlas:
+        assert atlas.runs.get(1).model == "tiny"
+
+
+def test_the_command_makes_no_atlas_where_there_is_none(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(app, ["upgrade", "--atlas", str(tmp_path / "none.db")])
+    assert isinstance(refused.exception, AtlasMissing)
+    assert not list(tmp_path.iterdir())
