@@ -1,5 +1,7 @@
 """The figure of a run's predictions against token frequencies."""
 
+from collections.abc import Sequence
+
 import plotly.graph_objects as go
 
 from app.figures.theme import MAGNITUDE_SCALE, blank
@@ -13,10 +15,12 @@ def divergence_scatter(positions: RunPositions) -> go.Figure:
 
     The colour is the reciprocal rank of the correct token. The run must have measured token frequencies.
     """
-    rows = zip(positions.tokens, positions.targets, positions.rank, positions.loss, strict=True)
+    kl: Sequence[float | None] = positions.kl or [None] * len(positions.tokens)
+    columns = (positions.tokens, positions.targets, positions.rank, positions.loss, positions.entropy, kl)
     texts = [
-        f"{label(token)} → {label(target)}<br>loss {number(loss, 'nats')}, rank {rank:,}"
-        for token, target, rank, loss in rows
+        f"{label(token)} → {label(target)}<br>loss {number(loss, 'nats')}, rank {rank:,}<br>"
+        f"entropy {number(entropy, 'nats')}, KL {number(distance, 'nats')}"
+        for token, target, rank, loss, entropy, distance in zip(*columns, strict=True)
     ]
     figure = blank(showlegend=False, hovermode="closest")
     figure.add_trace(
@@ -25,7 +29,7 @@ def divergence_scatter(positions: RunPositions) -> go.Figure:
             y=positions.kl,
             mode="markers",
             text=texts,
-            hovertemplate="%{text}<br>entropy %{x:.3f} nats, KL %{y:.3f} nats<extra></extra>",
+            hovertemplate="%{text}<extra></extra>",
             marker={
                 "color": [1 / rank for rank in positions.rank],
                 "colorscale": MAGNITUDE_SCALE,

@@ -58,11 +58,16 @@ def curves(event: InductionCurves, *, apart: bool = False) -> go.Figure:
     lines = through(event)
     add_position_titles(figure, positions, lines["entropy"], positions.titles)
     for name, colour in (("loss", LOSS_COLOUR), ("entropy", ENTROPY_COLOUR)):
-        line = {"name": name, "line": {"color": colour, "width": 3}, "hovertemplate": "%{y:.3f} nats"}
+        line: dict[str, Any] = {
+            "name": name,
+            "line": {"color": colour, "width": 3},
+            "hovertemplate": "%{customdata} nats",
+        }
         add_curve(figure, positions, lines[name], **line)
     for place, neuron in enumerate(event.activations):
-        line = {"name": neuron, "line": series(place), "yaxis": "y2", "hovertemplate": "%{y:.3g}"}
-        add_curve(figure, positions, lines[neuron], **line)
+        add_curve(
+            figure, positions, lines[neuron], name=neuron, line=series(place), yaxis="y2", hovertemplate="%{customdata}"
+        )
     figure.update_yaxes(title_text="nats", rangemode="tozero")
     figure.update_layout(
         legend={"y": 1.1},
@@ -146,7 +151,7 @@ def clip_overview(clips: Sequence[InductionClip]) -> go.Figure:
         curve, positions = Curve(mean=shares, se=errors), _second(clip)
         if not place:
             add_position_titles(figure, positions, curve, positions.titles[positions.reach :])
-        add_curve(figure, positions, curve, name=clip.neuron, line=line, hovertemplate="%{y:+.1f} %")
+        add_curve(figure, positions, curve, signed, name=clip.neuron, line=line, hovertemplate="%{customdata} %")
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_yaxes(title_text="Δ entropy (% of before)", ticksuffix=" %")
     figure.update_layout(showlegend=True)
@@ -166,7 +171,7 @@ def clip_curves(clip: InductionClip) -> go.Figure:
         before = Curve(mean=_before(after, change), se=[None] * len(after.mean))
         for when, curve, dash in (("before", before, "dash"), ("clipped", after, "solid")):
             add_curve(
-                figure, positions, curve, name=f"{name} {when}", hovertemplate="%{y:.3f} nats",
+                figure, positions, curve, name=f"{name} {when}", hovertemplate="%{customdata} nats",
                 line={"color": colour, "width": 2, "dash": dash},
             )  # fmt: skip
     figure.update_yaxes(title_text="nats", rangemode="tozero")
@@ -189,12 +194,13 @@ def clip_scatter(clip: InductionClip) -> go.Figure:
     """Figures 9c, 10c: a token's loss on the second occurrence against how clipping the neuron changes it."""
     texts = [
         f"{label(point.token)} → {label(point.target)}<br>1/rank {number(point.reciprocal_rank)}<br>"
-        f"Δ entropy {signed(point.delta_entropy, 'nats')}"
+        f"Δ entropy {signed(point.delta_entropy, 'nats')}<br>"
+        f"loss {number(point.loss, 'nats')}, change {signed(point.delta_loss, 'nats')}"
         for point in clip.points
     ]
     figure = token_scatter(
         [point.loss for point in clip.points], [point.delta_loss for point in clip.points], texts,
-        [point.reciprocal_rank for point in clip.points], "loss %{x:.3f} nats, change %{y:+.4f}",
+        [point.reciprocal_rank for point in clip.points],
     )  # fmt: skip
     figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
     figure.update_yaxes(title_text=f"Δ loss, {clip.neuron} clipped (nats)")

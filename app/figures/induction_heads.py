@@ -16,7 +16,7 @@ from app.figures.repeats import (
     running_mean,
 )
 from app.figures.theme import CLASS_COLOURS, MAGNITUDE_SCALE, SERIES_COLOURS
-from app.notation.numbers import signed
+from app.notation.numbers import number, signed
 from app.notation.units import is_head, layer_and_number
 from backend.schemas import Curve, InductionAttribution, InductionHeads, InductionKnockout
 
@@ -38,9 +38,8 @@ def head_map(event: InductionHeads, picked: Sequence[str] = ()) -> go.Figure:
     figure = compact(height=max(300, 90 + 15 * len(scores)), showlegend=True, dragmode=False)
     figure.add_trace(
         go.Heatmap(
-            z=scores, customdata=event.bos_attention, colorscale=MAGNITUDE_SCALE, zmin=0, xgap=1, ygap=1,
-            hovertemplate="L%{y}H%{x}: prefix matching %{z:.3f}, attention to the first token %{customdata:.3f}"
-            "<extra></extra>",
+            z=scores, text=_written(event), colorscale=MAGNITUDE_SCALE, zmin=0, xgap=1, ygap=1,
+            hovertemplate="L%{y}H%{x}: %{text}<extra></extra>",
             colorbar={"title": {"text": "prefix matching", "side": "right", "font": {"size": 13}}, "thickness": 10,
                       "outlinewidth": 0},
         )
@@ -62,6 +61,17 @@ def head_map(event: InductionHeads, picked: Sequence[str] = ()) -> go.Figure:
     figure.update_xaxes(title_text="head", range=[-0.5, width - 0.5], dtick=max(1, width // 12))
     figure.update_yaxes(title_text="layer", range=[-0.5, len(scores) - 0.5], dtick=max(1, len(scores) // 10))
     return figure
+
+
+def _written(event: InductionHeads) -> list[list[str]]:
+    """Both scores of every head, by layer."""
+    return [
+        [
+            f"prefix matching {number(score)}, attention to the first token {number(bos)}"
+            for score, bos in zip(*layer, strict=True)
+        ]
+        for layer in zip(event.prefix_matching, event.bos_attention, strict=True)
+    ]
 
 
 def smoothing(span: int) -> int:
@@ -108,12 +118,12 @@ def knockout_curves(
         name = " + ".join(one.heads)
         add_curve(
             figure, positions, running_mean(one.activations[neuron], window), name=name, line=style,
-            hovertemplate=f"{name} out: %{{y:.3g}}<extra></extra>",
+            hovertemplate=f"{name} out: %{{customdata}}<extra></extra>",
         )  # fmt: skip
     if unchanged is not None:
         add_curve(
             figure, positions, running_mean(unchanged, window), name="all heads in place",
-            hovertemplate="all heads: %{y:.3g}<extra></extra>",
+            hovertemplate="all heads: %{customdata}<extra></extra>",
             line={"color": UNCHANGED_COLOUR, "width": 3, "dash": "dot"},
         )  # fmt: skip
     figure.update_yaxes(title_text="activation")
@@ -148,12 +158,12 @@ def attribution(event: InductionAttribution, neuron: str) -> go.Figure:
     for places, marker in groups:
         texts = [
             f"{event.components[place]}<br>repeated {signed(event.induction[neuron][place])}, "
-            f"other first half {signed(event.corrupted[neuron][place])}"
+            f"other first half {signed(event.corrupted[neuron][place])}<br>difference {signed(change[place])}"
             for place in places
         ]
         figure.add_trace(
             go.Scatter(x=places, y=[change[place] for place in places], mode="markers", marker=marker, text=texts,
-                       hovertemplate="%{text}<br>difference %{y:+.3g}<extra></extra>")
+                       hovertemplate="%{text}<extra></extra>")
         )  # fmt: skip
     if others:
         figure.add_vline(x=min(others) - 0.5, line={"color": BEHIND, "width": 1.5, "dash": "dot"})

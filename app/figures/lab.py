@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, blank
-from app.notation.numbers import percent
+from app.notation.numbers import number, percent
 from app.notation.tokens import label
 from backend.schemas import Prediction
 
@@ -38,7 +38,8 @@ def prediction_bars(states: dict[str, list[Prediction]], following: str | None) 
                 textposition="outside",
                 textfont={"size": 10},
                 cliponaxis=False,
-                hovertemplate="%{x:.4f}<extra>" + name + "</extra>",
+                customdata=[number(known.get(token)) for token in order],
+                hovertemplate="%{customdata}<extra>" + name + "</extra>",
             )
         )
     labels = [label(token) + (" ← came next" if token == following else "") for token in order]

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from app.figures.spectrum import cosines
 from app.figures.theme import CLASS_COLOURS, DIRECT_COLOUR, MAGNITUDE_SCALE, TOTAL_COLOUR, blank
-from app.notation.numbers import number
+from app.notation.numbers import number, signed
 from app.notation.tokens import label
 from backend.schemas import Histogram, NeuronLogits, Spectrum, TokenEffects
 
@@ -80,7 +80,7 @@ def loss_scatter(effects: TokenEffects) -> go.Figure:
     kind, changes = "clip", effects.clip_delta_loss
     if changes is None:
         kind, changes = "mean", effects.delta_loss
-    figure = _token_scatter(effects, effects.loss_before, changes, "loss %{x:.3f} nats, change %{y:+.4f}")
+    figure = _token_scatter(effects, effects.loss_before, changes, ("loss", "change"))
     figure.update_xaxes(title_text="loss before (nats)", rangemode="tozero")
     figure.update_yaxes(title_text=f"Δ loss, {kind} ablation (nats)")
     return figure
@@ -91,28 +91,28 @@ def frequency_scatter(effects: TokenEffects) -> go.Figure:
 
     The colour is the reciprocal rank of the correct token before. The run must have measured token frequencies.
     """
-    hover = "Δ entropy %{x:+.4f} nats, Δ KL %{y:+.4f}"
-    figure = _token_scatter(effects, effects.delta_entropy, effects.delta_kl or [], hover)
+    figure = _token_scatter(effects, effects.delta_entropy, effects.delta_kl or [], ("Δ entropy", "Δ KL"))
     figure.add_vline(x=0, line={"color": _BEHIND, "width": 1})
     figure.update_xaxes(title_text="Δ entropy (nats)")
     figure.update_yaxes(title_text="Δ KL from token frequencies (nats)")
     return figure
 
 
-def _token_scatter(effects: TokenEffects, x: list[float], y: list[float], hover: str) -> go.Figure:
+def _token_scatter(effects: TokenEffects, x: list[float], y: list[float], names: tuple[str, str]) -> go.Figure:
+    tokens = zip(effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True)
+    writes = [signed if name.startswith("Δ") or name == "change" else number for name in names]
     texts = [
-        f"{label(token)} → {label(target)}<br>activation {number(activation)}<br>rank {rank:,}"
-        for token, target, activation, rank in zip(
-            effects.tokens, effects.targets, effects.activation, effects.rank_before, strict=True
-        )
+        f"{label(token)} → {label(target)}<br>activation {number(activation)}<br>rank {rank:,}<br>"
+        f"{names[0]} {writes[0](across, 'nats')}, {names[1]} {writes[1](up, 'nats')}"
+        for (token, target, activation, rank), across, up in zip(tokens, x, y, strict=bool(y))
     ]
-    return token_scatter(x, y, texts, [1 / rank for rank in effects.rank_before], hover)
+    return token_scatter(x, y, texts, [1 / rank for rank in effects.rank_before])
 
 
 def token_scatter(
-    x: Sequence[float], y: Sequence[float], texts: Sequence[str], reciprocal_rank: Sequence[float], hover: str
+    x: Sequence[float], y: Sequence[float], texts: Sequence[str], reciprocal_rank: Sequence[float]
 ) -> go.Figure:
-    """Tokens as points, coloured by the reciprocal rank of the correct token before."""
+    """Tokens as points, each with a text, coloured by the reciprocal rank of the correct token before."""
     figure = _small(margin=_SMALL, height=300, showlegend=False)
     figure.add_trace(
         go.Scatter(
@@ -120,7 +120,7 @@ def token_scatter(
             y=list(y),
             mode="markers",
             text=list(texts),
-            hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
+            hovertemplate="%{text}<extra></extra>",
             marker={
                 "color": list(reciprocal_rank),
                 "colorscale": MAGNITUDE_SCALE,
@@ -146,8 +146,13 @@ def histogram(data: Histogram, threshold: int | None = None) -> go.Figure:
     centres = [(low + high) / 2 for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     widths = [high - low for low, high in zip(data.edges[:-1], data.edges[1:], strict=True)]
     figure = _small(margin={**_SMALL, "t": 28}, height=300, bargap=0, showlegend=False)
-    hover = "activation %{x:.3g}<br>%{y:,} positions<extra></extra>"
-    figure.add_trace(go.Bar(x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, hovertemplate=hover))
+    written = [f"activation {number(x)}<br>{count:,} positions" for x, count in zip(centres, data.counts, strict=True)]
+    figure.add_trace(
+        go.Bar(
+            x=centres, y=data.counts, width=widths, marker={"color": "#0072B2"}, customdata=written,
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    )  # fmt: skip
     if data.mean is not None:
         line = {"color": TOTAL_COLOUR, "width": 2}
         figure.add_vline(x=data.mean, line=line, annotation_text="mean", annotation_position="top")
@@ -178,8 +183,8 @@ def token_bars(data: NeuronLogits, count: int = 10) -> go.Figure:
             y=list(range(len(shown))),
             orientation="h",
             marker={"color": colours},
-            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
-            customdata=[label(token.token) for token in shown],
+            hovertemplate="%{customdata}<extra></extra>",
+            customdata=[f"{label(token.token)}: {signed(token.value)}" for token in shown],
         )
     )
     labels = [label(token.token) for token in shown]

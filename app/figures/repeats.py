@@ -4,13 +4,14 @@ Where text lies between the two, a line is broken. Where the position that follo
 stands after it: B after the first, X after the second, as in Figure 9a.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
 from app.figures.theme import blank
+from app.notation.numbers import number
 from backend.schemas import Curve
 
 Values = Sequence[float | None]
@@ -115,8 +116,19 @@ def add_position_titles(figure: go.Figure, positions: RepeatPositions, curve: Cu
     figure.update_xaxes(unifiedhovertitle_text="position")
 
 
-def add_curve(figure: go.Figure, positions: RepeatPositions, curve: Curve, **line: Any) -> None:
-    """A mean as a line, and ± its standard error as a shade; `line` is what Plotly's Scatter takes."""
+def add_curve(
+    figure: go.Figure,
+    positions: RepeatPositions,
+    curve: Curve,
+    write: Callable[[float | None], str] = number,
+    **line: Any,
+) -> None:
+    """A mean as a line, and ± its standard error as a shade.
+
+    Args:
+        write: how a value is written, as `%{customdata}` of a hovertemplate has it.
+        line: what Plotly's Scatter takes.
+    """
     colour = line["line"]["color"]
     x, mean = broken(positions.x, curve.mean, positions)
     _, low = broken(positions.x, _shifted(curve, -1), positions)
@@ -132,6 +144,7 @@ def add_curve(figure: go.Figure, positions: RepeatPositions, curve: Curve, **lin
         )  # fmt: skip
     if positions.span <= FEW_POSITIONS:
         line |= {"mode": "lines+markers", "marker": {"symbol": _symbols(x, positions)}}
+    line["customdata"] = [write(value) for value in mean]
     figure.add_trace(go.Scatter(x=x, y=mean, **{"mode": "lines", "legendgroup": line.get("name"), **line}))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from app.figures.theme import CLASS_COLOURS, SERIES_COLOURS, blank
+from app.notation.numbers import number
 from backend.schemas import Spectrum
 
 _BEHIND = "#9aa0a6"
@@ -28,7 +29,8 @@ def cosines(spectra: Sequence[Spectrum], figure: go.Figure | None = None, *, clo
     figure.add_trace(
         go.Scatter(
             x=places, y=first.singular_values, name="singular value of W_U", line=line,
-            hovertemplate="direction %{x}: %{y:.4g}<extra></extra>",
+            customdata=[number(value) for value in first.singular_values],
+            hovertemplate="direction %{x}: %{customdata}<extra></extra>",
         )
     )  # fmt: skip
     colours = (CLASS_COLOURS["entropy"],) if len(spectra) == 1 else SERIES_COLOURS
@@ -38,7 +40,8 @@ def cosines(spectra: Sequence[Spectrum], figure: go.Figure | None = None, *, clo
                 go.Scatter(
                     x=places, y=data.cosines, name=f"|cos| of {data.neuron}", yaxis="y2",
                     line={"color": colour, "width": 1.5},
-                    hovertemplate=f"{data.neuron}, direction %{{x}}: |cos| %{{y:.3f}}<extra></extra>",
+                    customdata=[number(value) for value in data.cosines],
+                    hovertemplate=f"{data.neuron}, direction %{{x}}: |cos| %{{customdata}}<extra></extra>",
                 )
             )  # fmt: skip
     start = len(places) - first.null_dim - 0.5
@@ -70,8 +73,8 @@ def singular_values(named: Mapping[str, Spectrum]) -> go.Figure:
                 x=[100 * (rank + 0.5) / size for rank in range(size)], y=data.singular_values, name=name,
                 line={"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "width": 2,
                       "dash": _DASHES[place % len(_DASHES)]},
-                customdata=list(range(size)),
-                hovertemplate=f"%{{fullData.name}}<br>direction %{{customdata}} of {size}: %{{y:.4g}}<extra></extra>",
+                customdata=[f"{rank} of {size}: {number(value)}" for rank, value in enumerate(data.singular_values)],
+                hovertemplate="%{fullData.name}<br>direction %{customdata}<extra></extra>",
             )
         )  # fmt: skip
     figure.update_xaxes(title_text="rank of the singular value (% of all)", title_font_size=13)

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from app.figures.scatter import UNSCALED, View, drawable, kit
 from app.figures.theme import DIRECT_COLOUR, TOTAL_COLOUR, axis_title, blank
+from app.notation.numbers import number
 from app.notation.tokens import label
 from backend.schemas import ContextAblation, NeuronColumns
 
@@ -45,10 +46,13 @@ def neuron_scatter(data: NeuronColumns, view: View) -> go.Figure:
                 x=[data.columns[view.x][row] for row in rows],
                 y=[data.columns[view.y][row] for row in rows],
                 text=[data.neuron[row] for row in rows],
+                customdata=[
+                    f"{number(data.columns[view.x][row])}, {number(data.columns[view.y][row])}" for row in rows
+                ],
                 mode="markers",
                 marker=marker,
                 name=f"{neuron_class['label']}s",
-                hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+                hovertemplate="%{text}<br>%{customdata}<extra></extra>",
             )
         )
     # No preset of the paper's figures has a signed scale.

@@ -1,6 +1,8 @@
 """Figures are pure: from an answer to what is drawn."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,13 @@ def test_the_kit_of_the_scatter_has_every_class_and_metric() -> None:
     assert parts["metrics"]["total_effect"]["title"] == "Total effect TE (nats)"
     assert parts["layout"]["dragmode"] == "pan"
     assert parts["ring"]["color"] == CLASS_COLOURS["entropy"]
+
+
+def test_no_figure_has_plotly_write_a_number_by_a_rule_of_its_own() -> None:
+    texts = {path: path.read_text() for path in Path(frequency.__file__).parent.glob("*.py")}
+    ruled = {f"{path.name}: {found}" for path, text in texts.items() for found in re.findall(r"%\{+\w+:[^}]*\}", text)}
+    assert len(texts) > 5
+    assert not ruled, "hover text is written by app.notation.numbers and handed over as text or customdata"
 
 
 def test_presets_name_their_figures_and_say_in_two_sentences_what_to_look_for() -> None:

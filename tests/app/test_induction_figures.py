@@ -217,7 +217,7 @@ def test_the_map_of_heads_marks_who_is_knocked_out() -> None:
     event = events.heads()
     figure = head_figures.head_map(event, ["L0H3", "L99H0"])
     assert figure.data[0].z[3][1] == 0.9
-    assert figure.data[0].customdata[3][1] == 0.7
+    assert figure.data[0].text[3][1] == "prefix matching 0.900, attention to the first token 0.700"
     marks = {name: list(zip(trace.x, trace.y, strict=True)) for name, trace in lines(figure).items()}
     assert marks["knocked out"] == [(1, 3), (2, 4)]
     assert marks["baseline"] == [(0, 3)]
