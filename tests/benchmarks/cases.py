@@ -112,6 +112,7 @@ class Shape:
 
 SHAPES = (
     Shape("GPT-2 Small", 768, 3072, 50_257, "LayerNorm", True, 51 * CHUNK),
+    Shape("Qwen2.5 0.5B", 896, 4864, 151_936, "RMSNorm", False, 25 * CHUNK),
     Shape("LLaMA-2 7B", 4096, 11_008, 32_000, "RMSNorm", False, 25 * CHUNK),
     Shape("Gemma 2B", 2048, 16_384, 256_000, "RMSNorm", False, 10 * CHUNK),
 )

@@ -22,18 +22,23 @@ DEFAULT_MEMORY = 4 * 10**9
 """Bytes; the same everywhere, so that an atlas does not depend on how much happens to be free."""
 _MOST_TOKENS = 256
 _FEW_TOKENS = 16
-_ROWS_A_TOKEN = 14
-"""Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights and their halves."""
-_MORE_ROWS_A_TOKEN = 5
-"""Rows of float32 over the vocabulary that a token takes besides where a direction of the logits is fixed."""
+_ROWS_A_TOKEN = 12
+"""Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights, and what comes and
+goes while these are formed."""
 _ROWS_OF_SCRATCH = 560
 """Rows of float32 over the vocabulary that the kernel takes besides, however many tokens there are."""
 _WITH_POWERS = 4
-"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower."""
+"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower; in a
+survey A, its transpose and what is narrower."""
 _WITHOUT_POWERS = 2
 """Rows of float32 that a neuron takes when no powers are kept: A, and its transpose in a survey."""
 _KEPT_BACK = 64 * 10**6
 """Bytes that the C library's allocator may keep of what was freed: blocks of up to 32 MB each."""
+_LEAST_SLAB = 512
+"""Neurons in a slab below which their powers are not kept, to have more neurons instead."""
+_MOST_BLOCK = 8192
+_READ_A_TOKEN = 48
+"""Bytes by dimension of the residual stream that are kept of a token while the slabs of neurons pass."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +49,25 @@ class Tiles:
     neurons: int
     keep_powers: bool = False
     """Whether there is room for the powers of A."""
+    block: int = _MOST_BLOCK
+    """Tokens that a slab of neurons meets before the next is formed, tile by tile."""
 
     @classmethod
-    def within(cls, memory: int, n_neurons: int, d_vocab: int, fixed: bool = False) -> "Tiles":
-        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons.
-
-        fixed: whether the loss beside a fixed direction of the logits is wanted too.
-        """
+    def within(cls, memory: int, n_neurons: int, d_model: int, d_vocab: int) -> "Tiles":
+        """The largest tiles that fit into so many bytes; never less than 8 tokens by 64 neurons."""
         row, tokens = 4 * d_vocab, _MOST_TOKENS
         memory -= _KEPT_BACK
-        a_token = _ROWS_A_TOKEN + (_MORE_ROWS_A_TOKEN if fixed else 0)
-        while tokens > 8 and tokens * a_token * row > memory / 3:
+        while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
             tokens //= 2
-        left = memory - (tokens * a_token + _ROWS_OF_SCRATCH) * row
-        return cls(
-            tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), left >= _WITH_POWERS * n_neurons * row
-        )
+        left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
+        if left >= _WITH_POWERS * n_neurons * row:
+            return cls(tokens, n_neurons, keep_powers=True)
+        block = max(tokens, min(_MOST_BLOCK, memory // 8 // (_READ_A_TOKEN * d_model)))
+        left -= block * _READ_A_TOKEN * d_model
+        neurons = left // (_WITH_POWERS * row)
+        if neurons >= _LEAST_SLAB:
+            return cls(tokens, neurons, keep_powers=True, block=block)
+        return cls(tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), block=block)
 
 
 _FAST = frozenset(
@@ -88,11 +96,6 @@ def choose_kernel(device: torch.device, mode: Mode = "exact", *, along: bool = F
     Args:
         along: whether ablations move the logits along a direction of each token's own (`Ablations.along`).
     """
-    if along:
-        return Kernel(
-            "row by row", "a norm after the MLP moves each token's logits along a direction of its own, which only the "
-            "plain kernel takes", plain.every_pair,
-        )  # fmt: skip
     if device.type == "cpu":
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"
@@ -101,6 +104,11 @@ def choose_kernel(device: torch.device, mode: Mode = "exact", *, along: bool = F
             return completed(Kernel("survey", reason, survey.every_pair, survey.TOLERANCE), _FAST)
         reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
         return completed(Kernel("moment series", reason, by_series, series.EXACT.tolerance), _FAST)
+    if along:
+        return Kernel(
+            "row by row", "a norm after the MLP moves each token's logits along a direction of its own, which on a GPU "
+            "only the plain kernel takes", plain.every_pair,
+        )  # fmt: skip
     if find_spec("triton") is not None:
         from backend.core.kernels import triton_rows as gpu
 
@@ -129,14 +137,13 @@ def by_series(problem: Ablations, before: Before) -> PairStatistics:
     if len(problem.logits) < _FEW_TOKENS:
         return by_rows(problem, before)
     out = problem.room()
-    expansion = series.Series(problem, before.predictions)
+    expansion = series.Series(problem, before.predictions, remembered=before.remembered)
     certified = expansion.fill(out)
     spread = rows.Spread(expansion.spread, series.EXACT.order + 1)
     rows.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
     rows.fill_ranks(problem, before, certified, out)
-    if expansion.directed is not None:
-        fixed, wanted = expansion.directed.fixed, ~expansion.fixed_certified
-        rows.fill_fixed(problem, before, fixed, expansion.mean_a, wanted, out)
+    if expansion.fixed is not None:
+        rows.fill_fixed(problem, before, expansion.fixed, expansion.mean_a, ~expansion.fixed_certified, out)
     return out
 
 

@@ -1,16 +1,19 @@
 """Effects of all neurons of a readout: tokens and neurons in tiles, by the kernel that was chosen."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
 from backend.core.kernels.problem import Ablations, Before, DirectPath
-from backend.core.metrics.effects import Effects, PairStatistics, TokenBatch
+from backend.core.metrics.effects import Effects, EffectSums, PairStatistics, TokenBatch
 from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
 from backend.core.models.readout import Readout
 
@@ -37,7 +40,8 @@ class EffectsEngine:
         """
         self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
         self._frequency = None if unigram is None else UnigramReadout.of(readout, unigram)
-        self.tiles = Tiles.within(memory, len(readout.W_out), readout.W_U.shape[1], unigram is not None)
+        n_neurons, d_model = readout.W_out.shape
+        self.tiles = Tiles.within(memory, n_neurons, d_model, readout.W_U.shape[1])
         self._kept: DirectPath | None = None
 
     def effects(self, batch: TokenBatch, targets: Float[Tensor, "neurons"]) -> Effects:
@@ -46,33 +50,71 @@ class EffectsEngine:
         Args:
             targets: the activation that replaces each neuron's (mean ablation: the reference means).
         """
-        size = self.tiles.tokens
-        columns = (torch.split(column, size) for column in (batch.residual, batch.activations, batch.targets))
-        parts = [self._tile(TokenBatch(*rows), targets) for rows in zip(*columns, strict=True)]
-        return parts[0] if len(parts) == 1 else Effects(**_joined(parts, dim=0))
+        slabs: dict[int, list[Effects]] = {}
+        for piece in self._pieces(batch, targets):
+            slabs.setdefault(piece.neurons.start, []).append(piece.effects)
+        columns = [parts[0] if len(parts) == 1 else Effects(**_joined(parts, dim=0)) for parts in slabs.values()]
+        return columns[0] if len(columns) == 1 else joined_effects(columns)
 
-    def _tile(self, batch: TokenBatch, targets: Tensor) -> Effects:
-        readout = self.readout
+    def sums(
+        self,
+        batch: TokenBatch,
+        targets: Float[Tensor, "neurons"],
+        groups: Int64[NDArray[np.int64], "tokens"],
+        chosen: Bool[Tensor, "tokens"],
+    ) -> tuple[EffectSums, Effects]:
+        """The sums by group of what `effects` would give, and all of the chosen tokens' effects; no more is kept.
+
+        Args:
+            groups: the group that each token's sequence is dealt to.
+        """
+        slabs: dict[int, tuple[list[EffectSums], list[Effects]]] = {}
+        for piece in self._pieces(batch, targets):
+            sums, kept = slabs.setdefault(piece.neurons.start, ([], []))
+            sums.append(EffectSums.of(piece.effects, groups[piece.tokens]))
+            kept.append(piece.effects.at(chosen[piece.tokens]))
+        columns = [Effects(**_joined(kept, dim=0)) for _, kept in slabs.values()]
+        totals = [reduce(EffectSums.plus, sums) for sums, _ in slabs.values()]
+        return EffectSums.beside(totals), columns[0] if len(columns) == 1 else joined_effects(columns)
+
+    def _pieces(self, batch: TokenBatch, targets: Tensor) -> Iterator["_Piece"]:
+        """The effects by tiles of tokens, inside slabs of neurons, inside blocks of as many tokens as can be.
+
+        A slab of A is formed once a block. What is of the tokens alone is computed with the first slab; of that the
+        predictions are too large to be kept for the others, and are computed once more for each.
+        """
+        block, size, count = self.tiles.block, self.tiles.tokens, len(batch.targets)
+        for first in range(0, count, block):
+            stop = min(first + block, count)
+            tiles = [slice(start, min(start + size, stop)) for start in range(first, stop, size)]
+            known: dict[int, Before] = {}
+            for neurons, path in self._paths():
+                for tile in tiles:
+                    some = batch.at(tile)
+                    effects, before = self._piece(some, targets, neurons, path, known.get(tile.start))
+                    if self._kept is None:
+                        known[tile.start] = before.without_rows()
+                    yield _Piece(tile, neurons, effects)
+
+    def _piece(
+        self, batch: TokenBatch, targets: Tensor, neurons: slice, path: DirectPath, known: Before | None
+    ) -> tuple[Effects, Before]:
+        readout, frequency = replace(self.readout, W_out=path.W_out), self._frequency
         centred = readout.centred(batch.residual)
         scale = readout.scale(centred)
         logits = readout.logits(centred, scale)
-        deltas = targets - batch.activations
+        deltas = targets[neurons] - batch.activations[:, neurons]
         c = deltas / scale[:, None]
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-        before = Before.of(logits, batch.targets, readout.b_U)
-        frequency = self._frequency
+        before = Before.of(logits, batch.targets, readout.b_U) if known is None else known.with_rows(logits)
         direction = None if frequency is None else frequency.direction
-        parts = []
-        for part, path in self._paths():
-            sizes = (c[:, part].contiguous(), r[:, part].contiguous())
-            problem = Ablations(logits, batch.targets, *sizes, path, readout.b_U, direction)
-            pairs = self.kernel.every_pair(problem, before)
-            distances = None if frequency is None else frequency.distances(problem, before, pairs.delta_loss)
-            parts.append(effects_of(before, pairs, distances))
-        return parts[0] if len(parts) == 1 else joined_effects(parts)
+        problem = Ablations(logits, batch.targets, c, r, path, readout.b_U, direction)
+        pairs = self.kernel.every_pair(problem, before)
+        distances = None if frequency is None else frequency.distances(problem, before, pairs.delta_loss)
+        return effects_of(before, pairs, distances), before
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
-        """A by slabs of neurons: kept if it is one slab, else formed anew each time."""
+        """A by slabs of neurons: kept if it is one slab, else formed anew each time, with its powers either way."""
         readout, size = self.readout, self.tiles.neurons
         n_neurons = len(readout.W_out)
         if size >= n_neurons:
@@ -81,7 +123,15 @@ class EffectsEngine:
             return
         for start in range(0, n_neurons, size):
             part = slice(start, min(start + size, n_neurons))
-            yield part, DirectPath.of(readout.W_out[part], readout.W_U)
+            yield part, DirectPath.of(readout.W_out[part], readout.W_U, keep_powers=self.tiles.keep_powers)
+
+
+class _Piece(NamedTuple):
+    """What some neurons do at some tokens."""
+
+    tokens: slice
+    neurons: slice
+    effects: Effects
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ e = −(y − l)·v̂, so that the logits' component along v̂ is what it was be
 token's own to all of them. No unembedding is redone for a neuron.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -224,6 +225,8 @@ class Before:
     top: Int[Tensor, "tokens"]
     """The most probable token."""
     predictions: Predictions
+    remembered: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What kernels keep of the predictions, small beside them, for other neurons of the same tokens."""
 
     @classmethod
     def of(
@@ -242,39 +245,60 @@ class Before:
             -predictions.log_correct[:, 0], -predictions.mean_l[:, 0], rank, logits.argmax(dim=1), predictions
         )  # fmt: skip
 
+    def without_rows(self) -> "Before":
+        """What is small: all but p and its logarithm."""
+        return replace(self, predictions=self.predictions.without_rows())
+
+    def with_rows(self, logits: Float[Tensor, "tokens d_vocab"]) -> "Before":
+        """The rows that `without_rows` left out, from the logits that `of` was given."""
+        return replace(self, predictions=self.predictions.with_rows(logits))
+
 
 @dataclass(frozen=True)
-class FixedDirection:
-    """What keeps the logits' component along v̂ as it was (Eq. 8): the total tilt with e·v̂ added, under p.
-
-    With y′ the ablated logits, l those before and u = l − b, e = −(y′ − l)·v̂ = −(q·(u·v̂) + d·(A_i·v̂)). Then y is p
-    tilted by e^X with X = q·ũ + d·ã + e·ṽ, each less its mean under p, and the loss changes by log Σ p·e^X − X_correct.
-    A_i·v̂ is one number a neuron, u·v̂ one a token: nothing is summed over the vocabulary for e.
-    """
+class CentredAlong:
+    """A direction of the logits less its mean under p, ṽ, and how far every ablation moves them along it."""
 
     along: Along
     mean: Float[Tensor, "tokens 1"]
-    """Σ p·v̂"""
+    """Σ p·v"""
     farthest: Float[Tensor, "tokens 1"]
     """max |ṽ|"""
     correct: Float[Tensor, "tokens 1"]
     """ṽ of the correct token."""
 
     @classmethod
-    def of(cls, problem: Ablations, predictions: Predictions) -> "FixedDirection":
-        """Of ablations that have a fixed direction."""
-        v = problem.fixed_direction
-        assert v is not None
+    def under(cls, along: Along, targets: Int[Tensor, "tokens"], predictions: Predictions) -> Self:
+        """What p makes of a direction; targets: the correct next tokens."""
+        v = along.v
         mean = along_component(predictions.p, v)[:, None]
+        highest, lowest = v.amax(dim=-1, keepdim=True), v.amin(dim=-1, keepdim=True)
+        correct = along.of_tokens(targets)[:, None] - mean
+        return cls(along, mean, torch.maximum(highest - mean, mean - lowest), correct)
+
+
+@dataclass(frozen=True)
+class FixedDirection(CentredAlong):
+    """What keeps the logits' component along v̂ as it was (Eq. 8): the total tilt with e·v̂ added, under p.
+
+    With y′ the ablated logits, l those before and u = l − b, e = −(y′ − l)·v̂ = −(q·(u·v̂) + d·(A_i·v̂)), less the same of
+    what a norm after the MLP moves. Then y is p tilted by e^X with X = q·ũ + d·ã + e·ṽ, each less its mean under p, and
+    the loss changes by log Σ p·e^X − X_correct. A_i·v̂ is one number a neuron, u·v̂ one a token: nothing is summed over
+    the vocabulary for e.
+    """
+
+    @classmethod
+    def of(cls, problem: Ablations, predictions: Predictions) -> Self:
+        """Of ablations that have a fixed direction."""
+        v, total = problem.fixed_direction, problem.total
+        assert v is not None
         # v̂ has mean 0, so that the constant by which log p and the logits differ is nothing along it.
         u_along = along_component(predictions.log_p, v) - predictions.mean_l[:, 0] * v.sum(dim=-1)
         if problem.b_U is not None:
             u_along = u_along - v @ problem.b_U
-        e = -(problem.total.q * u_along[:, None] + problem.total.d * problem.path.along(v))
-        highest, lowest = v.amax(dim=-1, keepdim=True), v.amin(dim=-1, keepdim=True)
-        along = Along(v, e)
-        correct = along.of_tokens(problem.targets)[:, None] - mean
-        return cls(along, mean, torch.maximum(highest - mean, mean - lowest), correct)
+        e = -(total.q * u_along[:, None] + total.d * problem.path.along(v))
+        for moved in total.along:
+            e = e - moved.e * _product(moved.v, v)
+        return cls.under(Along(v, e), problem.targets, predictions)
 
     def x_correct(
         self, problem: Ablations, predictions: Predictions, mean_a: Float[Tensor, "tokens neurons"]
@@ -283,4 +307,16 @@ class FixedDirection:
         l_correct, b_correct = predictions.centred_correct()
         q, d = problem.r.double() - 1, problem.r.double() * problem.c
         a_correct = problem.path.of_tokens(problem.targets).double() - mean_a
-        return q * (l_correct - b_correct)[:, None] + d * a_correct + self.along.e.double() * self.correct
+        x_correct = q * (l_correct - b_correct)[:, None] + d * a_correct + self.along.e.double() * self.correct
+        for moved in problem.total.along:
+            x_correct += moved.e.double() * CentredAlong.under(moved, problem.targets, predictions).correct
+        return x_correct
+
+
+def _product(
+    v: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"],
+    w: Float[Tensor, "d_vocab"] | Float[Tensor, "tokens d_vocab"],
+) -> Float[Tensor, "tokens 1"] | Float[Tensor, "1"]:
+    """v·w, where each is one direction for all tokens or one a token."""
+    along: Tensor = torch.linalg.vecdot(v, w)
+    return along[..., None]

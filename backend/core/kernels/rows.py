@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backend.core.kernels import rows_compiled as native
 from backend.core.kernels.plain import chosen_pairs
-from backend.core.kernels.problem import TILE, Ablations, Before, FixedDirection
+from backend.core.kernels.problem import TILE, Ablations, Before, CentredAlong, FixedDirection
 from backend.core.kernels.sums import write_losses_and_entropies
 from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
@@ -35,7 +35,7 @@ FARTHEST = 16.0
 
 @dataclass(frozen=True)
 class Spread:
-    """An upper bound of (Σ p·(1 + |l̃|)·|ã|^order)^{1/order} for every pair."""
+    """An upper bound of (Σ p·(1 + |l̃|)·|x|^order)^{1/order} for every pair, x being the frozen tilt."""
 
     norm: Float[Tensor, "tokens neurons"]
     order: int
@@ -54,12 +54,12 @@ def fill_rows(
 
     Args:
         mean_a: Σ p·a.
-        spread: what is known of a under p, which lets lower polynomials do; without it their degree follows max |a|.
+        spread: what is known of x under p, which lets lower polynomials do; without it their degree follows max |x|.
         rounding: what the polynomials may leave out, in nats.
     """
-    problem.require_along_none("row by row, compiled")
     predictions = before.predictions
-    reach = Reach.of(problem, predictions, mean_a)
+    moved = moved_along(problem, predictions)
+    reach = Reach.of(problem, predictions, mean_a, moved)
     wild = wanted & (reach.farthest > FARTHEST)
     for t in wild.any(dim=1).nonzero().flatten().tolist():
         chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
@@ -67,7 +67,7 @@ def fill_rows(
     if not len(pairs[0]):
         return
     degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
-    sums, above = _sums(problem, before, predictions, mean_a, pairs, degrees)
+    sums, above = _sums(problem, before, moved, mean_a, pairs, degrees)
     write_losses_and_entropies(problem, predictions, mean_a, pairs, sums, out)
     out.rank[pairs] = above[:, 0] + 1
     out.changed[pairs] = above[:, 1] > 0
@@ -90,15 +90,16 @@ def fill_fixed(
     """
     assert out.delta_loss_freq is not None
     predictions = before.predictions
-    q, d = problem.total.q, problem.total.d
-    reach = d.abs() * (problem.path.size + mean_a.abs()) + q.abs() * predictions.deepest
+    moved = moved_along(problem, predictions)
+    # What the frozen tilt reaches grows by r when the norm is recomputed.
+    reach = problem.r * Reach.of(problem, predictions, mean_a, moved).x + problem.total.q.abs() * predictions.deepest
     reach += fixed.along.e.abs() * fixed.farthest
     wild = wanted & (reach > FARTHEST)
     _fill_wild(problem, before, wild, out)
     pairs = in_blocks(wanted & ~wild)
     if not len(pairs[0]):
         return
-    sums = _sums_along(problem, predictions, fixed, mean_a, pairs, rounding)
+    sums = _sums_along(problem, predictions, fixed, moved, mean_a, pairs, rounding)
     x_correct = fixed.x_correct(problem, predictions, mean_a)[pairs]
     out.delta_loss_freq[pairs] = (sums.log1p() - x_correct).float()
 
@@ -116,6 +117,7 @@ def _sums_along(
     problem: Ablations,
     predictions: Predictions,
     fixed: FixedDirection,
+    moved: CentredAlong | None,
     mean_a: Tensor,
     pairs: tuple[Tensor, Tensor],
     rounding: float,
@@ -127,14 +129,16 @@ def _sums_along(
     p, log_p, A, sizes, b, v = arrays(
         predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem), torch.atleast_2d(fixed.along.v)
     )
-    by_token = arrays(
+    other, has_v, mean_v, farthest, e = moved_arrays(moved, problem.c)
+    mean_u, mean_fixed, deepest, farthest_fixed, masses = arrays(
         predictions.mean_l[:, 0] - predictions.mean_b[:, 0], fixed.mean[:, 0], predictions.deepest[:, 0],
         fixed.farthest[:, 0], mass,
     )  # fmt: skip
+    by_token = (mean_u, mean_v, mean_fixed, deepest, farthest, farthest_fixed, masses)
     q, d = problem.total.q[pairs], problem.total.d[pairs]
-    by_pair = arrays(mean_a[pairs], rows.int(), tokens.int(), d, q, fixed.along.e[pairs])
+    by_pair = arrays(mean_a[pairs], rows.int(), tokens.int(), d, q, (problem.r * e)[pairs], fixed.along.e[pairs])
     sums = torch.empty(len(tokens), dtype=torch.float64)
-    data = (p, log_p, A, sizes, b, has_b, v, *by_token, rounding / mass.shape[1], *by_pair)
+    data = (p, log_p, A, sizes, b, has_b, other, v, has_v, *by_token, rounding / mass.shape[1], *by_pair)
     filled = sums.numpy()
     jobs = pairwise(cuts(tokens))
     in_parallel(lambda job: _LOOPS.sum_along(*data, *job, filled), jobs)
@@ -148,7 +152,12 @@ def fill_ranks(problem: Ablations, before: Before, wanted: Bool[Tensor, "tokens 
     beaten = np.zeros(tuple(wanted.shape), np.bool_)
     logits, A, b, c, q = arrays(problem.logits, problem.path.A, bias(problem), problem.c, problem.r - 1)
     rest = wanted.numpy().copy()
-    per_pair = (b, problem.b_U is not None, c, q, rest, *arrays(reach, problem.targets, before.top))
+    if problem.along is None:
+        v, e = arrays(torch.zeros(1, 1), torch.zeros(1, c.shape[1]))
+    else:
+        v, e = arrays(torch.atleast_2d(problem.along.v), problem.along.e)
+    tilt = (b, problem.b_U is not None, v, problem.along is not None, c, q, e)
+    per_pair = (*tilt, rest, *arrays(reach, problem.targets, before.top))
     columns = problem.path.kept_columns()
     if columns is not None:
         done = np.zeros(len(wanted), np.bool_)
@@ -173,6 +182,10 @@ def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
     of_tokens = c * path.of_tokens(tokens)
     highest, lowest = torch.maximum(c * path.highest, c * path.lowest), torch.minimum(c * path.highest, c * path.lowest)
     movement = torch.maximum(highest - of_tokens, of_tokens - lowest)
+    if problem.along is not None:
+        v = problem.along.v
+        at, above, below = problem.along.of_tokens(tokens), v.amax(dim=-1), v.amin(dim=-1)
+        movement = movement + problem.along.e.abs() * torch.maximum(above - at, at - below)[:, None]
     if problem.b_U is None:
         return movement
     # The recomputed norm moves them by q·(their distance, the movement and what their biases differ) on top.
@@ -187,9 +200,24 @@ def bias(problem: Ablations) -> Float[Tensor, "d_vocab"] | Float[Tensor, "1"]:
     return torch.zeros(1) if problem.b_U is None else problem.b_U
 
 
+def moved_along(problem: Ablations, predictions: Predictions) -> CentredAlong | None:
+    """The direction along which a norm after the MLP moves the logits, under p; None where there is none."""
+    return None if problem.along is None else CentredAlong.under(problem.along, problem.targets, predictions)
+
+
+def moved_arrays(moved: CentredAlong | None, like: Tensor) -> tuple[Any, bool, Any, Any, Tensor]:
+    """Its rows, whether there is one, Σ p·v, max |ṽ|, and e of the frozen tilt; zeros in the place of none."""
+    if moved is None:
+        nothing = np.zeros(len(like), np.float32)
+        return np.zeros((1, 1), np.float32), False, nothing, nothing, torch.zeros_like(like)
+    v, mean, farthest = arrays(torch.atleast_2d(moved.along.v), moved.mean[:, 0], moved.farthest.expand_as(moved.mean))
+    return v, True, mean, farthest[:, 0], moved.along.e
+
+
 @dataclass(frozen=True)
 class Reach:
-    """How large x = c·ã and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need."""
+    """How large x and z = q·(y − b̃) get, which decides the polynomials that e^x and e^z need; x = c·ã, and e·ṽ more
+    where a norm after the MLP moves the logits along a direction."""
 
     x: Float[Tensor, "tokens neurons"]
     """max |x|"""
@@ -197,9 +225,17 @@ class Reach:
     """An upper bound of max |z|."""
 
     @classmethod
-    def of(cls, problem: Ablations, predictions: Predictions, mean_a: Float[Tensor, "tokens neurons"]) -> "Reach":
-        """Of every pair; mean_a: Σ p·a."""
+    def of(
+        cls,
+        problem: Ablations,
+        predictions: Predictions,
+        mean_a: Float[Tensor, "tokens neurons"],
+        moved: CentredAlong | None,
+    ) -> "Reach":
+        """Of every pair; mean_a: Σ p·a, moved: `moved_along`."""
         x = problem.c.abs() * (problem.path.size + mean_a.abs())
+        if moved is not None:
+            x = x + moved.along.e.abs() * moved.farthest
         return cls(x, (problem.r - 1).abs() * (predictions.deepest + x))
 
     @property
@@ -261,7 +297,7 @@ class Degrees:
         x, z = reach.x[pairs], reach.z[pairs]
         orders, sizes = (0, 0), (torch.ones_like(x), torch.ones_like(z))
         if spread is not None:
-            x_norm = problem.c[pairs].abs() * spread.norm[pairs]
+            x_norm = spread.norm[pairs]
             z_norm = (problem.r - 1)[pairs].abs() * (torch.from_numpy(fourth).pow(1 / 4)[pairs[0]] + x_norm)
             orders, sizes = (spread.order, 4), (x_norm**spread.order, z_norm**4)
         return cls(_degrees(x, z, orders, sizes, rounding), mass, rounding / mass.shape[1])
@@ -280,7 +316,7 @@ def in_blocks(wanted: Bool[Tensor, "tokens neurons"]) -> tuple[Int[Tensor, "pair
 def _sums(
     problem: Ablations,
     before: Before,
-    predictions: Predictions,
+    moved: CentredAlong | None,
     mean_a: Tensor,
     pairs: tuple[Tensor, Tensor],
     degrees: Degrees,
@@ -288,15 +324,16 @@ def _sums(
     """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
     tokens, rows = pairs
     sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
-    has_b = problem.b_U is not None
-    c, q = problem.c[pairs], (problem.r - 1)[pairs]
-    path = problem.path
+    has_b, path, predictions = problem.b_U is not None, problem.path, before.predictions
     p, log_p, A, sizes, b = arrays(predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem))
-    means = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], predictions.deepest[:, 0])
+    mean_l, mean_b, deepest = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], predictions.deepest[:, 0])
+    v, has_v, mean_v, farthest, e = moved_arrays(moved, problem.c)
+    by_token = (mean_l, mean_b, mean_v, deepest, farthest, degrees.mass, degrees.allowed)
     by_pair = arrays(
-        mean_a[pairs], rows.int(), tokens.int(), c, q, degrees.of_pairs, problem.targets, before.top
+        mean_a[pairs], rows.int(), tokens.int(), problem.c[pairs], (problem.r - 1)[pairs], e[pairs], degrees.of_pairs,
+        problem.targets, before.top,
     )  # fmt: skip
-    data = (p, log_p, A, sizes, b, has_b, *means, degrees.mass, degrees.allowed, *by_pair)
+    data = (p, log_p, A, sizes, b, has_b, v, has_v, *by_token, *by_pair)
     in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), pairwise(cuts(tokens)))
     return torch.from_numpy(sums), torch.from_numpy(above)
 

@@ -163,10 +163,19 @@ def _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree):
 
 
 @njit(nogil=True, cache=True)
-def _after(logits, a, b, has_b, m, n, o, c, q, v):
+def _after(logits, a, b, has_b, moved, has_v, m, n, o, w, c, q, e, v):
     """The logit of token v afterwards; without a bias up to the factor r > 0, which changes no order."""
     y = (logits[v] - m) + c * (a[v] - o)
+    if has_v:
+        y += e * (moved[v] - w)
     return y + q * (y - (b[v] - n)) if has_b else y
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def blend(a, moved, o, w, c, e, x):
+    """x = c·ã + e·ṽ of some tokens of the vocabulary."""
+    for k in range(x.shape[0]):
+        x[k] = c * (a[k] - o) + e * (moved[k] - w)
 
 
 @njit(nogil=True, fastmath=FAST, cache=True)
@@ -217,52 +226,61 @@ def _needed(x, growth, allowed):
 
 @njit(nogil=True, cache=True)
 def sum_pairs(
-    p, log_p, A, sizes, b, has_b, mean_l, mean_b, deepest, mass, allowed, mean_a, rows, tokens, c, q, degree, targets,
-    tops, first, last, sums, above,
+    p, log_p, A, sizes, b, has_b, v, has_v, mean_l, mean_b, mean_v, deepest, farthest, mass, allowed, mean_a, rows,
+    tokens, c, q, e, degree, targets, tops, first, last, sums, above,
 ):  # fmt: skip
     """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
 
-    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; mean_l,
-    mean_b: Σ p·log p and Σ p·b, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1 (float32), degree
-    that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|,
-    [tokens]; mass: of tiles, [tokens, tiles], and allowed, what may be left out of each. targets, tops: [tokens] int64.
-    `above` counts tokens that beat the correct one, and that beat the one on top before.
+    p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; v: a direction
+    for all tokens or one a token, [1 or tokens, d_vocab], or anything of two axes where not has_v; mean_l, mean_b,
+    mean_v: Σ p·log p, Σ p·b and Σ p·v, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1, e
+    (float32), degree that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|, farthest:
+    max |ṽ|, [tokens]; mass: of tiles, [tokens, tiles], and allowed, what may be left out of each. targets, tops:
+    [tokens] int64. `above` counts tokens that beat the correct one, and that beat the one on top before.
     """
     d_vocab = p.shape[1]
     correct = np.empty(last - first, F)
     best = np.empty(last - first, F)
+    blended = np.empty(TILE, F)
     for k in range(first, last):
         t, i = tokens[k], rows[k]
-        m, n = mean_l[t], mean_b[t]
-        correct[k - first] = _after(log_p[t], A[i], b, has_b, m, n, mean_a[k], c[k], q[k], targets[t])
-        best[k - first] = _after(log_p[t], A[i], b, has_b, m, n, mean_a[k], c[k], q[k], tops[t])
+        moved = v[t % len(v)]
+        after = (log_p[t], A[i], b, has_b, moved, has_v, mean_l[t], mean_b[t], mean_a[k], mean_v[t], c[k], q[k], e[k])
+        correct[k - first] = _after(*after, targets[t])
+        best[k - first] = _after(*after, tops[t])
         sums[k, :] = 0
         above[k, :] = 0
     for start in range(0, d_vocab, TILE):
         stop = min(start + TILE, d_vocab)
-        tile = start // TILE
+        tile, part = start // TILE, slice(start, stop)
+        some_b = b[part] if has_b else b
         for k in range(first, last):
             t, i = tokens[k], rows[k]
             x = abs(c[k]) * (sizes[i, tile] + abs(mean_a[k]))
+            a, o, by = A[i, part], mean_a[k], c[k]
+            if has_v:
+                x += abs(e[k]) * farthest[t]
+                blend(a, v[t % len(v), part], o, mean_v[t], by, e[k], blended[: stop - start])
+                a, o, by = blended[: stop - start], F(0), F(1)
             z = abs(q[k]) * (deepest[t] + x)
             pair = (
-                p[t], log_p[t], A[i], b, has_b, mean_l[t], mean_b[t], mean_a[k], c[k], q[k], correct[k - first],
+                p[t, part], log_p[t, part], a, some_b, has_b, mean_l[t], mean_b[t], o, by, q[k], correct[k - first],
                 best[k - first], _degree(degree[k], x, z, mass[t, tile], allowed),
             )  # fmt: skip
-            target, top = targets[t], tops[t]
+            target, top = targets[t] - start, tops[t] - start
             # The tokens that others are compared with are summed alone: rounding must not put them above themselves.
-            begin = start
+            begin = 0
             for cut in (min(target, top), max(target, top)):
-                if begin <= cut < stop:
+                if begin <= cut < stop - start:
                     _add_pass(pair, begin, cut, True, True, sums[k], above[k])
                     _add_pass(pair, cut, cut + 1, cut != target, cut != top, sums[k], above[k])
                     begin = cut + 1
-            _add_pass(pair, begin, stop, True, True, sums[k], above[k])
+            _add_pass(pair, begin, stop - start, True, True, sums[k], above[k])
 
 
 @njit(nogil=True, cache=True)
 def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
-    """Add what the tokens `start` to `stop` contribute to one pair."""
+    """Add what the tokens `start` to `stop` of a tile contribute to one pair."""
     if start >= stop:
         return
     p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree = pair
@@ -334,18 +352,20 @@ def _along_tile(p, log_p, a, b, has_b, v, m, o, w, d, q, e, reach, allowed):
 
 @njit(nogil=True, cache=True)
 def sum_along(
-    p, log_p, A, sizes, b, has_b, v, mean_u, mean_v, deepest, farthest, mass, allowed, mean_a, rows, tokens, d, q, e,
-    first, last, sums,
+    p, log_p, A, sizes, b, has_b, v, fixed, has_v, mean_u, mean_v, mean_fixed, deepest, farthest, farthest_fixed, mass,
+    allowed, mean_a, rows, tokens, d, q, e, e_fixed, first, last, sums,
 ):  # fmt: skip
-    """Σ p·(e^X − 1) over whole rows, X = q·ũ + d·ã + e·ṽ, into `sums` [pairs] for the pairs `first` to `last`, which
-    are sorted by row of A.
+    """Σ p·(e^X − 1) over whole rows, X = q·ũ + d·ã + e·ṽ + e_fixed·(the fixed direction less its mean), into `sums`
+    [pairs] for the pairs `first` to `last`, which are sorted by row of A.
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; sizes: max |A| by tile, [n_rows, tiles]; b: [d_vocab], or
-    anything where not has_b; v: [1 or tokens, d_vocab]. By token: mean_u = Σ p·u, mean_v = Σ p·v, deepest = max |ũ|,
-    farthest = max |ṽ|, and mass, Σ p by tile, [tokens, tiles]; allowed: what may be left out of each tile. By pair:
-    mean_a = Σ p·a, rows, tokens (int32), d, q, e (float32).
+    anything where not has_b; v, fixed: [1 or tokens, d_vocab], v anything of two axes where not has_v. By token:
+    mean_u = Σ p·u and so on, deepest = max |ũ|, farthest = max |ṽ|, farthest_fixed, and mass, Σ p by tile, [tokens,
+    tiles]; allowed: what may be left out of each tile. By pair: mean_a = Σ p·a, rows, tokens (int32), d, q, e, e_fixed
+    (float32).
     """
     d_vocab = p.shape[1]
+    blended = np.empty(TILE, F)
     for k in range(first, last):
         sums[k] = 0
     for start in range(0, d_vocab, TILE):
@@ -354,11 +374,16 @@ def sum_along(
         some_b = b[part] if has_b else b
         for k in range(first, last):
             t, i = tokens[k], rows[k]
-            v_row = t if len(v) > 1 else 0
-            reach = abs(d[k]) * (sizes[i, tile] + abs(mean_a[k])) + abs(q[k]) * deepest[t] + abs(e[k]) * farthest[t]
+            reach = abs(d[k]) * (sizes[i, tile] + abs(mean_a[k])) + abs(q[k]) * deepest[t]
+            reach += abs(e_fixed[k]) * farthest_fixed[t]
+            a, o, by = A[i, part], mean_a[k], d[k]
+            if has_v:
+                reach += abs(e[k]) * farthest[t]
+                blend(a, v[t % len(v), part], o, mean_v[t], by, e[k], blended[: len(a)])
+                a, o, by = blended[: len(a)], F(0), F(1)
             sums[k] += _along_tile(
-                p[t, part], log_p[t, part], A[i, part], some_b, has_b, v[v_row, part], mean_u[t], mean_a[k], mean_v[t],
-                d[k], q[k], e[k], reach, allowed / max(mass[t, tile], F(1e-30)),
+                p[t, part], log_p[t, part], a, some_b, has_b, fixed[t % len(fixed), part], mean_u[t], o, mean_fixed[t],
+                by, q[k], e_fixed[k], reach, allowed / max(mass[t, tile], F(1e-30)),
             )  # fmt: skip
 
 
@@ -384,31 +409,37 @@ def _near(logits, centre, width):
 
 
 @njit(nogil=True, cache=True)
-def _above(logits, a, b, has_b, c, q, centre, near, reach):
+def _above(pair, centre, near, reach):
     """How many more tokens than before beat `centre`, and whether any does that did not."""
     tokens, starts, per_unit = near
     more, any_new = 0, False
     count = starts[int(min(reach * per_unit, F(_BINS - 1))) + 1]
     if count == 1:  # itself alone: most pairs, and nothing of A is read
         return more, any_new
-    y_centre = _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, centre)
+    logits, a, b, has_b, moved, has_v, c, q, e = pair
+    zero = F(0)
+    y_centre = _after(logits, a, b, has_b, moved, has_v, zero, zero, zero, zero, c, q, e, centre)
     for v in tokens[:count]:
         if v == centre:
             continue
-        before, after = logits[v] > logits[centre], _after(logits, a, b, has_b, F(0), F(0), F(0), c, q, v) > y_centre
+        before = logits[v] > logits[centre]
+        after = _after(logits, a, b, has_b, moved, has_v, zero, zero, zero, zero, c, q, e, v) > y_centre
         more += int(after) - int(before)
         any_new |= after and not before
     return more, any_new
 
 
 @njit(nogil=True, cache=True)
-def window_ranks(logits, A, b, has_b, c, q, wanted, reach, targets, tops, first, last, more_above, beaten):
+def window_ranks(
+    logits, A, b, has_b, v, has_v, c, q, e, wanted, reach, targets, tops, first, last, more_above, beaten
+):  # fmt: skip
     """Rank and argmax changes of the wanted pairs of the tokens `first` to `last`, exactly, from few tokens each.
 
     Only a token whose logit is within the neuron's reach of the correct one's (or the top one's) can change sides.
-    b: [d_vocab], or anything where not has_b. wanted, c, q = r − 1: [tokens, n_rows]; reach: [tokens, n_rows, 2], how
-    far any logit can move against the correct token's, and against the top one's. more_above: [tokens, n_rows], how
-    many more tokens beat the correct one than before. beaten: whether any beats the top one.
+    b: [d_vocab], or anything where not has_b; v: [1 or tokens, d_vocab], or anything of two axes where not has_v.
+    wanted, c, q = r − 1, e: [tokens, n_rows]; reach: [tokens, n_rows, 2], how far any logit can move against the
+    correct token's, and against the top one's. more_above: [tokens, n_rows], how many more tokens beat the correct one
+    than before. beaten: whether any beats the top one.
     """
     correct = [_near(logits[t], targets[t], _widest(reach[t, :, 0], wanted[t])) for t in range(first, last)]
     best = [_near(logits[t], tops[t], _widest(reach[t, :, 1], wanted[t])) for t in range(first, last)]
@@ -416,14 +447,15 @@ def window_ranks(logits, A, b, has_b, c, q, wanted, reach, targets, tops, first,
         for t in range(first, last):
             for i in range(start, min(start + _ROWS, A.shape[0])):
                 if wanted[t, i]:
-                    pair = (logits[t], A[i], b, has_b, c[t, i], q[t, i])
-                    more_above[t, i] = _above(*pair, targets[t], correct[t - first], reach[t, i, 0])[0]
-                    beaten[t, i] = _above(*pair, tops[t], best[t - first], reach[t, i, 1])[1]
+                    pair = (logits[t], A[i], b, has_b, v[t % len(v)], has_v, c[t, i], q[t, i], e[t % len(e), i])
+                    more_above[t, i] = _above(pair, targets[t], correct[t - first], reach[t, i, 0])[0]
+                    beaten[t, i] = _above(pair, tops[t], best[t - first], reach[t, i, 1])[1]
 
 
 @njit(nogil=True, cache=True)
 def column_ranks(
-    logits, columns, b, has_b, c, q, wanted, reach, targets, tops, most, first, last, more_above, beaten, done
+    logits, columns, b, has_b, v, has_v, c, q, e, wanted, reach, targets, tops, most, first, last, more_above, beaten,
+    done,
 ):  # fmt: skip
     """Rank and argmax changes of all neurons at once, from rows of columns = Aᵀ, [d_vocab, n_rows].
 
@@ -437,21 +469,27 @@ def column_ranks(
         if len(correct) + len(best) > most:
             continue
         done[t] = True
-        _count_columns(logits[t], columns, b, has_b, c[t], q[t], targets[t], correct, more_above[t])
+        sizes = (v[t % len(v)], has_v, c[t], q[t], e[t % len(e)])
+        _count_columns(logits[t], columns, b, has_b, sizes, targets[t], correct, more_above[t])
         more[:] = 0
-        _count_columns(logits[t], columns, b, has_b, c[t], q[t], tops[t], best, more)
+        _count_columns(logits[t], columns, b, has_b, sizes, tops[t], best, more)
         for i in range(len(more)):
             beaten[t, i] = more[i] > 0
 
 
 @njit(nogil=True, cache=True)
-def _count_columns(logits, columns, b, has_b, c, q, centre, near, more):
+def _count_columns(logits, columns, b, has_b, sizes, centre, near, more):
+    moved, has_v, c, q, e = sizes
     a_centre = columns[centre]
     for v in near:
         if v != centre:
             b_centre, b_v = (b[centre], b[v]) if has_b else (F(0), F(0))
             before = np.int32(logits[v] > logits[centre])
-            if has_b:
+            if has_v:
+                along = moved[v] - moved[centre]
+                apart = (logits[v] - logits[centre], along, b_v - b_centre if has_b else F(0))
+                _count_moved(columns[v], a_centre, apart, has_b, c, q, e, before, more)
+            elif has_b:
                 _count_biased(columns[v], a_centre, logits[v], logits[centre], b_v, b_centre, c, q, before, more)
             else:
                 _count_plain(columns[v], a_centre, logits[v], logits[centre], c, before, more)
@@ -468,6 +506,15 @@ def _count_biased(a, a_centre, logit, centre_logit, b, b_centre, c, q, before, m
     for i in range(a.shape[0]):
         y, y_centre = logit + c[i] * a[i], centre_logit + c[i] * a_centre[i]
         more[i] += np.int32(y + q[i] * (y - b) > y_centre + q[i] * (y_centre - b_centre)) - before
+
+
+@njit(nogil=True, cache=True)
+def _count_moved(a, a_centre, apart, has_b, c, q, e, before, more):
+    """apart: how far the logit, the direction and the bias are above those of the token in the centre."""
+    logit, along, b = apart
+    for i in range(a.shape[0]):
+        y = logit + c[i] * (a[i] - a_centre[i]) + e[i] * along
+        more[i] += np.int32((y + q[i] * (y - b) if has_b else y) > 0) - before
 
 
 @njit(nogil=True, cache=True)

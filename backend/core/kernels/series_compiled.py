@@ -1,4 +1,4 @@
-"""Compiled loops of the moment series (`series.py`): the rows over the vocabulary that a direction's moments need."""
+"""Compiled loop of the moment series (`series.py`): the rows over the vocabulary that powers of A meet."""
 
 import numpy as np
 from numba import njit
@@ -8,54 +8,101 @@ from backend.core.kernels.rows_compiled import FAST, F
 
 
 @njit(nogil=True, fastmath=FAST, cache=True)
-def _weigh(p, log_p, b, has_b, v, m, n, w, least, row_v, row_uv, row_vv, sums):
-    s01, s11, s02, s21, s12, s03, third_power, fourth_power = F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0)
+def _times(row, factor, product):
+    total = F(0)
+    for k in range(row.shape[0]):
+        product[k] = row[k] * factor[k]
+        total += product[k]
+    return total
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _centre(values, mean, centred):
+    for k in range(values.shape[0]):
+        centred[k] = values[k] - mean
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _weigh(p, log_p, least, omega):
+    """ω = p·(least + |l̃|), and what it sums to."""
+    total = F(0)
     for k in range(p.shape[0]):
-        l = log_p[k] - m  # noqa: E741 - the letter of sums.py
-        u = l - (b[k] - n) if has_b else l
-        along = v[k] - w
-        pv = p[k] * along
-        pvv = pv * along
-        row_v[k] = pv
-        row_uv[k] = pv * u
-        row_vv[k] = pvv
-        s01 += pv
-        s11 += pv * u
-        s02 += pvv
-        s21 += pv * u * u
-        s12 += pvv * u
-        s03 += pvv * along
-        size = pvv * (least + abs(l)) * abs(along)
-        third_power += size
-        fourth_power += size * abs(along)
-    sums[0] += s01
-    sums[1] += s11
-    sums[2] += s02
-    sums[3] += s21
-    sums[4] += s12
-    sums[5] += s03
-    sums[6] += third_power
-    sums[7] += fourth_power
+        omega[k] = p[k] * (least + abs(log_p[k]))
+        total += omega[k]
+    return total
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _third_power(omega, values):
+    total = F(0)
+    for k in range(omega.shape[0]):
+        total += omega[k] * abs(values[k]) * values[k] * values[k]
+    return total
+
+
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _fourth_power(omega, values):
+    total = F(0)
+    for k in range(omega.shape[0]):
+        square = values[k] * values[k]
+        total += omega[k] * square * square
+    return total
 
 
 @njit(nogil=True, cache=True)
-def weigh_along(p, log_p, b, has_b, v, mean_l, mean_b, mean_v, least, rows, sums, first, last):
-    """The rows p·ṽ, p·ũ·ṽ and p·ṽ² into rows [1 or 3, tokens, d_vocab], the first alone where there is one; and into
-    sums [tokens, 8]: those rows' sums, Σ p·ũ²·ṽ, Σ p·ũ·ṽ², Σ p·ṽ³, and Σ ω·|ṽ|³ and Σ ω·ṽ⁴ with ω = p·(least + |l̃|).
+def to_half(values, halves):
+    """To bfloat16, as bits, to the nearest and of two to the even one."""
+    bits = values.view(np.uint32)
+    for k in range(bits.shape[0]):
+        odd = (bits[k] >> np.uint32(16)) & np.uint32(1)
+        halves[k] = np.uint16((bits[k] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
-    v: [1 or tokens, d_vocab]; mean_l, mean_b, mean_v: Σ p·log p, Σ p·b and Σ p·v, [tokens].
+
+@njit(nogil=True, cache=True)
+def weigh(
+    p, log_p, b, has_b, directions, means, plan, order, rows, halves, sums, spreads, first, last
+):  # fmt: skip
+    """Products of p with powers of l̃, ũ and of directions of the logits less their means, for the tokens `first` to
+    `last`.
+
+    p, log_p: [tokens, d_vocab]; b: [d_vocab], or anything where not has_b. directions: two arrays, each [1 or tokens,
+    d_vocab], or of no rows where there is none. means: Σ p·log p, Σ p·b, and of both directions, [4, tokens].
+    plan [weights, 4]: each weight is the product of an earlier one with a factor (0: l̃, 1: ũ, 2 and 3: a direction),
+    and is written into `rows` [rows, tokens, d_vocab] and `halves` [halves, tokens, d_vocab] (bfloat16 as bits) at the
+    places that the last two name, or nowhere for −1. The first is p itself, and the last ω = p·(order + 3 + |l̃|).
+    sums: of every weight, [tokens, weights]. spreads: Σ ω·|·|^{order + 1} of ũ and both directions, [tokens, 3].
     """
-    unread = np.empty(TILE, F)
+    n_weights, d_vocab = len(plan), p.shape[1]
+    held = np.empty((n_weights, TILE), F)
+    factors = np.empty((4, TILE), F)
     for t in range(first, last):
         sums[t, :] = 0
-        v_row = t if len(v) > 1 else 0
-        for start in range(0, p.shape[1], TILE):
-            part = slice(start, min(start + TILE, p.shape[1]))
-            row_v, row_uv, row_vv = rows[0, t, part], unread, unread
-            if len(rows) == 3:
-                row_uv, row_vv = rows[1, t, part], rows[2, t, part]
-            some_b = b[part] if has_b else b
-            _weigh(
-                p[t, part], log_p[t, part], some_b, has_b, v[v_row, part], mean_l[t], mean_b[t], mean_v[t], least,
-                row_v, row_uv, row_vv, sums[t],
-            )  # fmt: skip
+        spreads[t, :] = 0
+        for start in range(0, d_vocab, TILE):
+            stop = min(start + TILE, d_vocab)
+            part, here = slice(start, stop), slice(0, stop - start)
+            _centre(log_p[t, part], means[0, t], factors[0, here])
+            _centre(log_p[t, part], means[0, t] - means[1, t], factors[1, here])
+            if has_b:
+                for k in range(stop - start):
+                    factors[1, k] -= b[start + k]
+            for n in range(2):
+                if len(directions[n]):
+                    row = directions[n][t % len(directions[n]), part]
+                    _centre(row, means[2 + n, t], factors[2 + n, here])
+            held[0, here] = p[t, part]
+            for k in range(n_weights):
+                parent, factor, row, half = plan[k, 0], plan[k, 1], plan[k, 2], plan[k, 3]
+                if k == n_weights - 1:
+                    sums[t, k] += _weigh(held[0, here], factors[0, here], F(order + 3), held[k, here])
+                elif k > 0:
+                    sums[t, k] += _times(held[parent, here], factors[factor, here], held[k, here])
+                if row >= 0:
+                    rows[row, t, part] = held[k, here]
+                if half >= 0:
+                    to_half(held[k, here], halves[half, t, part])
+            for n in range(3):
+                if n == 0 or len(directions[n - 1]):
+                    omega, values = held[n_weights - 1, here], factors[n + 1, here]
+                    spreads[t, n] += _third_power(omega, values) if order == 2 else _fourth_power(omega, values)
+        sums[t, 0] = 1

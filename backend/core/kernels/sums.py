@@ -1,7 +1,7 @@
 """From sums over the vocabulary to losses and entropies: the one place where they meet.
 
 With l̃ = log p − Σ p·log p, ã = a − Σ p·a, b̃ = b − Σ p·b, x = c·ã, y = l̃ + x, z = q·(y − b̃), q = r − 1, the kernels
-that pass over whole rows sum, by pair,
+that pass over whole rows sum, by pair (x has e·ṽ more where a norm after the MLP moves the logits along v),
 
     Σ p·(e^x − 1),    Σ p·(e^x − 1)·y,    and by how much both grow when x becomes x + z and y becomes y + z
 
@@ -12,7 +12,7 @@ least 1: Σ p·x = Σ p·z = 0. Without a bias the last sum takes y for y + z = 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from backend.core.kernels.problem import Ablations
+from backend.core.kernels.problem import Ablations, CentredAlong
 from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
@@ -34,6 +34,9 @@ def write_losses_and_entropies(
     tokens, rows = pairs
     c, q = problem.c[pairs].double(), (problem.r - 1)[pairs].double()
     x_correct = c * (problem.path.A[rows, problem.targets[tokens]] - mean_a[pairs])
+    if problem.along is not None:
+        moved = CentredAlong.under(problem.along, problem.targets, predictions)
+        x_correct += problem.along.e[pairs].double() * moved.correct[tokens, 0]
     l_correct, b_correct = predictions.centred_correct()
     z_correct = q * (l_correct[tokens] + x_correct - b_correct[tokens])
     frozen, frozen_y, more, more_y = sums.double().unbind(dim=1)

@@ -9,6 +9,9 @@ and Σ p·l̃·a for all pairs is a product through d_model. What is left out of
 ¼·(1 + e^{max|X|})·Σ_tail p·(4 + |l̃|)·X² (series.py with N = 1), which one product with A∘A bounds for each pair. Where
 the bound is above the tolerance, more of the probable tokens are summed; where thousands do not suffice, the whole row.
 
+A direction along which a norm after the MLP moves the logits is part of X: what it does to first order is known exactly
+too, and one more sum over the tail bounds the rest.
+
 The loss beside a fixed direction has no head of its own yet: it comes from the moment series of order 2 and
 whole rows, within the same tolerance, and costs more than all the rest of a survey.
 """
@@ -39,7 +42,6 @@ _FIXED = Accuracy(order=2, half_from=2, tolerance=TOLERANCE / 2)
 
 def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     """All pairs, each loss and entropy within TOLERANCE; ranks and argmax changes exactly."""
-    problem.require_along_none("survey")
     out = problem.room()
     predictions = before.predictions
     mean_a = problem.path.mean(predictions.p)
@@ -47,11 +49,11 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING)
     compiled.fill_ranks(problem, before, known, out)
     if problem.fixed_direction is not None:
-        expansion = Series(problem, predictions, _FIXED, losses_only=True)
+        expansion = Series(problem, predictions, _FIXED, losses_only=True, remembered=before.remembered)
         expansion.fill_fixed(out)
-        assert expansion.directed is not None
+        assert expansion.fixed is not None
         wanted = ~expansion.fixed_certified
-        compiled.fill_fixed(problem, before, expansion.directed.fixed, expansion.mean_a, wanted, out, _ROW_ROUNDING)
+        compiled.fill_fixed(problem, before, expansion.fixed, expansion.mean_a, wanted, out, _ROW_ROUNDING)
     return out
 
 
@@ -66,7 +68,10 @@ class _Head:
         kind = half_precision("cpu")
         self._p_l = torch.empty_like(predictions.p)
         self._tail = torch.empty_like(predictions.p, dtype=kind or torch.float32)
-        self._tails = np.empty((len(self._cuts), 4, tokens))
+        self._tails = np.empty((len(self._cuts), 5, tokens))
+        self._mean_lv = np.empty(tokens)
+        self._moved = compiled.moved_along(problem, predictions)
+        v, self._has_v, self._mean_v, _, _ = compiled.moved_arrays(self._moved, problem.c)
         data = compiled.arrays(
             predictions.p, predictions.log_p, compiled.bias(problem), predictions.mean_l[:, 0],
             predictions.mean_b[:, 0], self._p_l,
@@ -74,8 +79,9 @@ class _Head:
         p, log_p, b, mean_l, mean_b, p_l = data
         whole = self._tail.numpy() if kind is None else np.empty((0, 0), np.float32)
         half = np.empty((0, 0), np.uint16) if kind is None else self._tail.view(torch.uint16).numpy()
-        data = [p, log_p, b, problem.b_U is not None, mean_l, mean_b, self._order, self._cuts, p_l, whole, half]
-        compiled.over_tokens(tokens, lambda *part: _LOOPS.weigh(*data, self._tails, *part))
+        has_b, means = problem.b_U is not None, (mean_l, mean_b, self._mean_v)
+        data = [p, log_p, b, has_b, v, self._has_v, *means, self._order, self._cuts, p_l, whole, half]
+        compiled.over_tokens(tokens, lambda *part: _LOOPS.weigh(*data, self._tails, self._mean_lv, *part))
 
     def _select(self, tokens: int, most: int) -> Any:
         log_p, order = self._predictions.log_p, np.empty((tokens, most), np.int32)
@@ -84,10 +90,15 @@ class _Head:
         return order
 
     def _listed(self, most: int) -> Any:
-        """The first tokens of the order, with p, log p and b_U of each, [tokens, most]."""
+        """The first tokens of the order, with p, log p, b_U and v of each, [tokens, most]."""
         order, b_U = torch.from_numpy(self._order[:, :most]), self._problem.b_U
         p, log_p = (values.gather(1, order.long()) for values in (self._predictions.p, self._predictions.log_p))
-        return tuple(compiled.arrays(order, p, log_p, torch.zeros(1, 1) if b_U is None else b_U[order.long()]))
+        b, along = torch.zeros(1, 1) if b_U is None else b_U[order.long()], self._problem.along
+        if along is None:
+            v = torch.zeros(1, 1)
+        else:
+            v = along.v[order.long()] if along.v.ndim == 1 else along.v.gather(1, order.long())
+        return tuple(compiled.arrays(order, p, log_p, b, v))
 
     def _tail_square(self) -> Tensor:
         """An upper bound of Σ ω·a² over the tail, [tokens, neurons]."""
@@ -101,28 +112,32 @@ class _Head:
     def fill(self, mean_a: Tensor, out: PairStatistics) -> tuple[Tensor, compiled.Spread]:
         """Write all losses and entropies; returns for which pairs they are within the tolerance, and a's spread."""
         problem, predictions = self._problem, self._predictions
-        reach = compiled.Reach.of(problem, predictions, mean_a)
+        reach = compiled.Reach.of(problem, predictions, mean_a, self._moved)
         correct_l, correct_b = predictions.centred_correct()
         tokens = tuple(compiled.arrays(correct_l - correct_b, predictions.deepest[:, 0]))
-        means = compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0])
+        means = (*compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0]), self._mean_v)
         (square,) = compiled.arrays(self._tail_square())
+        x_correct = problem.c * (problem.path.of_tokens(problem.targets) - mean_a)
+        mean_lx, e = problem.c * problem.path.mean(self._p_l), torch.zeros_like(problem.c[:1])
+        if self._moved is not None:
+            e = self._moved.along.e
+            x_correct += e * self._moved.correct
+            mean_lx += e * torch.from_numpy(self._mean_lv).float()[:, None]
         degrees = reach.degrees(_HEAD_ROUNDING)
         pairs = tuple(
-            compiled.arrays(
-                problem.c, problem.r - 1, mean_a, problem.path.mean(self._p_l), reach.x,
-                problem.path.of_tokens(problem.targets), degrees,
-            )
+            compiled.arrays(problem.c, problem.r - 1, e, mean_a, mean_lx, reach.x, x_correct, degrees)
         )  # fmt: skip
         has_b, shape = problem.b_U is not None, problem.c.shape
         deltas, bound, norm = (np.empty((*shape, *more), np.float32) for more in ((4,), (), ()))
-        head = (self._listed(self._cuts[0]), has_b, *means, self._tails[0], square, pairs, tokens)
+        head = (self._listed(self._cuts[0]), has_b, self._has_v, *means, self._tails[0], square, pairs, tokens)
         (columns,) = compiled.arrays(problem.path.columns())
         compiled.over_tokens(len(bound), lambda *part: _LOOPS.head_effects(columns, *head, *part, deltas, bound, norm))
 
         near = reach.farthest <= compiled.FARTHEST
         columns, rows = (near & (torch.from_numpy(bound) > TOLERANCE)).T.nonzero(as_tuple=True)
         some = compiled.arrays(rows, columns)
-        deeper = (self._listed(self._cuts[-1]), has_b, *means, self._cuts, self._tails, square, pairs, tokens, *some)
+        kinds = (has_b, self._has_v)
+        deeper = (self._listed(self._cuts[-1]), *kinds, *means, self._cuts, self._tails, square, pairs, tokens, *some)
         (A,) = compiled.arrays(problem.path.A)
         compiled.over_tokens(
             len(rows), lambda *part: _LOOPS.deeper_effects(A, *deeper, TOLERANCE, *part, deltas, bound)

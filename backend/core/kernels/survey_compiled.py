@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from backend.core.kernels.problem import TILE
-from backend.core.kernels.rows_compiled import FAST, F, inner_pass
+from backend.core.kernels.rows_compiled import FAST, F, blend, inner_pass
 
 _DEPTHS = 2048
 _DEPTHS_A_NAT = F(96)
@@ -62,6 +62,17 @@ def _weigh(p, log_p, b, has_b, m, n, p_l, omega):
     return lu, total, uu
 
 
+@njit(nogil=True, fastmath=FAST, cache=True)
+def _weigh_moved(p_l, omega, moved, w):
+    """Σ p·l̃·ṽ and Σ ω·ṽ² of some tokens."""
+    lv, vv = F(0), F(0)
+    for k in range(omega.shape[0]):
+        along = moved[k] - w
+        lv += p_l[k] * along
+        vv += omega[k] * along * along
+    return lv, vv
+
+
 @njit(nogil=True, cache=True)
 def _round_up(values, halves):
     """To bfloat16, never down."""
@@ -71,21 +82,31 @@ def _round_up(values, halves):
 
 
 @njit(nogil=True, cache=True)
-def weigh(p, log_p, b, has_b, mean_l, mean_b, order, cuts, p_l, omega, half, tails, first, last):
+def weigh(
+    p, log_p, b, has_b, moved, has_v, mean_l, mean_b, mean_v, order, cuts, p_l, omega, half, tails, mean_lv, first, last
+):  # fmt: skip
     """p·l̃ [tokens, d_vocab]; ω = p·(4 + |l̃|), 0 in the head, the same shape, or as bits of bfloat16, rounded up, in
-    `half`, whichever has rows; and by cut what the tokens after it sum to: Σ p·ũ, Σ p·l̃·ũ, Σ ω and Σ ω·ũ² into
-    tails [cuts, 4, tokens]."""
+    half; by cut what the tokens after it sum to: Σ p·ũ, Σ p·l̃·ũ, Σ ω, Σ ω·ũ² and Σ ω·ṽ² into tails [cuts, 5, tokens];
+    and Σ p·l̃·ṽ over all tokens into mean_lv [tokens].
+
+    moved: v, [1 or tokens, d_vocab], or anything of two axes where not has_v.
+    """
     row = np.empty(p.shape[1], F)
     for t in range(first, last):
-        m, n = mean_l[t], mean_b[t]
+        m, n, w = mean_l[t], mean_b[t], mean_v[t]
+        along = moved[t % len(moved)]
         if len(omega):
             row = omega[t]
-        lu, total, uu = np.float64(0), np.float64(0), np.float64(0)
+        lu, total, uu, lv, vv = np.float64(0), np.float64(0), np.float64(0), np.float64(0), np.float64(0)
         for start in range(0, p.shape[1], TILE):
             part = slice(start, min(start + TILE, p.shape[1]))
             some_b = b[part] if has_b else b
             sums = _weigh(p[t, part], log_p[t, part], some_b, has_b, m, n, p_l[t, part], row[part])
             lu, total, uu = lu + sums[0], total + sums[1], uu + sums[2]
+            if has_v:
+                more = _weigh_moved(p_l[t, part], row[part], along[part], w)
+                lv, vv = lv + more[0], vv + more[1]
+        mean_lv[t] = lv
         head_u, begin = np.float64(0), 0
         for cut in range(len(cuts)):
             for k in range(begin, cuts[cut]):
@@ -96,10 +117,12 @@ def weigh(p, log_p, b, has_b, mean_l, mean_b, order, cuts, p_l, omega, half, tai
                 weight = p[t, v] * (F(4) + abs(log_p[t, v] - m))
                 total -= weight
                 uu -= weight * u * u
+                if has_v:
+                    vv -= weight * (along[v] - w) ** 2
                 if cut == 0:
                     row[v] = 0
             tails[cut, 0, t], tails[cut, 1, t] = -head_u, lu
-            tails[cut, 2, t], tails[cut, 3, t] = max(total, 0.0), max(uu, 0.0)
+            tails[cut, 2, t], tails[cut, 3, t], tails[cut, 4, t] = max(total, 0.0), max(uu, 0.0), max(vv, 0.0)
             begin = cuts[cut]
         if len(half):
             _round_up(row, half[t])
@@ -140,58 +163,60 @@ def _add(p, log_p, a, b, has_b, m, n, o, c, q, degree, sums):
 
 
 @njit(nogil=True, cache=True)
-def _close(sums, tail, square, pair, has_b, deltas):
+def _close(sums, by, tail, square, pair, has_b, deltas):
     """Losses and entropies from the sums over some tokens and what the others give to first order.
 
-    tail: as `weigh` has it, [4]; square: a bound of Σ ω·a² over the others; pair: c, q, Σ p·a, Σ p·l̃·a, max |c·ã|,
-    a and ũ of the correct token, and max |ũ|. Writes deltas [4]: loss (total, frozen), entropy (total, frozen).
-    Returns a bound of their errors, and one of (Σ p·(1 + |l̃|)·ã²)^½.
+    by: what the sums' ã is multiplied with to be x; tail: as `weigh` has it, [5]; square: a bound of Σ ω·a² over the
+    others; pair: as `_pair` has it. Writes deltas [4]: loss (total, frozen), entropy (total, frozen). Returns a bound
+    of their errors, and one of (Σ p·(1 + |l̃|)·x²)^½.
     """
-    c, q, o, mean_la, reach, correct_a, correct_u, u_reach = pair
-    tail_a, tail_la = -sums[4], mean_la - sums[5]
-    frozen, frozen_y = sums[0] + c * tail_a, sums[1] + c * tail_la
-    total = frozen + sums[2] + q * (tail[0] + c * tail_a)
+    c, q, e, o, mean_lx, reach, x, correct_u, u_reach = pair
+    tail_x, tail_lx = -by * sums[4], mean_lx - by * sums[5]
+    frozen, frozen_y = sums[0] + tail_x, sums[1] + tail_lx
+    total = frozen + sums[2] + q * (tail[0] + tail_x)
     total_y = frozen_y + sums[3] + q * tail[1]
     if not has_b:
         total_y *= 1 + q
-    x = c * (correct_a - o)
     log_frozen, log_total = np.log1p(frozen), np.log1p(total)
     deltas[0] = log_total - x - q * (correct_u + x)
     deltas[1] = log_frozen - x
     deltas[2] = log_total - total_y / (1 + total)
     deltas[3] = log_frozen - frozen_y / (1 + frozen)
     larger = max(1.0, 1.0 + q)
-    spread = np.sqrt(square) + abs(o) * np.sqrt(tail[2])
-    size = abs(q) * np.sqrt(tail[3]) + abs(c) * larger * spread
+    spread = abs(c) * (np.sqrt(square) + abs(o) * np.sqrt(tail[2])) + abs(e) * np.sqrt(tail[4])
+    size = abs(q) * np.sqrt(tail[3]) + larger * spread
     bound = larger * size * size * (1 + np.exp(abs(q) * u_reach + larger * reach)) / 4
     bound *= max(1.0, abs(total_y / (1 + total)), abs(frozen_y / (1 + frozen)))
-    return bound, np.sqrt(sums[6] + spread * spread)
+    return bound, np.sqrt(by * by * sums[6] + spread * spread)
 
 
 @njit(nogil=True, cache=True)
 def _pair(pairs, tokens, t, i):
-    """What `_close` takes of a pair."""
-    c, q, mean_a, mean_la, reach, correct_a, _ = pairs
+    """What `_close` takes of a pair: c, q, e, Σ p·a, Σ p·l̃·x, max |x|, x and ũ of the correct token, and max |ũ|."""
+    c, q, e, mean_a, mean_lx, reach, x_correct, _ = pairs
     correct_u, u_reach = tokens
     return (
-        np.float64(c[t, i]), np.float64(q[t, i]), np.float64(mean_a[t, i]), np.float64(mean_la[t, i]),
-        np.float64(reach[t, i]), np.float64(correct_a[t, i]), correct_u[t], np.float64(u_reach[t]),
+        np.float64(c[t, i]), np.float64(q[t, i]), np.float64(e[t % len(e), i]), np.float64(mean_a[t, i]),
+        np.float64(mean_lx[t, i]), np.float64(reach[t, i]), np.float64(x_correct[t, i]), correct_u[t],
+        np.float64(u_reach[t]),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
 def head_effects(
-    columns, listed, has_b, mean_l, mean_b, tails, square, pairs, tokens, first, last, deltas, bound, norm
-):
+    columns, listed, has_b, has_v, mean_l, mean_b, mean_v, tails, square, pairs, tokens, first, last, deltas, bound,
+    norm,
+):  # fmt: skip
     """Effects of every pair of the tokens `first` to `last` from the most probable tokens, and a bound of their error.
 
-    columns: Aᵀ, [d_vocab, n_neurons]; listed: order, p, log_p, b of the head, [tokens, head]; mean_l, mean_b: Σ p·log p
-    and Σ p·b, [tokens]; tails: [4, tokens], as `weigh` has them; square: a bound of Σ ω·a² over the tail. pairs: c, q,
-    Σ p·a, Σ p·l̃·a, max |c·ã|, a of the correct token, degree, all [tokens, n_neurons] as square; tokens: ũ of the
-    correct token and max |ũ|, [tokens]. Writes deltas [tokens, n_neurons, 4], and bound and norm of `_close`.
+    columns: Aᵀ, [d_vocab, n_neurons]; listed: order, p, log_p, b, v of the head, [tokens, head]; mean_l, mean_b,
+    mean_v: Σ p·log p, Σ p·b and Σ p·v, [tokens]; tails: [5, tokens], as `weigh` has them; square: a bound of Σ ω·a²
+    over the tail. pairs: c, q, e, Σ p·a, Σ p·l̃·x, max |x|, x of the correct token, degree, all [tokens, n_neurons] as
+    square (e: of one row of zeros where not has_v); tokens: ũ of the correct token and max |ũ|, [tokens]. Writes deltas
+    [tokens, n_neurons, 4], and bound and norm of `_close`.
     """
-    order, p, log_p, b = listed
-    c, q, mean_a, _, _, _, degree = pairs
+    order, p, log_p, b, v = listed
+    c, q, e, mean_a, _, _, _, degree = pairs
     n_neurons, count = columns.shape[1], order.shape[1]
     sums = np.zeros(7)
     block = np.empty((_NEURONS, count + 16), F)  # 16 more: rows a power of two apart share cache sets
@@ -205,29 +230,30 @@ def head_effects(
             tail, some_b = tails[:, t], b[t] if has_b else b[0]
             for i in range(start, stop):
                 sums[:] = 0
-                _add(
-                    p[t], log_p[t], block[i - start, :count], some_b, has_b, mean_l[t], mean_b[t], mean_a[t, i],
-                    c[t, i], q[t, i], degree[t, i], sums,
-                )  # fmt: skip
+                a, o, by = block[i - start, :count], mean_a[t, i], c[t, i]
+                if has_v:
+                    blend(a, v[t], o, mean_v[t], by, e[t, i], a)
+                    o, by = F(0), F(1)
+                _add(p[t], log_p[t], a, some_b, has_b, mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i], sums)
                 pair = _pair(pairs, tokens, t, i)
-                bound[t, i], norm[t, i] = _close(sums, tail, square[t, i], pair, has_b, deltas[t, i])
+                bound[t, i], norm[t, i] = _close(sums, by, tail, square[t, i], pair, has_b, deltas[t, i])
 
 
 @njit(nogil=True, cache=True)
 def deeper_effects(
-    A, listed, has_b, mean_l, mean_b, cuts, tails, square, pairs, tokens, rows, columns, tolerance, first, last, deltas,
-    bound,
+    A, listed, has_b, has_v, mean_l, mean_b, mean_v, cuts, tails, square, pairs, tokens, rows, columns, tolerance,
+    first, last, deltas, bound,
 ):  # fmt: skip
     """Effects of chosen pairs and a bound of their error, from as many of the most probable tokens as it takes.
 
     rows, columns: the pairs' places in all arrays, sorted by column.
 
     A: [n_neurons, d_vocab]; listed: [tokens, cuts[-1]]; cuts: after how many tokens to look whether the bound is below
-    the tolerance; tails: [cuts, 4, tokens]. A pair whose tail cannot become small enough is left as it is.
+    the tolerance; tails: [cuts, 5, tokens]. A pair whose tail cannot become small enough is left as it is.
     """
-    order, p, log_p, b = listed
-    c, q, mean_a, _, _, _, degree = pairs
-    values, sums = np.empty(cuts[-1], F), np.zeros(7)
+    order, p, log_p, b, v = listed
+    c, q, e, mean_a, _, _, _, degree = pairs
+    values, blended, sums = np.empty(cuts[-1], F), np.empty(cuts[-1], F), np.zeros(7)
     for k in range(first, last):
         t, i = rows[k], columns[k]
         if bound[t, i] * tails[-1, 2, t] > tolerance * tails[0, 2, t]:
@@ -241,13 +267,15 @@ def deeper_effects(
             for n in range(begin, cuts[cut]):
                 values[n] = A[i, order[t, n]]
             some_b = b[t, part] if has_b else b[0]
-            _add(
-                p[t, part], log_p[t, part], a, some_b, has_b, mean_l[t], mean_b[t], mean_a[t, i], c[t, i], q[t, i],
-                degree[t, i], sums,
-            )  # fmt: skip
+            x, o, by = a, mean_a[t, i], c[t, i]
+            if has_v:
+                x = blended[part]
+                blend(a, v[t, part], o, mean_v[t], by, e[t, i], x)
+                o, by = F(0), F(1)
+            _add(p[t, part], log_p[t, part], x, some_b, has_b, mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i], sums)
             if cut > 0:
                 left -= _square(p[t, part], log_p[t, part], a, mean_l[t])
-                bound[t, i] = _close(sums, tails[cut, :, t], max(left, 0.0), pair, has_b, deltas[t, i])[0]
+                bound[t, i] = _close(sums, by, tails[cut, :, t], max(left, 0.0), pair, has_b, deltas[t, i])[0]
                 if bound[t, i] <= tolerance:
                     break
             begin = cuts[cut]

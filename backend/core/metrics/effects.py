@@ -5,8 +5,8 @@ x is the residual stream after the last block, s the final norm's scale of it, n
 direct effect holds its scale at s (Eq. 6), so what only the total shows went through the final LayerNorm.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -29,6 +29,10 @@ class TokenBatch:
     """n"""
     targets: Int[Tensor, "tokens"]
     """The next tokens."""
+
+    def at(self, tokens: slice) -> Self:
+        """Some of the positions."""
+        return type(self)(self.residual[tokens], self.activations[tokens], self.targets[tokens])
 
 
 BESIDE_A_DIRECTION = "delta_loss_freq"
@@ -68,6 +72,10 @@ class Effects(PairStatistics):
     before_kl: Float[Tensor, "tokens"] | None = None
     """D_KL(P_freq‖P), nats; None, as the change of it, where token frequencies are not known."""
     delta_kl: Float[Tensor, "tokens neurons"] | None = None
+
+    def at(self, tokens: Bool[Tensor, "tokens"]) -> Self:
+        """At some of the tokens."""
+        return replace(self, **{name: values[tokens] for name, values in vars(self).items() if values is not None})
 
     @property
     def delta_reciprocal_rank(self) -> Float64[Tensor, "tokens neurons"]:
@@ -147,6 +155,16 @@ class EffectSums:
     def plus(self, other: Self) -> Self:
         """The sums of both batches."""
         return type(self)(self.by_group.plus(other.by_group))
+
+    @classmethod
+    def beside(cls, parts: Sequence[Self]) -> Self:
+        """The sums of different neurons over the same tokens, side by side."""
+        first = parts[0].by_group
+        totals = {
+            name: total if name in _BEFORE else np.concatenate([part.by_group.totals[name] for part in parts], axis=1)
+            for name, total in first.totals.items()
+        }
+        return cls(GroupSums(first.groups, first.counts, totals))
 
     def before(self, name: Literal["loss", "entropy"]) -> JackknifeEstimate:
         """The mean of what the model had before anything was ablated."""

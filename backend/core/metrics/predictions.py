@@ -1,6 +1,6 @@
 """What the fast kernels need of each token's prediction before any ablation."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -34,11 +34,7 @@ class Predictions:
         b_U: Float[Tensor, "d_vocab"] | None,
     ) -> "Predictions":
         """From logits, the correct next tokens and the unembedding's bias, None where it is zero."""
-        log_p = logits.log_softmax(dim=1)
-        p = log_p.exp()
-        total = p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
-        p /= total
-        log_p -= total.log()
+        log_p, p = _rows(logits)
         mean_l = torch.linalg.vecdot(p, log_p)[:, None]
         correct = targets[:, None]
         if b_U is None:
@@ -62,6 +58,28 @@ class Predictions:
         """u − Σ p·u"""
         return self.log_p - b_U - (self.mean_l - self.mean_b)
 
+    def without_rows(self) -> "Predictions":
+        """What is small: all but p and its logarithm."""
+        nothing = self.p.new_empty(0, 0)
+        return replace(self, log_p=nothing, p=nothing)
+
+    def with_rows(self, logits: Float[Tensor, "tokens d_vocab"]) -> "Predictions":
+        """p and its logarithm computed once more, from the logits that `of` was given."""
+        log_p, p = _rows(logits)
+        return replace(self, log_p=log_p, p=p)
+
     def at(self, tokens: slice) -> "Predictions":
         """The predictions at some of the tokens."""
         return Predictions(*(getattr(self, f.name)[tokens] for f in fields(self)))
+
+
+def _rows(
+    logits: Float[Tensor, "tokens d_vocab"],
+) -> tuple[Float[Tensor, "tokens d_vocab"], Float[Tensor, "tokens d_vocab"]]:
+    """log p and p."""
+    log_p = logits.log_softmax(dim=1)
+    p = log_p.exp()
+    total = p.sum(dim=1, keepdim=True)  # rounding of log p is common to a row: 10⁻⁵ of its sum
+    p /= total
+    log_p -= total.log()
+    return log_p, p

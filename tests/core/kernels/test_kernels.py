@@ -14,7 +14,8 @@ from backend.core.kernels import rows_compiled as native
 from backend.core.kernels import series, survey
 from backend.core.kernels.engine import EffectsEngine
 from backend.core.kernels.problem import Ablations, Along, Before, DirectPath
-from backend.core.metrics.effects import PairStatistics
+from backend.core.metrics.effects import EffectSums, PairStatistics
+from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.predictions import Predictions
 from tests.core.readouts import random_batch, random_readout
 
@@ -115,6 +116,9 @@ def _assert_ranks(problem: Ablations, found: PairStatistics) -> None:
     b = torch.zeros(D_VOCAB) if problem.b_U is None else problem.b_U
     for t in range(len(problem.logits)):
         y = problem.logits[t].double() + problem.c[t, :, None].double() * problem.path.A.double()
+        if problem.along is not None:
+            v = problem.along.v.double()
+            y = y + problem.along.e[t, :, None].double() * (v if v.ndim == 1 else v[t])
         y = (y - b) * problem.r[t, :, None].double() + b
         for token, low, high in (
             (problem.targets[t], found.rank[t] - 1, found.rank[t] - 1),
@@ -192,15 +196,15 @@ def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.
     expansion.fill(problem.room())
     rows, neurons = torch.ones_like(problem.c).nonzero(as_tuple=True)
     pairs = (rows, neurons)
-    reach = compiled.Reach.of(problem, predictions, expansion.mean_a)
+    reach = compiled.Reach.of(problem, predictions, expansion.mean_a, None)
     spread = compiled.Spread(expansion.spread, 4)
     degrees = compiled.Degrees.of(reach, problem, predictions, pairs, spread)
     narrow = {native.THIRD, native.SIXTH, native.TWELFTH, native.FAR}
     assert narrow <= set(degrees.of_pairs.tolist())
     assert np.isfinite(degrees.mass).all()
-    own, _ = compiled._sums(problem, before, predictions, expansion.mean_a, pairs, degrees)
+    own, _ = compiled._sums(problem, before, None, expansion.mean_a, pairs, degrees)
     highest = replace(degrees, of_pairs=torch.full_like(degrees.of_pairs, native.FAR + 1), allowed=-1.0)
-    exact, _ = compiled._sums(problem, before, predictions, expansion.mean_a, pairs, highest)
+    exact, _ = compiled._sums(problem, before, None, expansion.mean_a, pairs, highest)
     assert float(((own - exact).abs() / (1 + exact.abs())).max()) < 3e-6
 
 
@@ -211,14 +215,21 @@ def test_the_choice_of_a_kernel_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "n_neurons", "d_vocab"),
-    [(4 * 10**9, 1536, 49_152), (4 * 10**9, 16_384, 256_000), (2 * 10**9, 11_008, 32_000), (200 * 10**6, 3072, 50_257)],
+    ("memory", "n_neurons", "d_model", "d_vocab"),
+    [
+        (4 * 10**9, 1536, 576, 49_152),
+        (4 * 10**9, 4864, 896, 151_936),
+        (4 * 10**9, 16_384, 2048, 256_000),
+        (2 * 10**9, 11_008, 4096, 32_000),
+        (200 * 10**6, 3072, 768, 50_257),
+    ],
 )
-def test_tiles_fit_into_the_memory(memory: int, n_neurons: int, d_vocab: int) -> None:
-    tiles = engine.Tiles.within(memory, n_neurons, d_vocab)
+def test_tiles_fit_into_the_memory(memory: int, n_neurons: int, d_model: int, d_vocab: int) -> None:
+    tiles = engine.Tiles.within(memory, n_neurons, d_model, d_vocab)
     assert 8 <= tiles.tokens <= 256
     assert 64 <= tiles.neurons <= n_neurons
-    more = engine.Tiles.within(4 * memory, n_neurons, d_vocab)
+    assert tiles.neurons == n_neurons or tiles.block >= min(1000, 8 * tiles.tokens), "A is formed seldom"
+    more = engine.Tiles.within(4 * memory, n_neurons, d_model, d_vocab)
     assert more.tokens >= tiles.tokens
     assert more.neurons >= tiles.neurons or more.tokens > tiles.tokens
 
@@ -229,13 +240,28 @@ def test_tiles_do_not_change_effects(bias: bool, monkeypatch: pytest.MonkeyPatch
     readout.W_U.mul_(0.1)  # logits of the size that models have: larger ones round more
     batch = random_batch(3, readout, tokens=40)
     whole = EffectsEngine(readout).effects(batch, torch.zeros(150))
-    monkeypatch.setattr(engine.Tiles, "within", lambda *_: engine.Tiles(17, 64))
+    monkeypatch.setattr(engine.Tiles, "within", lambda *_: engine.Tiles(17, 64, keep_powers=bias, block=30))
     tiled = EffectsEngine(readout).effects(batch, torch.zeros(150))
     for name, values in vars(whole).items():
         if values is None:
             assert getattr(tiled, name) is None
         else:
             torch.testing.assert_close(getattr(tiled, name).double(), values.double(), atol=6e-6, rtol=0)
+
+
+def test_sums_by_tiles_are_those_of_all_effects(monkeypatch: pytest.MonkeyPatch) -> None:
+    readout = random_readout(3, bias=True, neurons=150, d_model=24, d_vocab=500)
+    batch, unigram = random_batch(3, readout, tokens=40), Unigram.of_counts(torch.arange(500))
+    monkeypatch.setattr(engine.Tiles, "within", lambda *_: engine.Tiles(17, 64, block=30))
+    tiled = EffectsEngine(readout, unigram=unigram)
+    effects = tiled.effects(batch, torch.zeros(150))
+    groups, chosen = np.arange(40) // 9, torch.arange(40) % 7 == 2
+    sums, some = tiled.sums(batch, torch.zeros(150), groups, chosen)
+    whole = EffectSums.of(effects, groups).columns()
+    for name, values in sums.columns().items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    for name, values in vars(effects).items():
+        torch.testing.assert_close(getattr(some, name), values[chosen], atol=0, rtol=0)
 
 
 def _tilted_exactly(problem: Ablations) -> dict[str, torch.Tensor]:
@@ -295,26 +321,65 @@ def test_a_fixed_direction_of_each_tokens_own_agrees_with_float64(strength: floa
     assert float((other[1:] - found[1:]).abs().max()) > 1e-2 * strength, "each token's own direction must matter"
 
 
+def moved_problem(seed: int, *, strength: float, bias: bool, fixed: bool, each: bool, tokens: int = 18) -> Ablations:
+    """As a norm after the MLP moves the logits: along a direction, sizes of both kinds over four decades."""
+    problem = small_problem(seed, strength=1.0, bias=bias, tokens=tokens)
+    g = torch.Generator().manual_seed(9)
+    size = strength * 10 ** (4 * torch.rand(problem.c.shape, generator=g) - 4)
+    along = Along(3 * _directions(7, problem, each=each), size * 3 * torch.randn(problem.c.shape, generator=g))
+    direction = _directions(3, problem, each=each) if fixed else None
+    c, r = size * problem.c, 1 + size * (problem.r - 1)
+    return replace(problem, c=c, r=r, along=along, fixed_direction=direction)
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, "survey"])
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("strength", [1e-3, 0.2, 5.0])
+@pytest.mark.parametrize("strength", [0.1, 10.0])
 def test_logits_moved_along_a_direction_agree_with_float64(
-    strength: float, fixed: bool, bias: bool, each: bool
+    strength: float, fixed: bool, bias: bool, each: bool, kernel: str
 ) -> None:  # fmt: skip
     """As a norm after the MLP moves them: frozen, total, and beside a fixed direction."""
-    problem = small_problem(5, strength=strength, bias=bias)
-    e = 3 * strength * torch.randn(problem.c.shape, generator=torch.Generator().manual_seed(9))
-    along = Along(3 * _directions(7, problem, each=each), e)
-    direction = _directions(3, problem, each=each) if fixed else None
-    problem = replace(problem, along=along, fixed_direction=direction)
-    kernel = engine.choose_kernel(torch.device("cpu"), along=True)
-    found, exact = kernel.every_pair(problem, _before(problem)), _tilted_exactly(problem)
+    problem = moved_problem(5, strength=strength, bias=bias, fixed=fixed, each=each)
+    before = _before(problem)
+    found, exact = (KERNELS | {"survey": survey.every_pair})[kernel](problem, before), _tilted_exactly(problem)
+    tolerance = survey.TOLERANCE if kernel == "survey" else 5e-6
     for name, values in exact.items():
         if name != "delta_loss_freq" or fixed:
-            assert float((getattr(found, name) - values).abs().max()) < 5e-6 + 5e-6 * strength, name
-    without = kernels.every_pair(replace(problem, along=None), _before(problem))
+            assert float((getattr(found, name) - values).abs().max()) < tolerance + 5e-6 * strength, name
+    without = kernels.every_pair(replace(problem, along=None), before)
     assert float((without.delta_loss - found.delta_loss).abs().max()) > 1e-2 * strength
+    _assert_ranks(problem, found)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("accuracy", [series.EXACT, COARSE], ids=["exact", "coarse"])
+def test_a_certificate_is_a_bound_where_logits_are_moved_along_a_direction(
+    accuracy: series.Accuracy, bias: bool, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certified pairs alone; what each token's own direction and a fixed one leave out is in their bounds."""
+    monkeypatch.setattr(series, "half_precision", lambda _: torch.bfloat16 if half else None)
+    problem = moved_problem(6, strength=0.3, bias=bias, fixed=True, each=True)
+    found, rows = problem.room(), engine.by_rows(problem, _before(problem))
+    expansion = series.Series(problem, _before(problem).predictions, accuracy)
+    certified = expansion.fill(found)
+    for name in _tilted_exactly(problem):
+        some = expansion.fixed_certified if name == "delta_loss_freq" else certified
+        assert 0.3 < float(some.float().mean()) < 0.99, name
+        assert float((getattr(found, name) - getattr(rows, name)).abs()[some].max()) < accuracy.tolerance + 2e-6, name
+
+
+def test_what_series_take_of_the_predictions_serves_other_neurons() -> None:
+    problem = moved_problem(6, strength=0.3, bias=True, fixed=True, each=True)
+    found, again, before = problem.room(), problem.room(), _before(problem)
+    series.Series(problem, before.predictions, remembered=before.remembered).fill(found)
+    later = before.without_rows().with_rows(problem.logits)
+    assert later.remembered
+    series.Series(problem, later.predictions, remembered=later.remembered).fill(again)
+    for name in _tilted_exactly(problem):
+        assert torch.equal(getattr(found, name), getattr(again, name)), name
 
 
 def test_the_total_tilt_recomputes_the_norm_of_the_frozen_one() -> None:
@@ -324,15 +389,6 @@ def test_the_total_tilt_recomputes_the_norm_of_the_frozen_one() -> None:
     torch.testing.assert_close(tilt.q, problem.r - 1)
     torch.testing.assert_close(tilt.d, problem.r * problem.c)
     torch.testing.assert_close(tilt.along[0].e, problem.r * e)
-
-
-def test_a_kernel_that_knows_no_direction_of_each_token_says_so() -> None:
-    problem = small_problem(5, strength=0.2)
-    problem = replace(problem, along=Along(problem.logits, problem.c))
-    for kernel in (engine.by_series, engine.by_rows, survey.every_pair):
-        with pytest.raises(NotImplementedError, match="direction of each token's own"):
-            kernel(problem, _before(problem))
-    assert "norm after the MLP" in engine.choose_kernel(torch.device("cpu"), along=True).reason
 
 
 def test_what_a_kernel_does_not_compute_comes_from_the_plain_one() -> None:
