@@ -140,10 +140,11 @@ def by_series(problem: Ablations, before: Before) -> PairStatistics:
     expansion = series.Series(problem, before.predictions, remembered=before.remembered)
     certified = expansion.fill(out)
     spread = rows.Spread(expansion.spread, series.EXACT.order + 1)
-    rows.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread)
+    done = rows.fill_rows(problem, before, expansion.mean_a, ~certified, out, spread, fixed=expansion.fixed)
     rows.fill_ranks(problem, before, certified, out)
     if expansion.fixed is not None:
-        rows.fill_fixed(problem, before, expansion.fixed, expansion.mean_a, ~expansion.fixed_certified, out)
+        wanted = ~(done | expansion.fixed_certified)
+        rows.fill_fixed(problem, before, expansion.fixed, expansion.mean_a, wanted, out)
     return out
 
 
@@ -152,7 +153,8 @@ def by_rows(problem: Ablations, before: Before) -> PairStatistics:
     out = problem.room()
     everything = torch.ones_like(problem.c, dtype=torch.bool)
     mean_a = problem.path.mean(before.predictions.p)
-    rows.fill_rows(problem, before, mean_a, everything, out)
-    if problem.fixed_direction is not None:
-        rows.fill_fixed(problem, before, FixedDirection.of(problem, before.predictions), mean_a, everything, out)
+    fixed = None if problem.fixed_direction is None else FixedDirection.of(problem, before.predictions)
+    done = rows.fill_rows(problem, before, mean_a, everything, out, fixed=fixed)
+    if fixed is not None:
+        rows.fill_fixed(problem, before, fixed, mean_a, ~done, out)
     return out

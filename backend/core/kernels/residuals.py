@@ -84,10 +84,10 @@ def _compiled(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor)
     problem = Ablations(unablated.logits, unablated.targets, c, r, path, readout.b_U, direction)
     mean_a = torch.diag(((unablated.before.predictions.p @ readout.W_U.T) * change).sum(dim=1))
     out = problem.room()
-    compiled.fill_rows(problem, unablated.before, mean_a, wanted, out)
-    if direction is not None:
-        fixed = FixedDirection.of(problem, unablated.before.predictions)
-        compiled.fill_fixed(problem, unablated.before, fixed, mean_a, wanted, out)
+    fixed = None if direction is None else FixedDirection.of(problem, unablated.before.predictions)
+    done = compiled.fill_rows(problem, unablated.before, mean_a, wanted, out, fixed=fixed)
+    if fixed is not None:
+        compiled.fill_fixed(problem, unablated.before, fixed, mean_a, wanted & ~done, out)
     measured = {name: values for name, values in vars(out).items() if values is not None}
     return PairStatistics(**{name: values[wanted][:, None] for name, values in measured.items()})
 

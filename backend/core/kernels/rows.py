@@ -49,8 +49,10 @@ def fill_rows(
     out: PairStatistics,
     spread: Spread | None = None,
     rounding: float = ROUNDING,
-) -> None:
-    """Fill everything of `out` for the wanted pairs from whole rows of logits.
+    fixed: FixedDirection | None = None,
+) -> Bool[Tensor, "tokens neurons"]:
+    """Fill everything of `out` for the wanted pairs from whole rows of logits; where a direction is fixed, returns for
+    which of them `delta_loss_freq` is filled too: not where it takes the logits far.
 
     Args:
         mean_a: Σ p·a.
@@ -64,13 +66,19 @@ def fill_rows(
     for t in wild.any(dim=1).nonzero().flatten().tolist():
         chosen_pairs(problem, before, t, wild[t].nonzero().squeeze(1), out)
     pairs = in_blocks(wanted & ~wild)
+    near = wanted if fixed is None else wanted & (wild | (fixed.along.e.abs() * fixed.farthest <= native.NEAR))
     if not len(pairs[0]):
-        return
+        return near
     degrees = Degrees.of(reach, problem, predictions, pairs, spread, rounding)
-    sums, above = _sums(problem, before, moved, mean_a, pairs, degrees)
-    write_losses_and_entropies(problem, predictions, mean_a, pairs, sums, out)
+    sums, above = _sums(problem, before, (moved, fixed), mean_a, pairs, degrees)
+    write_losses_and_entropies(problem, predictions, mean_a, pairs, sums[:, :4], out)
     out.rank[pairs] = above[:, 0] + 1
     out.changed[pairs] = above[:, 1] > 0
+    if fixed is not None and out.delta_loss_freq is not None:
+        partition = (sums[:, 0] + sums[:, 2] + sums[:, 4]).log1p()
+        x_correct = fixed.x_correct(problem, predictions, mean_a)[pairs]
+        out.delta_loss_freq[pairs] = (partition - x_correct).float()
+    return near
 
 
 def fill_fixed(
@@ -316,24 +324,24 @@ def in_blocks(wanted: Bool[Tensor, "tokens neurons"]) -> tuple[Int[Tensor, "pair
 def _sums(
     problem: Ablations,
     before: Before,
-    moved: CentredAlong | None,
+    directions: tuple[CentredAlong | None, FixedDirection | None],
     mean_a: Tensor,
     pairs: tuple[Tensor, Tensor],
     degrees: Degrees,
 ) -> tuple[Tensor, Tensor]:
-    """`native.sum_pairs` over all cores: sums [pairs, 4] (float64) and counts above [pairs, 2]."""
+    """`native.sum_pairs` over all cores: sums [pairs, 5] (float64) and counts above [pairs, 2]."""
     tokens, rows = pairs
-    sums, above = np.empty((len(tokens), 4)), np.empty((len(tokens), 2), np.int64)
+    sums, above = np.empty((len(tokens), 5)), np.empty((len(tokens), 2), np.int64)
     has_b, path, predictions = problem.b_U is not None, problem.path, before.predictions
     p, log_p, A, sizes, b = arrays(predictions.p, predictions.log_p, path.A, path.tile_size, bias(problem))
     mean_l, mean_b, deepest = arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0], predictions.deepest[:, 0])
-    v, has_v, mean_v, farthest, e = moved_arrays(moved, problem.c)
-    by_token = (mean_l, mean_b, mean_v, deepest, farthest, degrees.mass, degrees.allowed)
+    (v, has_v, mean_v, far_v, e_v), (w, has_w, mean_w, far_w, e_w) = (moved_arrays(d, problem.c) for d in directions)
+    by_token = (mean_l, mean_b, mean_v, mean_w, deepest, far_v, far_w, degrees.mass, degrees.allowed)
     by_pair = arrays(
-        mean_a[pairs], rows.int(), tokens.int(), problem.c[pairs], (problem.r - 1)[pairs], e[pairs], degrees.of_pairs,
-        problem.targets, before.top,
+        mean_a[pairs], rows.int(), tokens.int(), problem.c[pairs], (problem.r - 1)[pairs], e_v[pairs], e_w[pairs],
+        degrees.of_pairs, problem.targets, before.top,
     )  # fmt: skip
-    data = (p, log_p, A, sizes, b, has_b, v, has_v, *by_token, *by_pair)
+    data = (p, log_p, A, sizes, b, has_b, v, has_v, w, has_w, *by_token, *by_pair)
     in_parallel(lambda job: _LOOPS.sum_pairs(*data, *job, sums, above), pairwise(cuts(tokens)))
     return torch.from_numpy(sums), torch.from_numpy(above)
 

@@ -69,10 +69,10 @@ def far(k: F, v: F) -> F:
 
 
 def _loop(expm1_x: Any, expm1_z: Any) -> Any:
-    """The pass over one tile, with e^{kv} − 1 as given."""
+    """The pass over one tile, with e^{kv} − 1 as given; p·e^{x+z} goes into tilted, from which other sums follow."""
 
     @njit(nogil=True, fastmath=FAST, cache=True)
-    def plain(p, log_p, a, m, o, c, q, correct, top):
+    def plain(p, log_p, a, m, o, c, q, correct, top, tilted):
         """b_U = 0: z = q·y, whose factor 1 + q on the last sum is left to the caller; both norms order tokens alike."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
         above_correct, above_top = np.int32(0), np.int32(0)
@@ -85,12 +85,13 @@ def _loop(expm1_x: Any, expm1_z: Any) -> Any:
             s1 += frozen * y
             t0 += more
             t1 += more * y
+            tilted[v] = p[v] + frozen + more
             above_correct += np.int32(y > correct)
             above_top += np.int32(y > top)
         return s0, s1, t0, t1, above_correct, above_top
 
     @njit(nogil=True, fastmath=FAST, cache=True)
-    def biased(p, log_p, a, b, m, n, o, c, q, correct, top):
+    def biased(p, log_p, a, b, m, n, o, c, q, correct, top, tilted):
         """z = q·(y − b̃), and the recomputed norm can change the order of the logits."""
         s0, s1, t0, t1 = F(0), F(0), F(0), F(0)
         above_correct, above_top = np.int32(0), np.int32(0)
@@ -105,6 +106,7 @@ def _loop(expm1_x: Any, expm1_z: Any) -> Any:
             s1 += frozen * y
             t0 += more
             t1 += more * after + frozen * (after - y)
+            tilted[v] = p[v] + frozen + more
             above_correct += np.int32(after > correct)
             above_top += np.int32(after > top)
         return s0, s1, t0, t1, above_correct, above_top
@@ -122,44 +124,45 @@ _plain_farfar, _biased_farfar = _loop(far, far)
 
 
 @njit(nogil=True, cache=True)
-def inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree):
+def inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree, tilted):
+    """One stretch of the vocabulary: four sums and two counts, and p·e^{x+z} into tilted."""
     if has_b:
-        return _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree)
-    return _plain(p, log_p, a, m, o, c, q, correct, top, degree)
+        return _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree, tilted)
+    return _plain(p, log_p, a, m, o, c, q, correct, top, degree, tilted)
 
 
 @njit(nogil=True, cache=True)
-def _plain(p, log_p, a, m, o, c, q, correct, top, degree):
+def _plain(p, log_p, a, m, o, c, q, correct, top, degree, tilted):
     if degree == THIRD:
-        return _plain_3(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_3(p, log_p, a, m, o, c, q, correct, top, tilted)
     if degree == SIXTH:
-        return _plain_6(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_6(p, log_p, a, m, o, c, q, correct, top, tilted)
     if degree == SIXTH + 1:
-        return _plain_66(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_66(p, log_p, a, m, o, c, q, correct, top, tilted)
     if degree == TWELFTH:
-        return _plain_12(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_12(p, log_p, a, m, o, c, q, correct, top, tilted)
     if degree == TWELFTH + 1:
-        return _plain_1212(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_1212(p, log_p, a, m, o, c, q, correct, top, tilted)
     if degree == FAR:
-        return _plain_far(p, log_p, a, m, o, c, q, correct, top)
-    return _plain_farfar(p, log_p, a, m, o, c, q, correct, top)
+        return _plain_far(p, log_p, a, m, o, c, q, correct, top, tilted)
+    return _plain_farfar(p, log_p, a, m, o, c, q, correct, top, tilted)
 
 
 @njit(nogil=True, cache=True)
-def _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree):
+def _biased(p, log_p, a, b, m, n, o, c, q, correct, top, degree, tilted):
     if degree == THIRD:
-        return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_3(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
     if degree == SIXTH:
-        return _biased_6(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_6(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
     if degree == SIXTH + 1:
-        return _biased_66(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_66(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
     if degree == TWELFTH:
-        return _biased_12(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_12(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
     if degree == TWELFTH + 1:
-        return _biased_1212(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_1212(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
     if degree == FAR:
-        return _biased_far(p, log_p, a, b, m, n, o, c, q, correct, top)
-    return _biased_farfar(p, log_p, a, b, m, n, o, c, q, correct, top)
+        return _biased_far(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
+    return _biased_farfar(p, log_p, a, b, m, n, o, c, q, correct, top, tilted)
 
 
 @njit(nogil=True, cache=True)
@@ -226,22 +229,25 @@ def _needed(x, growth, allowed):
 
 @njit(nogil=True, cache=True)
 def sum_pairs(
-    p, log_p, A, sizes, b, has_b, v, has_v, mean_l, mean_b, mean_v, deepest, farthest, mass, allowed, mean_a, rows,
-    tokens, c, q, e, degree, targets, tops, first, last, sums, above,
+    p, log_p, A, sizes, b, has_b, v, has_v, fixed, has_fixed, mean_l, mean_b, mean_v, mean_fixed, deepest, farthest,
+    farthest_fixed, mass, allowed, mean_a, rows, tokens, c, q, e, e_fixed, degree, targets, tops, first, last, sums,
+    above,
 ):  # fmt: skip
-    """Fill `sums` [pairs, 4] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
+    """Fill `sums` [pairs, 5] and `above` [pairs, 2] for the pairs `first` to `last`, which are sorted by row of A.
 
     p, log_p: [tokens, d_vocab] float32; A: [n_rows, d_vocab]; b: [d_vocab], or anything where not has_b; v: a direction
     for all tokens or one a token, [1 or tokens, d_vocab], or anything of two axes where not has_v; mean_l, mean_b,
     mean_v: Σ p·log p, Σ p·b and Σ p·v, [tokens]. By pair: mean_a = Σ p·a, rows, tokens (int32), c, q = r − 1, e
     (float32), degree that does for the whole row. sizes: max |A| by tile, [n_rows, tiles]; deepest: max |ũ|, farthest:
     max |ṽ|, [tokens]; mass: of tiles, [tokens, tiles], and allowed, what may be left out of each. targets, tops:
-    [tokens] int64. `above` counts tokens that beat the correct one, and that beat the one on top before.
+    [tokens] int64. `above` counts tokens that beat the correct one, and that beat the one on top before. The fifth sum
+    is by how much Σ p·(e^{x+z} − 1) grows when e_fixed·(a fixed direction less its mean) is added to x + z; fixed,
+    mean_fixed and farthest_fixed are as v's, or anything where not has_fixed.
     """
     d_vocab = p.shape[1]
     correct = np.empty(last - first, F)
     best = np.empty(last - first, F)
-    blended = np.empty(TILE, F)
+    blended, tilted = np.empty(TILE, F), np.empty(TILE, F)
     for k in range(first, last):
         t, i = tokens[k], rows[k]
         moved = v[t % len(v)]
@@ -265,7 +271,7 @@ def sum_pairs(
             z = abs(q[k]) * (deepest[t] + x)
             pair = (
                 p[t, part], log_p[t, part], a, some_b, has_b, mean_l[t], mean_b[t], o, by, q[k], correct[k - first],
-                best[k - first], _degree(degree[k], x, z, mass[t, tile], allowed),
+                best[k - first], _degree(degree[k], x, z, mass[t, tile], allowed), tilted[: stop - start],
             )  # fmt: skip
             target, top = targets[t] - start, tops[t] - start
             # The tokens that others are compared with are summed alone: rounding must not put them above themselves.
@@ -276,6 +282,35 @@ def sum_pairs(
                     _add_pass(pair, cut, cut + 1, cut != target, cut != top, sums[k], above[k])
                     begin = cut + 1
             _add_pass(pair, begin, stop - start, True, True, sums[k], above[k])
+            if has_fixed:
+                further = abs(e_fixed[k]) * farthest_fixed[t]
+                some, row = tilted[: stop - start], fixed[t % len(fixed), part]
+                growth = np.exp(x + z + further) * mass[t, tile]
+                sums[k, 4] += _further(some, row, mean_fixed[t], e_fixed[k], further, growth, allowed)
+
+
+def _further_loop(expm1: Any) -> Any:
+    @njit(nogil=True, fastmath=FAST, cache=True)
+    def loop(tilted, v, w, e):
+        total = F(0)
+        for k in range(tilted.shape[0]):
+            total += tilted[k] * expm1(e, v[k] - w)
+        return total
+
+    return loop
+
+
+_further_3, _further_6, _further_12 = _further_loop(third), _further_loop(sixth), _further_loop(twelfth)
+
+
+@njit(nogil=True, cache=True)
+def _further(tilted, v, w, e, reach, growth, allowed):
+    """Σ p·e^{x+z}·(e^{e·ṽ} − 1) of one tile, by the lowest degree that leaves out no more than `allowed`."""
+    if reach**4 / 24 * growth <= allowed:
+        return _further_3(tilted, v, w, e)
+    if reach**7 / 5040 * growth <= allowed:
+        return _further_6(tilted, v, w, e)
+    return _further_12(tilted, v, w, e)
 
 
 @njit(nogil=True, cache=True)
@@ -283,11 +318,12 @@ def _add_pass(pair, start, stop, count_correct, count_top, sums, above):
     """Add what the tokens `start` to `stop` of a tile contribute to one pair."""
     if start >= stop:
         return
-    p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree = pair
+    p, log_p, a, b, has_b, m, n, o, c, q, correct, top, degree, tilted = pair
     some_b = b[start:stop] if has_b else b
     added = inner_pass(
-        p[start:stop], log_p[start:stop], a[start:stop], some_b, has_b, m, n, o, c, q, correct, top, degree
-    )
+        p[start:stop], log_p[start:stop], a[start:stop], some_b, has_b, m, n, o, c, q, correct, top, degree,
+        tilted[start:stop],
+    )  # fmt: skip
     sums[0] += added[0]
     sums[1] += added[1]
     sums[2] += added[2]

@@ -350,12 +350,16 @@ class Series:
             certified[:, part] = self._fill_part(part, out)
         return certified
 
-    def fill_fixed(self, out: PairStatistics) -> None:
-        """Write `delta_loss_freq` alone; `fixed_certified` tells for which pairs it is certified."""
+    def fill_fixed(self, out: PairStatistics, wanted: Bool[Tensor, "tokens neurons"]) -> Bool[Tensor, "tokens neurons"]:
+        """Write `delta_loss_freq` alone of the wanted pairs; returns which of them are not certified."""
+        assert out.delta_loss_freq is not None
+        kept = out.delta_loss_freq.clone()
         for part in self._parts():
             moments = self._moments(part)
             sizes = self._total_sizes(part)
             self._fill_fixed_part(part, moments, sizes, self._rise(moments, sizes)[0], out)
+        out.delta_loss_freq.copy_(torch.where(wanted, out.delta_loss_freq, kept))
+        return wanted & ~self.fixed_certified
 
     def _parts(self) -> Iterable[slice]:
         n_neurons = self._problem.c.shape[1]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from backend.core.kernels import rows as compiled
 from backend.core.kernels import survey_compiled as native_survey
-from backend.core.kernels.problem import Ablations, Before
+from backend.core.kernels.problem import Ablations, Before, FixedDirection
 from backend.core.kernels.series import Accuracy, Series, half_precision
 from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
@@ -46,14 +46,13 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     predictions = before.predictions
     mean_a = problem.path.mean(predictions.p)
     known, spread = _Head(problem, predictions).fill(mean_a, out)
-    compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING)
+    fixed = None if problem.fixed_direction is None else FixedDirection.of(problem, predictions)
+    done = compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING, fixed)
     compiled.fill_ranks(problem, before, known, out)
-    if problem.fixed_direction is not None:
+    if fixed is not None:
         expansion = Series(problem, predictions, _FIXED, losses_only=True, remembered=before.remembered)
-        expansion.fill_fixed(out)
-        assert expansion.fixed is not None
-        wanted = ~expansion.fixed_certified
-        compiled.fill_fixed(problem, before, expansion.fixed, expansion.mean_a, wanted, out, _ROW_ROUNDING)
+        rest = expansion.fill_fixed(out, ~done)
+        compiled.fill_fixed(problem, before, fixed, expansion.mean_a, rest, out, _ROW_ROUNDING)
     return out
 
 

@@ -149,9 +149,10 @@ def _square(p, log_p, a, m):
 
 
 @njit(nogil=True, cache=True)
-def _add(p, log_p, a, b, has_b, m, n, o, c, q, degree, sums):
-    """Add what some tokens sum to: the four sums of `rows_compiled.py`, Σ p·ã, Σ p·l̃·ã and Σ p·(1 + |l̃|)·ã²."""
-    exact = inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, F(0), F(0), degree)
+def _add(p, log_p, a, b, has_b, m, n, o, c, q, degree, tilted, sums):
+    """Add what some tokens sum to: the four sums of `rows_compiled.py`, Σ p·ã, Σ p·l̃·ã and Σ p·(1 + |l̃|)·ã²; tilted is
+    room for as many tokens."""
+    exact = inner_pass(p, log_p, a, b, has_b, m, n, o, c, q, F(0), F(0), degree, tilted)
     first = _first_order(p, log_p, a, m, o)
     sums[0] += exact[0]
     sums[1] += exact[1]
@@ -218,7 +219,7 @@ def head_effects(
     order, p, log_p, b, v = listed
     c, q, e, mean_a, _, _, _, degree = pairs
     n_neurons, count = columns.shape[1], order.shape[1]
-    sums = np.zeros(7)
+    sums, tilted = np.zeros(7), np.empty(count, F)
     block = np.empty((_NEURONS, count + 16), F)  # 16 more: rows a power of two apart share cache sets
     for start in range(0, n_neurons, _NEURONS):
         stop = min(start + _NEURONS, n_neurons)
@@ -234,7 +235,8 @@ def head_effects(
                 if has_v:
                     blend(a, v[t], o, mean_v[t], by, e[t, i], a)
                     o, by = F(0), F(1)
-                _add(p[t], log_p[t], a, some_b, has_b, mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i], sums)
+                tilt = (mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i])
+                _add(p[t], log_p[t], a, some_b, has_b, *tilt, tilted, sums)
                 pair = _pair(pairs, tokens, t, i)
                 bound[t, i], norm[t, i] = _close(sums, by, tail, square[t, i], pair, has_b, deltas[t, i])
 
@@ -253,7 +255,7 @@ def deeper_effects(
     """
     order, p, log_p, b, v = listed
     c, q, e, mean_a, _, _, _, degree = pairs
-    values, blended, sums = np.empty(cuts[-1], F), np.empty(cuts[-1], F), np.zeros(7)
+    values, blended, tilted, sums = np.empty(cuts[-1], F), np.empty(cuts[-1], F), np.empty(cuts[-1], F), np.zeros(7)
     for k in range(first, last):
         t, i = rows[k], columns[k]
         if bound[t, i] * tails[-1, 2, t] > tolerance * tails[0, 2, t]:
@@ -272,7 +274,8 @@ def deeper_effects(
                 x = blended[part]
                 blend(a, v[t, part], o, mean_v[t], by, e[t, i], x)
                 o, by = F(0), F(1)
-            _add(p[t, part], log_p[t, part], x, some_b, has_b, mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i], sums)
+            tilt = (mean_l[t], mean_b[t], o, by, q[t, i], degree[t, i])
+            _add(p[t, part], log_p[t, part], x, some_b, has_b, *tilt, tilted[part], sums)
             if cut > 0:
                 left -= _square(p[t, part], log_p[t, part], a, mean_l[t])
                 bound[t, i] = _close(sums, by, tails[cut, :, t], max(left, 0.0), pair, has_b, deltas[t, i])[0]

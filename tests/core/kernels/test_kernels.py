@@ -170,9 +170,9 @@ def test_a_survey_stays_within_its_bound(
     whole: list[int] = []
     fill_rows = compiled.fill_rows
 
-    def counting(*arguments: Any) -> None:
+    def counting(*arguments: Any) -> torch.Tensor:
         whole.append(int(arguments[3].sum()))
-        fill_rows(*arguments)
+        return fill_rows(*arguments)
 
     monkeypatch.setattr(compiled, "fill_rows", counting)
     problem = small_problem(9, strength=strength, bias=bias, tokens=20)
@@ -202,9 +202,9 @@ def test_polynomials_of_every_degree_are_needed_and_suffice(monkeypatch: pytest.
     narrow = {native.THIRD, native.SIXTH, native.TWELFTH, native.FAR}
     assert narrow <= set(degrees.of_pairs.tolist())
     assert np.isfinite(degrees.mass).all()
-    own, _ = compiled._sums(problem, before, None, expansion.mean_a, pairs, degrees)
+    own, _ = compiled._sums(problem, before, (None, None), expansion.mean_a, pairs, degrees)
     highest = replace(degrees, of_pairs=torch.full_like(degrees.of_pairs, native.FAR + 1), allowed=-1.0)
-    exact, _ = compiled._sums(problem, before, None, expansion.mean_a, pairs, highest)
+    exact, _ = compiled._sums(problem, before, (None, None), expansion.mean_a, pairs, highest)
     assert float(((own - exact).abs() / (1 + exact.abs())).max()) < 3e-6
 
 

@@ -103,7 +103,7 @@ def test_a_certificate_is_a_bound(
     problem = with_direction(small_problem(6, strength=strength, bias=bias))
     found = problem.room()
     expansion = series.Series(problem, _before(problem).predictions, accuracy, losses_only=losses_only)
-    expansion.fill_fixed(found)
+    expansion.fill_fixed(found, torch.ones_like(problem.c, dtype=torch.bool))
     assert found.delta_loss_freq is not None
     certified = expansion.fixed_certified
     errors = (found.delta_loss_freq - _exact(problem)).abs()[certified]
