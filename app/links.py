@@ -24,6 +24,11 @@ def spectrum(model: str, run: int | str, neurons: str) -> str:
     return _with("/spectrum", model=model, run=run, neurons=neurons)
 
 
+def compare(model: str, run: int | str) -> str:
+    """A run beside another one."""
+    return _with("/compare", model=model, run=run)
+
+
 def frequency(model: str, run: int | str) -> str:
     """The token frequencies of a run."""
     return _with("/frequency", model=model, run=run)

@@ -118,6 +118,12 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("GET", f"/runs/{run}/classes", schemas.RunClasses)
 
     @staticmethod
+    def compare(a: int, b: int, *, metric: str = "total_effect", limit: int = 20) -> Call[schemas.Comparison]:
+        """Two runs beside each other; `metric`: whose most changed neurons are listed, and `limit` how many."""
+        params = {"a": a, "b": b, "metric": metric, "limit": limit}
+        return Call("GET", "/compare", schemas.Comparison, params)
+
+    @staticmethod
     def neuron(run: int, neuron: str) -> Call[schemas.NeuronDetail]:
         return Call("GET", f"/runs/{run}/neurons/{neuron}", schemas.NeuronDetail)
 

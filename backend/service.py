@@ -16,6 +16,7 @@ from backend.live.engine import LiveEngine
 from backend.routes import (
     about,
     classes,
+    comparison,
     docs,
     features,
     frequencies,
@@ -65,7 +66,7 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> GuardedService:
     service.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4)  # 9 takes seconds for a model's columns
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
-    for room in (about, models, neurons, classes, frequencies, tokens, texts, induction, jobs):
+    for room in (about, models, neurons, classes, comparison, frequencies, tokens, texts, induction, jobs):
         api.include_router(room.router)
     service.include_router(api)
     service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)

@@ -1,7 +1,8 @@
-// The Text lab's strips: drawn from plain data, since a thousand tokens in eight strips are eight thousand elements, which
-// as components would take seconds. Tokens answer to mouse and keyboard.
+// The Text lab's strips, whose tokens answer to mouse and keyboard.
 window.calibroscopeLabStrips = (() => {
     const { byId, set, unchanged, element } = window.calibroscopeDom;
+    const { colour } = window.calibroscopeStrips;
+    const stripBox = (text, strip, shades) => window.calibroscopeStrips.box(text, strip, shades, true);
 
     const NO_CHANGES = { shades: {}, strips: [] };
     // Whether there are other strips than before.
@@ -11,43 +12,6 @@ window.calibroscopeLabStrips = (() => {
         if (same) strips.forEach((strip, one) => colour(boxes[one], text, strip, shades));
         else place.replaceChildren(...strips.map((strip) => stripBox(text, strip, shades)));
         return !same;
-    };
-
-    const stripBox = (text, strip, shades) => {
-        const box = element("div", "strip-box"), head = element("div", "strip-head");
-        const legend = element("span", "legend"), tokens = element("div", "strip clickable");
-        legend.append(element("span"), element("span", "legend-bar " + strip.kind), element("span"));
-        head.append(element("span", "strip-title", strip.title), legend);
-        tokens.setAttribute("role", "listbox");
-        tokens.setAttribute("aria-label", strip.title + ", " + text.tokens.length + " tokens");
-        const breaks = new Set(text.breaks);
-        text.tokens.forEach((token, place) => {
-            const piece = element("span", "tok", token);
-            piece.dataset.token = place;
-            piece.setAttribute("role", "option");
-            tokens.append(piece);
-            if (breaks.has(place)) tokens.append(document.createElement("br"));
-        });
-        box.append(head, tokens);
-        box.stripTitle = strip.title;
-        colour(box, text, strip, shades);
-        return box;
-    };
-
-    // Only what differs from what stands there is touched: most of it does not, and the browser lays out the rest anew.
-    const colour = (box, text, strip, shades) => {
-        const [low, , high] = box.querySelector(".legend").children, before = box.drawnFrom;
-        if (low.textContent !== strip.legend[0]) low.textContent = strip.legend[0];
-        if (high.textContent !== strip.legend[1]) high.textContent = strip.legend[1];
-        for (const piece of box.querySelectorAll("[data-token]")) {
-            const place = Number(piece.dataset.token), shade = strip.shade[place], shown = strip.shown[place];
-            if (!before || before.shade[place] !== shade)
-                [piece.style.backgroundColor, piece.style.color] = shade === null ? ["", ""] : shades[strip.kind][shade];
-            if (!before || before.shown[place] !== shown)
-                piece.title = [text.tokens[place] + "  (position " + place + ")", strip.title + ": " + shown,
-                    text.details[place] || ""].join("\n");
-        }
-        box.drawnFrom = strip;
     };
 
     const mark = (canvas, chosen) => {

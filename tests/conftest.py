@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from backend.settings import Settings
 from precompute import pipeline
 from precompute.config import RunConfig
 from precompute.progress import Silent
+from tests.atlas.plans import PLAN
 from tests.reference.tiny_models import build
 
 if not torch.cuda.is_available():  # before Triton is imported anywhere: it decides then
@@ -83,6 +85,41 @@ def tiny_atlas(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[s
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
         record = atlas.runs.get(run)
         return TinyAtlas(folder / "tiny.db", record.model, run, record.layer, atlas.models.get(record.model).d_mlp)
+
+
+@dataclass(frozen=True)
+class ComparedAtlas:
+    """Two runs of one tiny model with two seeds, one of another family, and one at its very beginning."""
+
+    path: Path
+    slug: str
+    other_slug: str
+    first: int
+    second: int
+    other: int
+    begun: int
+
+
+@pytest.fixture(scope="session")
+def compared_atlas(
+    tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[str], ModelFiles]
+) -> ComparedAtlas:
+    """An atlas in which any two runs can be set beside each other, made by the real pipeline."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copy(tiny_atlas.path, folder / "compared.db")
+    text = str(tiny_atlas.path.parent / "text.txt")
+
+    def measured(atlas: Atlas, family: str, seed: int) -> int:
+        config = RunConfig(str(tiny_files(family).folder), text, sequences=12, seq_len=32, seed=seed)
+        return pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
+
+    with Atlas.open(folder / "compared.db") as atlas:
+        second, other = measured(atlas, "llama", 1), measured(atlas, "gpt2", 0)
+        begun = atlas.runs.begin(PLAN).id
+        other_slug = atlas.runs.get(other).model
+    return ComparedAtlas(
+        folder / "compared.db", tiny_atlas.slug, other_slug, tiny_atlas.run, second, other, begun
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

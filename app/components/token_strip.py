@@ -122,7 +122,7 @@ def _token(strip: Strip, place: int, low: float, high: float, shades: Sequence[t
 
 
 def strip_data(strips: Sequence[Strip]) -> dict[str, Any]:
-    """Strips over the same tokens as plain data, which the browser draws (static/page_lab_strips.js).
+    """Strips over the same tokens as plain data, which the browser draws (static/base_strips.js).
 
     A thousand tokens in eight strips are eight thousand elements: as components they would take seconds on the way.
     """

@@ -21,7 +21,7 @@ from backend.glossary import (
 )
 from backend.schemas import NeuronColumns, RunSummary
 
-_ORDER: tuple[NeuronClass, ...] = ("plain", "prediction", "token_frequency", "entropy")
+CLASS_ORDER: tuple[NeuronClass, ...] = ("plain", "prediction", "token_frequency", "entropy")
 """Later ones are drawn over earlier ones."""
 UNSCALED = ("class", PAPER_CRITERION)
 """Colours that are no metric."""
@@ -87,6 +87,12 @@ def drawable(data: NeuronColumns, view: View) -> tuple[list[int], str]:
     return rows, not_drawn(len(data.neuron), *named)
 
 
+def class_marker(name: NeuronClass) -> dict[str, Any]:
+    """How points of a class look."""
+    is_plain = name == "plain"
+    return {"color": CLASS_COLOURS[name], "size": 6 if is_plain else 9, "opacity": 0.55 if is_plain else 0.9}
+
+
 def kit() -> dict[str, Any]:
     """Everything about a scatter but its points: layout, markers by class, the words for metrics."""
     axis = {"exponentformat": "power"}
@@ -100,13 +106,9 @@ def kit() -> dict[str, Any]:
             {
                 "name": name,
                 "label": CLASS_LABELS[name],
-                "marker": {
-                    "color": CLASS_COLOURS[name],
-                    "size": 6 if name == "plain" else 9,
-                    "opacity": 0.55 if name == "plain" else 0.9,
-                },
+                "marker": class_marker(name),
             }
-            for name in _ORDER
+            for name in CLASS_ORDER
         ],
         "ring": {"symbol": "circle-open", "color": CLASS_COLOURS["entropy"], "size": 14, "line": {"width": 2}},
         "mark": {

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from dash import Dash, page_registry
 
 from app.pages.atlas import page as atlas
+from app.pages.compare import page as compare
 from app.pages.frequency import page as frequency
 from app.pages.glossary import page as glossary
 from app.pages.induction import page as induction
@@ -36,6 +37,7 @@ PAGES: Mapping[str, PageModule] = {
     "induction": induction,
     "jobs": jobs,
     "runs": runs,
+    "compare": compare,
     "frequency": frequency,
     "spectrum": spectrum,
     "glossary": glossary,

@@ -33,6 +33,15 @@ from backend.schemas.cards import (
     RunCard,
 )
 from backend.schemas.classes import ClassCondition, ClassRule, MarkedNeuron, RunChance, RunClasses
+from backend.schemas.comparison import (
+    MAX_CHANGED,
+    ChangedNeuron,
+    Changes,
+    ComparedRun,
+    Comparison,
+    MetricAgreement,
+    SharedClass,
+)
 from backend.schemas.features import Feature, FeatureActivation
 from backend.schemas.frequency import MAX_FREQUENT_TOKENS, RunPositions, TokenFrequencies, TokenShare
 from backend.schemas.induction import (
@@ -138,6 +147,7 @@ from backend.schemas.tokens import (
 )
 
 __all__ = [
+    "MAX_CHANGED",
     "MAX_FREQUENT_TOKENS",
     "MAX_GENERATED_TOKENS",
     "MAX_ID",
@@ -171,11 +181,15 @@ __all__ = [
     "CardSection",
     "CardSelfCheck",
     "CardTokens",
+    "ChangedNeuron",
+    "Changes",
     "ClassCondition",
     "ClassRule",
     "ClipPoint",
     "ClipTotals",
     "ClippedAfter",
+    "ComparedRun",
+    "Comparison",
     "ContextAblateRequest",
     "ContextAblation",
     "ContextList",
@@ -222,6 +236,7 @@ __all__ = [
     "KnockoutPositions",
     "MarkedNeuron",
     "MeasuredNeuron",
+    "MetricAgreement",
     "MetricDefinition",
     "ModelList",
     "ModelSummary",
@@ -246,6 +261,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "Seed",
+    "SharedClass",
     "SimilarNeuron",
     "SimilarNeurons",
     "Spectrum",

@@ -98,6 +98,38 @@ def model() -> schemas.ModelSummary:
     )  # fmt: skip
 
 
+def comparison(
+    first: schemas.RunSummary | None = None, second: schemas.RunSummary | None = None, **changes: object
+) -> schemas.Comparison:
+    """Runs 1 and 2 of the only model beside each other, in one changed neuron unlike, or with the given changes."""
+    runs = first or run(), second or run(id=2, seed=1)
+    one, other = (schemas.ComparedRun(run=each, model=model()) for each in runs)
+    numbers: dict[str, object] = {
+        "pairs": COUNT, "rank_correlation": 0.91, "low": 0.88, "high": 0.93, "noise_ceiling": 0.92, "median_a": 0.02,
+        "median_b": 0.03, "mean_difference": 0.004, "mean_difference_error": 0.001, "larger_share": 0.55,
+        "larger_share_error": 0.04,
+    }  # fmt: skip
+    exact = {"noise_ceiling": None, "mean_difference_error": None}
+    metrics = [
+        schemas.MetricAgreement.model_validate({"metric": one.name} | numbers | ({} if one.has_se else exact))
+        for one in METRICS
+    ]
+    shared = schemas.SharedClass(
+        name="entropy", in_a=3, in_b=2, in_both=2, expected=0.15, p_value=0.0038, both=["29.7", "29.8"],
+        only_a=["29.9"], only_b=[],
+    )  # fmt: skip
+    changed = schemas.ChangedNeuron(
+        neuron="29.7", class_a="entropy", class_b="plain", a=0.2, a_error=0.01, b=0.1, b_error=0.01, difference=-0.1,
+        z=-7.07,
+    )  # fmt: skip
+    fields: dict[str, object] = {
+        "a": one, "b": other, "corresponds": True, "reason": "Both runs are of one layer.", "related": True,
+        "same_weights": False, "same_text": False, "metrics": metrics, "classes": [shared],
+        "changes": schemas.Changes(metric="total_effect", by="z", line=5.2, beyond=1, rows=[changed]),
+    }  # fmt: skip
+    return schemas.Comparison(**(fields | changes))
+
+
 def unmeasured() -> schemas.NeuronDetail:
     """Neuron 29.7 while its effects are not measured."""
     whole = detail(status="running", stage="effects", progress=0.3, tokens_counted=0)

@@ -64,6 +64,10 @@ def _add_models(service: FastAPI, mode: Mode) -> None:
     def one_run(number: int) -> schemas.RunSummary:
         return run
 
+    @service.get("/api/v1/compare")
+    def compare(a: int, b: int, metric: str) -> schemas.Comparison:
+        return sample.comparison(run, run)
+
     @service.get("/api/v1/runs/{number}/columns")
     async def columns(number: int, request: Request) -> schemas.NeuronColumns:
         return sample.columns(request.query_params.getlist("name"), measured=mode == "full")

@@ -8,6 +8,8 @@ LAB = "/lab?neuron=1.3"
 INDUCTION = (
     "/induction?go=1&span=8&sequences=3&neurons=1.3,1.5&parts=curves,clip,change,heads,bos,mean_output,attribution"
 )
+COMPARE = "/compare?other=1&neurons=1.3"
+"""A run beside itself: the atlas has one."""
 PATHS = {
     "atlas": ["/"],
     "neuron": ["/m/llama/n/1/3"],
@@ -15,6 +17,7 @@ PATHS = {
     "induction": [INDUCTION],
     "jobs": ["/jobs"],
     "runs": ["/runs"],
+    "compare": [COMPARE],
     "frequency": ["/frequency"],
     "spectrum": ["/spectrum"],
     "glossary": ["/glossary"],
@@ -50,6 +53,10 @@ def open_filled(page: Page, site: Site, path: str) -> None:
         expect(page.get_by_text("No job yet")).to_be_visible()
     elif path == "/runs":
         expect(page.get_by_role("link", name="Run 1", exact=True)).to_be_visible()
+    elif path.startswith("/compare"):
+        page.wait_for_selector("#compare-figure .js-plotly-plot .main-svg")
+        page.get_by_role("button", name="Read with both").click()
+        expect(page.locator("#compare-canvas .strip").first).to_be_visible()
     elif path == "/frequency":
         page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path == "/spectrum":

@@ -7,6 +7,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from app import links
+from app.components import pasted_text
 from app.components.layout import panel
 from app.components.shares import through_norm
 from app.components.states import empty
@@ -15,7 +16,6 @@ from app.notation.numbers import number, percent, signed
 from app.notation.tokens import visible
 from app.notation.units import is_neuron
 from backend.schemas import (
-    MAX_TEXT_CHARS,
     Ablation,
     ActivationList,
     Prediction,
@@ -38,14 +38,7 @@ def refusal(text: str | None, model: str | None) -> str | None:
             "There is no model to analyse it with yet: the first run is still loading one, or none was started "
             "(calibroscope precompute). Your text stays here."
         )
-    if not (text or "").strip():
-        return "Write or pick a text first."
-    if len(str(text)) > MAX_TEXT_CHARS:
-        return (
-            f"The text has {len(str(text)):,} characters; at most {MAX_TEXT_CHARS:,} can be analysed at once. Shorten "
-            "it: all of it is still here."
-        )
-    return None
+    return pasted_text.refusal(text)
 
 
 def notes(trace: TextTrace) -> list[html.P]:

@@ -15,7 +15,7 @@ from backend.schemas import ModelSummary, RunSummary
 
 BODY, POLL, SEEN = "runs-body", "runs-poll", "runs-seen"
 POLL_MS = 5_000
-_COLUMNS = ("run", "state", "layer", "corpus", "size", "effects counted", "seed", "begun", "finished")
+_COLUMNS = ("run", "state", "layer", "corpus", "size", "effects counted", "seed", "begun", "finished", "beside another")
 
 
 def register(app: Dash, client: Sender) -> None:
@@ -81,7 +81,8 @@ def _row(run: RunSummary) -> html.Tr:
         "—" if run.finished_at is None else _day(run.finished_at),
     )
     link = dcc.Link(f"Run {run.id}", href=links.atlas(run.model, run.id))
-    return html.Tr([html.Th(link, scope="row"), *(html.Td(cell) for cell in cells)])
+    beside = dcc.Link("Compare", href=links.compare(run.model, run.id), title=f"Compare run {run.id} with another one")
+    return html.Tr([html.Th(link, scope="row"), *(html.Td(cell) for cell in cells), html.Td(beside)])
 
 
 def _state(run: RunSummary) -> str:

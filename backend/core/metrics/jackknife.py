@@ -180,20 +180,24 @@ def mean_and_error(
 def interval_errors(groups: int) -> float:
     """Standard errors on either side of an estimate that a 95 % interval takes: the quantile of Student's distribution
     with one degree of freedom fewer than there are groups. Infinite below two groups."""
-    import mpmath
+    return math.inf if groups < 2 else student_quantile(0.025, groups - 1)
 
-    if groups < 2:
-        return math.inf
-    freedom = groups - 1
+
+@lru_cache(maxsize=256)
+def student_quantile(tail: float, freedom: int) -> float:
+    """The t that a number of Student's distribution exceeds with the probability `tail`, below one half."""
+    import mpmath
 
     def beyond(t: float) -> float:
         """P(T > t)."""
         return float(mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True)) / 2
 
     low, high = 0.0, 20.0
-    for _ in range(50):
+    while beyond(high) > tail:
+        low, high = high, 4 * high
+    for _ in range(60):
         t = (low + high) / 2
-        low, high = (t, high) if beyond(t) > 0.025 else (low, t)
+        low, high = (t, high) if beyond(t) > tail else (low, t)
     return high
 
 

@@ -128,10 +128,11 @@ def correlation(x: Float64[Array, "values"], y: Float64[Array, "values"]) -> flo
 
 def rank_correlation(x: Float64[Array, "values"], y: Float64[Array, "values"]) -> float | None:
     """Spearman's correlation: Pearson's of the ranks, equal values sharing their mean rank; None where that is."""
-    return correlation(_ranks(np.asarray(x)), _ranks(np.asarray(y)))
+    return correlation(ranks(np.asarray(x)), ranks(np.asarray(y)))
 
 
-def _ranks(values: Array) -> Array:
+def ranks(values: Float64[Array, "values"]) -> Float64[Array, "values"]:
+    """The place of each value among all, from 1; equal values share their mean place."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]

@@ -1,0 +1,10 @@
+"""Ids of the compare page's components."""
+
+MODEL, RUN = "compare-model", "compare-run"
+OTHER_MODEL, OTHER = "compare-other-model", "compare-other"
+"""Of the second run."""
+METRIC, SCALE, NEURONS, BARS = "compare-metric", "compare-scale", "compare-neurons", "compare-bars"
+BODY, POLL, SEEN = "compare-body", "compare-poll", "compare-seen"
+FIGURE = "compare-figure"
+TEXT_PART, TEXT, ANALYSE = "compare-text-part", "compare-text", "compare-analyse"
+STRIPS, CANVAS, TEXT_RESULT = "compare-strips", "compare-canvas", "compare-text-result"
