@@ -52,7 +52,8 @@ async def test_two_runs_are_shown_with_all_that_is_known_of_them() -> None:
         "Spearman's rank correlation of Total effect TE", "0.910 (95 % interval 0.880 to 0.930, over 40 neurons)",
         "noise explains all that is lacking to 1", "standard error of at most",
         "1 neuron has changed by more than chance",
-        "Entropy neurons are shared by more than chance: 2 of 3 and 2", "share 0.150 on average", "P = 0.0038", "29.9", "Figure 6",
+        "Entropy neurons are shared by more than chance: 2 of 3 and 2", "share 0.150 on average",
+        "P = 0.0038", "29.9", "Figure 6",
         "of the time; 50 % where neither has", "over 4 and 4 groups",
     ):  # fmt: skip
         assert word in said
@@ -192,8 +193,9 @@ async def test_what_is_no_click_chooses_nothing(clicked: Any) -> None:
 
 
 async def test_what_else_differs_is_said() -> None:
-    open_run = sample.run(id=2, status="running", stage="effects", corpus="news", null_dim=6, seq_len=64, error_groups=None,
-                          mode="survey", tolerance_nats=8e-4, config={"frequency_source": "counts"})  # fmt: skip
+    open_run = sample.run(id=2, status="running", stage="effects", corpus="news", null_dim=6, seq_len=64,
+                          error_groups=None, mode="survey", tolerance_nats=8e-4,
+                          config={"frequency_source": "counts"})  # fmt: skip
     first = sample.run(config={"frequency_source": "the model's mean"})
     said = " ".join(words.cautions(sample.comparison(first, open_run)))
     for word in (

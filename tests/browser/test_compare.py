@@ -10,6 +10,14 @@ from tests.conftest import ComparedAtlas, TinyAtlas
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
+PLOT = "document.querySelector('#compare-figure .js-plotly-plot')"
+PLACE = """plot => {
+    const neurons = plot._fullData.find((one) => one.customdata && one.customdata.length);
+    const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
+    return [box.x + xaxis._offset + xaxis.d2p(neurons.x[0]), box.y + yaxis._offset + yaxis.d2p(neurons.y[0])];
+}"""
+"""Where a figure's first neuron is on the page."""
+
 
 @pytest.fixture(scope="module")
 def pair(compared_atlas: ComparedAtlas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -33,14 +41,13 @@ def test_two_runs_a_chosen_neuron_and_the_address(visit: Visit, pair: Site, comp
     expect(page.get_by_text("Spearman's rank correlation of Total effect TE")).to_be_visible()
     expect(page.get_by_text("Their weights are the same")).to_be_visible()
     figure = page.locator("#compare-figure .js-plotly-plot")
-    place = figure.evaluate("""plot => {
-        const trace = plot._fullData.find((one) => one.customdata && one.customdata.length);
-        const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
-        return [trace.customdata[0], box.x + xaxis._offset + xaxis.d2p(trace.x[0]), box.y + yaxis._offset +
-    yaxis.d2p(trace.y[0])]; }""")
-    page.mouse.move(place[1] - 3, place[2])
-    page.mouse.move(place[1], place[2])
-    page.mouse.click(place[1], place[2])
+    figure.scroll_into_view_if_needed()
+    expect(page.locator(".run-card")).to_have_count(2)  # they come above the figure, and move it
+    x, y = figure.evaluate(PLACE)
+    page.mouse.move(x - 3, y)
+    page.mouse.move(x, y)
+    page.wait_for_function(f"{PLOT}._hoverdata?.length > 0")
+    page.mouse.click(x, y)
     chosen = page.get_by_role("region", name="Chosen neurons in both runs")
     expect(chosen.locator("tbody tr")).to_have_count(1)
     name = chosen.locator("tbody th").inner_text()

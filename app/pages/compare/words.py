@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from app.notation.numbers import bound, number, signed
-from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION, PAPER_CRITERION_LABEL
+from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION_LABEL
 from backend.schemas import Changes, Comparison, MetricAgreement, RunSummary, SharedClass
 
 _RARELY = 0.05
@@ -194,11 +194,9 @@ def changes(found: Changes, one: MetricAgreement, same_run: bool) -> str:
 
 def class_name(one: SharedClass) -> str:
     """A class in the plural, or those with the paper's mark."""
-    return (
-        f"Neurons by the {PAPER_CRITERION_LABEL.lower()}"
-        if one.name == PAPER_CRITERION
-        else f"{CLASS_LABELS[one.name]}s"
-    )  # type: ignore[index]
+    if one.name == "paper_criterion":
+        return f"Neurons by the {PAPER_CRITERION_LABEL.lower()}"
+    return f"{CLASS_LABELS[one.name]}s"
 
 
 def shared(one: SharedClass) -> str:
