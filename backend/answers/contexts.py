@@ -56,7 +56,7 @@ def ablated_context(
 def _reference(record: RunRecord, kind: ContextKind) -> str:
     if kind == "zero":
         return "zero"
-    return f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {record.id})"
+    return f"mean over {record.tokens_sampled:,} tokens of {record.corpus} (run {record.id})"
 
 
 @damage.reading("a run's text")

@@ -182,7 +182,7 @@ class Runs:
                 raise NotInAtlas(f"Run {run} is of layer {record.layer}: it has no means of the last layer's neurons.")
             means = self._neurons.columns(chosen, ["mean_activation"])["mean_activation"]
             if len(means) and np.isfinite(means).all():
-                return means, f"mean over {record.tokens_sampled} tokens of {record.corpus} (run {chosen})"
+                return means, f"mean over {record.tokens_sampled:,} tokens of {record.corpus} (run {chosen})"
             if run is not None:
                 raise NotInAtlas(f"Run {run} has not measured mean activations yet: wait, or leave `run` out.")
         return None, "mean over this text: no run has measured the model's activations yet"
