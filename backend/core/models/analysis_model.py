@@ -236,7 +236,7 @@ class AnalysisModel:
         def keep(value: Tensor, hook: Any) -> None:
             after.append(value.detach().float())
 
-        every = [*hooks, (self.residual_point, keep)]
+        every = [*hooks, (self.residual_point, keep), (self.residual_point, _stop)]
         self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
         return after[-1]
 
@@ -300,7 +300,9 @@ class AnalysisModel:
 
             return keep
 
-        hooks = [(name, keeper(name)) for name in names]
+        hooks: Hooks = [(name, keeper(name)) for name in names]
+        if options.get("stop_at_layer") == self.n_layers:
+            hooks.append((self.residual_point, _stop))
         return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks, **options), kept
 
     def _readout(self) -> Readout:
@@ -320,6 +322,13 @@ class AnalysisModel:
 def _named(token: Any, d_vocab: int) -> int | None:
     """A token that a tokenizer names, if the model has it."""
     return int(token) if token is not None and 0 <= int(token) < d_vocab else None
+
+
+def _stop(value: Tensor, hook: Any) -> None:
+    """End a forward pass after the last block: TransformerLens stops before blocks only, and would unembed."""
+    from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+    raise StopAtLayerException(value)
 
 
 def _passing_on(outputs: int | None) -> Any:

@@ -31,6 +31,24 @@ def test_a_trace_has_the_shapes_it_says(tiny_model: Callable[[str], AnalysisMode
     assert shapes == {"W_out": (D_MLP, D_MODEL), "W_U": (D_MODEL, VOCAB)}
 
 
+def test_a_trace_stops_after_the_last_block(tiny_model: Callable[[str], AnalysisModel]) -> None:
+    """What a vocabulary of logits costs is a sixth of a small model's forward pass, and its memory more than that."""
+    model, tokens = tiny_model("llama"), torch.arange(2, 20)[None]
+    whole = model.run(tokens, model.residual_point)[1][model.residual_point]
+    unembedded: list[str] = []
+    handle = model.bridge.unembed.register_forward_hook(lambda *_: unembedded.append("logits"))
+    try:
+        residual = model.trace(tokens).residual
+        observed = model.observed(tokens, [])
+        assert not unembedded
+        model.run(tokens)
+        assert unembedded, "the hook sees what it is for"
+    finally:
+        handle.remove()
+    assert torch.equal(residual, whole)
+    assert torch.equal(observed, whole)
+
+
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
