@@ -181,6 +181,24 @@ class calls:  # noqa: N801 - reads as a namespace: calls.neurons(...)
         return Call("GET", f"/runs/{run}/promoters", schemas.Promoters, {"token_id": token_id, "limit": limit})
 
     @staticmethod
+    def trainings() -> Call[schemas.TrainingList]:
+        """The trainings of which some steps were looked at."""
+        return Call("GET", "/training", schemas.TrainingList)
+
+    @staticmethod
+    def training(training: str) -> Call[schemas.TrainingDetail]:
+        """What the weights say at each step of a training."""
+        return Call("GET", f"/training/{training}", schemas.TrainingDetail)
+
+    @staticmethod
+    def neuron_lines(
+        training: str, metric: str, *, neurons: list[str] | None = None, most: int = 5, extreme: str = "highest"
+    ) -> Call[schemas.NeuronLines]:
+        """A metric of some neurons over a training; without names, of the most extreme at its last step."""
+        params = _given({"metric": metric, "neuron": neurons, "most": most, "extreme": extreme})
+        return Call("GET", f"/training/{training}/neurons", schemas.NeuronLines, params)
+
+    @staticmethod
     def trace_text(model: str, text: str) -> Call[schemas.TextTrace]:
         """Run the model over a text once; its id serves later calls. The same text has the same id."""
         return Call("POST", f"/models/{model}/texts", schemas.TextTrace, body=schemas.TextRequest(text=text))

@@ -28,6 +28,7 @@ from backend.routes import (
     problems,
     texts,
     tokens,
+    training,
 )
 from backend.routes.deps import AtlasDoor
 from backend.settings import Settings
@@ -66,7 +67,8 @@ def create_service(settings: Settings, *, engine: LiveEngine) -> GuardedService:
     service.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4)  # 9 takes seconds for a model's columns
     problems.install(service)
     api = APIRouter(prefix="/api/v1", responses=problems.RESPONSES)
-    for room in (about, models, neurons, classes, comparison, frequencies, tokens, texts, induction, jobs):
+    rooms = (about, models, neurons, classes, comparison, frequencies, tokens, texts, induction, jobs, training)
+    for room in rooms:
         api.include_router(room.router)
     service.include_router(api)
     service.include_router(features.router, prefix="/api", responses=problems.RESPONSES)

@@ -66,6 +66,7 @@ def card_of(
         warnings=beginning.warnings,
         checkpoint=_checkpoint(config, files, model),
         corpus=_corpus(config, reading, sample),
+        preset=None if config.preset is None else schemas.CardSection.model_validate(config.preset.as_section()),
         tokens=_tokens(sample),
         bos=schemas.CardSection.model_validate(beginning.as_section()),
         separator=schemas.CardSection.model_validate(separator_section(model)),
@@ -82,6 +83,7 @@ def card_of(
 
 def _checkpoint(config: RunConfig, files: ModelFiles, model: AnalysisModel) -> schemas.CardCheckpoint:
     asked = config.model if files.origin in ("packaged", "hub") else Path(config.model).name or files.name
+    asked = asked if files.revision is None else files.name
     return schemas.CardCheckpoint(
         **asdict(Checkpoint.of(files)),
         name=files.name,

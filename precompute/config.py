@@ -1,7 +1,7 @@
 """What a run is asked to do."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from backend.core.errors import BadConfig
 from backend.core.kernels import survey
@@ -34,6 +34,25 @@ FrequencySource = Literal["model", "corpus", "counts"]
 
 
 @dataclass(frozen=True)
+class PresetUse:
+    """A preset of the paper that a run's settings were taken from, and where they depart from it."""
+
+    name: str
+    title: str
+    note: str
+    """What the paper leaves open, and what is done instead; empty where nothing is."""
+    beside: dict[str, str]
+    """Options that were given beside it, each with its value and the preset's."""
+
+    def as_section(self) -> dict[str, Any]:
+        """For a run's card: a few words, and what there is to know by what it is."""
+        departs = f", but for {', '.join(self.beside)}" if self.beside else ""
+        facts = {"Settings of": f"{self.title} in the paper (preset {self.name})"}
+        facts |= {"What the paper leaves open": self.note} if self.note else {}
+        return {"short": f"preset {self.name}{departs}", "facts": facts | self.beside}
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result besides the model and the text themselves."""
 
@@ -58,6 +77,8 @@ class RunConfig:
 
     bos: str = AUTO
     """What stands before each sequence: auto, always, never, or a token (`backend.core.models.beginning`)."""
+    preset: PresetUse | None = None
+    """Where the settings were taken from; says nothing that the others do not, so that a run is the same without."""
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -79,5 +100,6 @@ class RunConfig:
         shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         # What these come to decides the run, not how they were asked for: counts by content, BOS as a token.
-        fields = {name: value for name, value in asdict(self).items() if name not in ("counts", "bos")}
+        by_outcome = ("counts", "bos", "preset")
+        fields = {name: value for name, value in asdict(self).items() if name not in by_outcome}
         return {**fields, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}

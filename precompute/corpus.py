@@ -38,6 +38,8 @@ DEFAULT_CORPUS = "lee-news"
 FIRST_COUNTED_POSITION = 3
 _POOL = 20
 """Sequences packed for every one that is sampled, so that a sample is spread over a large corpus."""
+_CONVERTED = "refs/convert/parquet"
+"""The revision under which the hub keeps what it converted by itself: no program of a dataset's author is run here."""
 _LONGEST_DOCUMENT = 1_000_000
 """Characters of one document that are read; a longer one is cut, so that one file cannot fill the memory."""
 
@@ -194,15 +196,25 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
 
 
 def _hub(name: str, split: str, field: str) -> Iterator[str]:
-    from datasets import load_dataset
-
     try:
-        rows: Iterable[Any] = load_dataset(name, split=split, streaming=True)
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(_rows(name, split), start=1):
             yield _text_of(row, field, f"{name}, row {number}")
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise SourceError(f"The dataset {name!r} could not be read ({reason}). {_choices()}") from error
+
+
+def _rows(name: str, split: str) -> Iterable[Any]:
+    """The rows of a hub dataset; of one that brings a program to read it, the files that the hub made of it."""
+    from datasets import load_dataset
+
+    try:
+        rows: Iterable[Any] = load_dataset(name, split=split, streaming=True)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        rows = load_dataset(name, split=split, streaming=True, revision=_CONVERTED)
+    return rows
 
 
 def _text_of(row: Any, field: str, where: str) -> str:

@@ -19,6 +19,7 @@ from backend.settings import Settings
 from precompute import pipeline
 from precompute.config import RunConfig
 from precompute.progress import Silent
+from precompute.training import TrainingRun, asked_steps
 from tests.atlas.plans import PLAN
 from tests.reference.tiny_models import build
 
@@ -73,6 +74,16 @@ class TinyAtlas:
     neurons: int
 
 
+def tiny_checkpoints(folder: Path, trained: ModelFiles, *, seed: int = 11) -> Path:
+    """A folder of three checkpoints, the last of them with the weights of a model that there is."""
+    for step in (0, 10):
+        made = build(trained.folder.name, folder / "made", seed=seed + step)
+        made.folder.rename(folder / f"step{step}")
+    (folder / "made").rmdir()
+    shutil.copytree(trained.folder, folder / "step2000")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_atlas(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[str], ModelFiles]) -> TinyAtlas:
     """An atlas made by the real pipeline."""
@@ -81,8 +92,12 @@ def tiny_atlas(tmp_path_factory: pytest.TempPathFactory, tiny_files: Callable[[s
         "".join(f"Lamp {n} hangs by hook {n % 5}; <b>{n}</b> is lit.\n" for n in range(80))
     )
     config = RunConfig(str(tiny_files("llama").folder), str(folder / "text.txt"), sequences=12, seq_len=32)
+    checkpoints = tiny_checkpoints(folder / "trained", tiny_files("llama"))
     with Atlas.open(folder / "tiny.db") as atlas:
         run = pipeline.run(config, atlas, folder / "cache", folder / "work", Silent(), "cpu")
+        training = TrainingRun(str(checkpoints), atlas, folder / "cache", Silent(), null_dim=3)
+        for asked in asked_steps(str(checkpoints), "all"):
+            training.measure(asked)
         record = atlas.runs.get(run)
         return TinyAtlas(folder / "tiny.db", record.model, run, record.layer, atlas.models.get(record.model).d_mlp)
 

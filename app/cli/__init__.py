@@ -13,6 +13,7 @@ from app.cli.inspecting import doctor, models
 from app.cli.measuring import precompute, worker
 from app.cli.reproducing import reproduce
 from app.cli.serving import demo, serve
+from app.cli.training import checkpoints
 from app.cli.upgrading import upgrade
 from backend.core.errors import BadConfig, CalibroscopeError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See how a language model regulates its own confidence.",
 )
-for command in (demo, precompute, worker, serve, export, reproduce, upgrade, doctor, models):
+for command in (demo, precompute, checkpoints, worker, serve, export, reproduce, upgrade, doctor, models):
     app.command()(command)
 
 

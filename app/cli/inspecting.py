@@ -29,9 +29,10 @@ def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device
 
 
 def models() -> None:
-    """List the models and corpora that need no hub."""
+    """List the models and corpora that need no hub, and the paper's models with what each needs."""
     from backend.core.models.sources import PACKAGED_MODELS
     from precompute.corpus import PACKAGED_CORPORA
+    from precompute.paper import CORPUS, PAPER_MODELS, SEQ_LEN
 
     typer.echo("Models:")
     for name, model in PACKAGED_MODELS.items():
@@ -39,4 +40,17 @@ def models() -> None:
     typer.echo("Corpora:")
     for name, file in PACKAGED_CORPORA.items():
         typer.echo(f"  {name:<14} {file.megabytes:>4} MB  {file.licence}")
-    typer.echo("Also: a Hugging Face name, a model folder with safetensors, a .gguf file.")
+    typer.echo(
+        "Also: a Hugging Face name, a model folder with safetensors, a .gguf file; a checkpoint is name@revision."
+    )
+    typer.echo(f"The paper's models (--preset NAME), on {CORPUS} in sequences of {SEQ_LEN} tokens, from the hub:")
+    for name, one in PAPER_MODELS.items():
+        k = "1 %" if one.null_dim is None else str(one.null_dim)
+        frequencies = "the model's mean prediction" if one.counts is None else one.counts.described
+        needs = f"{one.gigabytes:>4} GB in memory, {one.sequences} sequences, k = {k}"
+        typer.echo(f"  {name:<20} {needs}: {one.repository}")
+        typer.echo(f"{'':<22} token frequencies: {frequencies}")
+        if one.is_gated:
+            typer.echo(f"{'':<22} gated: accept its terms on the hub and set HF_TOKEN")
+        if one.note:
+            typer.echo(f"{'':<22} {one.note}")

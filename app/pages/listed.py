@@ -20,6 +20,7 @@ from app.pages.missing import page as missing
 from app.pages.neuron import page as neuron
 from app.pages.runs import page as runs
 from app.pages.spectrum import page as spectrum
+from app.pages.training import page as training
 from backend.client import Sender
 
 
@@ -40,6 +41,7 @@ PAGES: Mapping[str, PageModule] = {
     "compare": compare,
     "frequency": frequency,
     "spectrum": spectrum,
+    "training": training,
     "glossary": glossary,
     "not_found_404": missing,
 }

@@ -81,7 +81,8 @@ def shown_name(asked: str) -> str:
     """A model's or a text's name as it may be shown: of a path its last part, of a name on the hub all of it."""
     if "\\" in asked or re.match(r"[A-Za-z]:", asked):
         return PureWindowsPath(asked).name or asked
-    is_path = asked.startswith(("/", "~", ".")) or asked.count("/") > 1
+    base = asked.partition("@")[0]  # a revision on the hub may have slashes of its own
+    is_path = base.startswith(("/", "~", ".")) or base.count("/") > 1
     is_file = asked.lower().endswith((".gguf", ".txt", ".jsonl", ".parquet"))
     return PurePosixPath(asked).name or asked if is_path or is_file else asked
 

@@ -54,6 +54,8 @@ def _content(atlas: Atlas) -> Iterator[Diagnosis]:
         yield _read(f"model {model.slug}", lambda slug=model.slug: atlas.models.vocabulary(slug))  # type: ignore[misc]
         for run in atlas.runs.of_model(model.slug):
             yield from _run(atlas, run, model.d_mlp)
+    for training in atlas.training.all():
+        yield _read(f"training {training}", lambda training=training: atlas.training.get(training))  # type: ignore[misc]
     yield _read("jobs", lambda: [atlas.jobs.results(job.id) for job in atlas.jobs.newest(100_000)])
 
 

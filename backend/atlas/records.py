@@ -189,3 +189,37 @@ class JobRecord:
     finished_at: datetime | None
     parts_done: list[str]
     """Whose results are kept: a job that is taken up again goes on from there."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of a model's training whose last layer was looked at."""
+
+    training: str
+    """The slug of the model whose training it is."""
+    revision: str
+    step: int
+    source: str
+    """What finds the model again, without its revision."""
+    name: str
+    family: str
+    layer: int
+    n_neurons: int
+    d_model: int
+    norm: str
+    null_dim: int
+    weights_hash: str
+    chance: dict[str, Any]
+    """Chance lines by metric."""
+    versions: dict[str, str]
+    measured_at: datetime
+
+
+@dataclass(frozen=True)
+class WeighedStep(TrainingStep):
+    """What the weights of a model's last layer say at a step of its training."""
+
+    columns: dict[str, Array]
+    """Metrics by name, [n_neurons]; NaN where a neuron has no weights."""
+    singular_values: Array
+    """Of W_U, largest first, [d_model]."""

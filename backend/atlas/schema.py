@@ -88,7 +88,7 @@ class RunRow(Base):
     layer: Mapped[int]
     corpus: Mapped[str] = mapped_column(Text)
     corpus_hash: Mapped[str] = mapped_column(Text)
-    weights_hash: Mapped[str] = mapped_column(Text)
+    weights_hash: Mapped[str] = mapped_column(Text, index=True)
     status: Mapped[str] = mapped_column(Text)
     stage: Mapped[str] = mapped_column(Text)
     progress: Mapped[float] = mapped_column(Float)
@@ -238,6 +238,31 @@ class TokenEffectsRow(Base):
     run: Mapped[int] = _run()
     index: Mapped[int] = mapped_column(primary_key=True)
     arrays: Mapped[dict[str, Numbers]] = mapped_column(NamedArrays)
+
+
+class TrainingStepRow(Base):
+    """What the weights of a model's last layer say at one step of its training."""
+
+    __tablename__ = "training_steps"
+    training: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The slug of the model whose training it is, without its revision."""
+    revision: Mapped[str] = mapped_column(Text, primary_key=True)
+    step: Mapped[int]
+    source: Mapped[str] = mapped_column(Text)
+    """What finds the model again, without its revision."""
+    name: Mapped[str] = mapped_column(Text)
+    family: Mapped[str] = mapped_column(Text)
+    layer: Mapped[int]
+    n_neurons: Mapped[int]
+    d_model: Mapped[int]
+    norm: Mapped[str] = mapped_column(Text)
+    null_dim: Mapped[int]
+    weights_hash: Mapped[str] = mapped_column(Text)
+    chance: Mapped[dict[str, Any]] = mapped_column(JSON)
+    arrays: Mapped[dict[str, Numbers]] = mapped_column(NamedArrays)
+    """The neurons' metrics by name and the singular values of W_U."""
+    versions: Mapped[dict[str, str]] = mapped_column(JSON)
+    measured_at: Mapped[datetime] = mapped_column(Moment)
 
 
 class JobRow(Base):

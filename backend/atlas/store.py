@@ -12,6 +12,7 @@ from backend.atlas.models import Models
 from backend.atlas.neurons import Neurons
 from backend.atlas.positions import Positions
 from backend.atlas.runs import Runs
+from backend.atlas.training import Training
 
 
 class Atlas:
@@ -25,6 +26,7 @@ class Atlas:
         self.contexts = Contexts(database)
         self.positions = Positions(database)
         self.jobs = Jobs(database)
+        self.training = Training(database)
 
     @classmethod
     def open(cls, location: str | Path, *, read_only: bool = False, patience: float = PATIENCE) -> Self:

@@ -40,6 +40,9 @@ class CardCheckpoint(Wire):
     """How the GGUF file keeps its weights, as it says itself, such as "Q4_1"; null for weights that were not in one."""
     repository: str | None
     """Of a hub model; null for others."""
+    revision: str | None = None
+    """Which of the model's checkpoints was asked for: a branch, tag or commit of the hub, or a folder's name. Null
+    where none was, and for a run made before it was kept."""
     commit: str | None
     """Of the hub model's files; null for others."""
     licence: str | None
@@ -155,6 +158,9 @@ class RunCard(Wire):
     """What a reader must know before any number of the run, each a sentence; mostly none."""
     checkpoint: CardCheckpoint
     corpus: CardCorpus
+    preset: CardSection | None = None
+    """The preset of the paper that the settings were taken from, and the options that were given beside it; null where
+    there was none, and for a run made before it was kept."""
     tokens: CardTokens
     bos: CardSection | None = None
     """Whether and why sequences begin with a BOS token; null for a run made before it was kept."""

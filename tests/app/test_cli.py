@@ -13,8 +13,9 @@ import pytest
 
 from app import cli
 from app.cli import serving
+from backend.atlas.store import Atlas
 from backend.core.models.sources import ModelFiles
-from tests.conftest import TinyAtlas
+from tests.conftest import TinyAtlas, tiny_checkpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +47,30 @@ def test_models_lists_what_needs_no_hub() -> None:
     done = _calibroscope("models")
     assert "smollm2-135m" in done.stdout
     assert "lee-news" in done.stdout
+    lines = done.stdout.splitlines()
+    gpt2 = next(place for place, line in enumerate(lines) if line.startswith("  gpt2-small "))
+    assert "100 sequences, k = 12: openai-community/gpt2" in lines[gpt2]
+    llama = next(place for place, line in enumerate(lines) if line.startswith("  llama-2-7b "))
+    assert "HF_TOKEN" in " ".join(lines[llama : llama + 3])
+
+
+def test_checkpoints_from_the_terminal_and_a_run_of_each(
+    tmp_path: Path, tiny_files: Callable[[str], ModelFiles]
+) -> None:
+    trained = tiny_checkpoints(tmp_path / "trained", tiny_files("gpt2"))
+    (tmp_path / "text.txt").write_text("The lamp is lit, and the lamp is not lit. " * 40)
+    out, cache = str(tmp_path / "a.db"), {"CALIBROSCOPE_CACHE_DIR": str(tmp_path / "cache")}
+    arguments = ["--effects", "--dataset", str(tmp_path / "text.txt"), "--sequences", "2", "--seq-len", "24"]
+    done = _calibroscope(
+        "checkpoints", "--model", str(trained), "--revisions", "all", "--out", out, *arguments, **cache
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 checkpoints of trained are in" in done.stderr
+    with Atlas.open(out, read_only=True) as atlas:
+        steps = atlas.training.get("trained")
+        assert [step.step for step in steps] == [0, 10, 2000]
+        assert len(atlas.training.runs_of(steps)) == 3
+        assert [model.slug for model in atlas.models.all()] == ["trained-step0", "trained-step10", "trained-step2000"]
 
 
 def test_a_run_from_the_terminal_and_its_export(tmp_path: Path, tiny_files: Callable[[str], ModelFiles]) -> None:
@@ -69,6 +94,9 @@ def test_a_run_from_the_terminal_and_its_export(tmp_path: Path, tiny_files: Call
     ("arguments", "sentence"),
     [
         (["precompute", "--model", "/no/such/model"], "no model folder"),
+        (["precompute"], "Name a model with --model, or one of the paper's with --preset"),
+        (["precompute", "--preset", "gpt-5"], "no preset 'gpt-5'"),
+        (["checkpoints", "--model", "gpt2", "--revisions", "main"], "has no number"),
         (["export", "--atlas", "/no/such/atlas.db", "--out", "x.csv"], "calibroscope precompute"),
         (["precompute", "--model", "gpt2", "--sequences", "0"], "--sequences"),
         (["serve", "--port", "70000"], "--port"),

@@ -26,7 +26,7 @@ from app.reproduce.stills import NoStills, draw_stills
 from app.reproduce.write import Checked, Report
 from backend.atlas.store import Atlas
 from backend.client import ApiError, AsyncClient, calls
-from backend.core.errors import BadConfig, CalibroscopeError
+from backend.core.errors import BadConfig
 from backend.settings import Settings
 from tests.app import sample
 from tests.app.evidence import evidence
@@ -292,19 +292,51 @@ def test_what_the_command_cannot_do_is_said(model: list[str], figures: str, word
 def test_a_model_without_a_run_is_measured_first(
     tiny_atlas: TinyAtlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    asked: list[tuple[str | None, str | None]] = []
 
-    def measured(**given: Any) -> None:
-        asked.append(given["model"])
+    def measured(settings: Settings, preset: str | None, given: Any) -> list[int]:
+        asked.append((preset, given.get("model")))
         (tmp_path / "new.db").write_bytes(tiny_atlas.path.read_bytes())
+        return [tiny_atlas.run]
 
-    monkeypatch.setattr(reproducing, "precompute", measured)
+    monkeypatch.setattr(reproducing, "measure", measured)
     settings = Settings(atlas=str(tmp_path / "new.db"))
-    assert reproducing._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
-    assert reproducing._measured(tiny_atlas.slug, settings, "auto") == tiny_atlas.run
-    assert asked == [tiny_atlas.slug]
-    with pytest.raises(CalibroscopeError, match="under that name"):
-        reproducing._measured("other", settings, "auto")
+    for _ in range(2):
+        (named,) = reproducing._wanted([tiny_atlas.slug], [])
+        assert reproducing._measured(named, settings, None) == tiny_atlas.run
+    assert asked == [(None, tiny_atlas.slug)]
+
+
+def test_a_preset_is_measured_with_its_settings_whatever_else_there_is_of_its_model(
+    tiny_atlas: TinyAtlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | None, Any]] = []
+
+    def measured(settings: Settings, preset: str | None, given: Any) -> list[int]:
+        asked.append((preset, dict(given)))
+        return [7]
+
+    monkeypatch.setattr(reproducing, "measure", measured)
+    settings = Settings(atlas=str(tiny_atlas.path))
+    for wanted in reproducing._wanted([tiny_atlas.slug], ["gpt2-small"]):
+        assert reproducing._measured(wanted, settings, "never") == 7
+    for wanted in reproducing._wanted([], ["pythia-160m", "pythia-160m-dropout"]):
+        assert reproducing._measured(wanted, settings, None) == 7
+    assert asked == [
+        ("gpt2-small", {"model": tiny_atlas.slug, "bos": "never"}), ("pythia-160m", {}), ("pythia-160m-dropout", {}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("models", "presets", "words"),
+    [
+        ([], [], "Name a model"), (["a"], ["gpt2-small", "phi-2"], "as many --model as --preset"),
+        ([], ["a", "b", "c"], "given twice"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_reproduced_together_is_said(models: list[str], presets: list[str], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        reproducing._wanted(models, presets)
 
 
 def test_a_finished_run_of_the_last_layer_is_found_by_any_name(tiny_atlas: TinyAtlas) -> None:

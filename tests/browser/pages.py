@@ -20,6 +20,7 @@ PATHS = {
     "compare": [COMPARE],
     "frequency": ["/frequency"],
     "spectrum": ["/spectrum"],
+    "training": ["/training?training=trained&metric=null_fraction&log=1"],
     "glossary": ["/glossary"],
     "not_found_404": ["/no/such/page"],
 }
@@ -61,5 +62,8 @@ def open_filled(page: Page, site: Site, path: str) -> None:
         page.wait_for_selector("#frequency-figure .js-plotly-plot .main-svg")
     elif path == "/spectrum":
         page.wait_for_selector("#spectrum-body .js-plotly-plot .main-svg")
+    elif path.startswith("/training"):
+        expect(page.locator("#training-body .js-plotly-plot .main-svg").first).to_be_visible()
+        expect(page.get_by_role("link", name="Run 1", exact=True)).to_be_visible()
     elif path.startswith("/m/"):
         page.wait_for_selector(".panel .js-plotly-plot")

@@ -113,6 +113,25 @@ def test_a_dataset_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(corpus.documents()) == ["one", "two"]
 
 
+def test_of_a_dataset_with_a_program_what_the_hub_made_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper's own corpus is such a one; its author's program is not run."""
+    asked: list[str | None] = []
+
+    def load(name: str, *, split: str, streaming: bool, revision: str | None = None) -> list[dict[str, str]]:
+        asked.append(revision)
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found c4-en-10k.py")
+        return [{"text": "one"}, {"text": "two"}]
+
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert list(open_corpus("stas/c4-en-10k", tmp_path, print).documents()) == ["one", "two"]
+    assert asked == [None, "refs/convert/parquet"]
+
+
 def test_an_unreachable_dataset_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -27,6 +27,8 @@ class Checkpoint:
     """How the GGUF file keeps its weights."""
     repository: str | None = None
     """On the Hugging Face hub."""
+    revision: str | None = None
+    """Which of the model's checkpoints was asked for; None where none was."""
     commit: str | None = None
     licence: str | None = None
 
@@ -58,9 +60,11 @@ class Checkpoint:
         kept = _stored_dtype(files.folder)
         if files.origin == "hub":
             commit = files.folder.name  # a snapshot's folder is named after its commit
-            described = f"{files.name} at commit {commit[:_SHOWN_COMMIT]}, {_converted(kept, dtype)}"
-            return cls(described, repository=files.name, commit=commit)
-        return cls(f"{files.name}, a folder, {_converted(kept, dtype)}")
+            at = "at" if files.revision is None else f"at revision {files.revision},"
+            described = f"{files.base} {at} commit {commit[:_SHOWN_COMMIT]}, {_converted(kept, dtype)}"
+            return cls(described, repository=files.base, revision=files.revision, commit=commit)
+        where = "a folder" if files.revision is None else f"checkpoint {files.revision} in a folder"
+        return cls(f"{files.base}, {where}, {_converted(kept, dtype)}", revision=files.revision)
 
 
 def quantisation_of(gguf: Path) -> str:

@@ -2,6 +2,9 @@
 
 Whatever the source, the result is a folder in the Hugging Face layout with safetensors weights. Nothing is unpickled
 (weights in pickle files are refused) and no code that a model brings is run.
+
+A model that is kept at several points of its training is named with one of them, `name@revision`: a branch, tag or
+commit on the hub, or a folder inside a folder.
 """
 
 import errno
@@ -51,6 +54,9 @@ PACKAGED_MODELS: dict[str, PackagedModel] = {
 DEFAULT_MODEL = "smollm2-135m"
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_REVISION = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*", re.ASCII)
+_LONGEST_REVISION = 200
+_MOST_LISTED = 12
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _NO_TOKENIZER = {"config.json", "generation_config.json", "model.safetensors.index.json", MANIFEST}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
@@ -68,6 +74,13 @@ class ModelFiles:
     """What one types for a packaged model; None where that is the name."""
     gguf: Path | None = None
     """The user's GGUF file, from which the folder was made; None where there is none."""
+    revision: str | None = None
+    """Which of the model's checkpoints, as the user wrote it; None where none was asked for."""
+
+    @property
+    def base(self) -> str:
+        """The name without the revision."""
+        return self.name if self.revision is None else self.name.removesuffix(f"@{self.revision}")
 
     @property
     def slug(self) -> str:
@@ -146,11 +159,36 @@ class ReadFiles:
             return False
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`EleutherAI/pythia-160m@step3000` as a model and its revision; None where the name has none.
+
+    A folder or file whose own name has an @ is itself, not a revision of another.
+    """
+    base, at, revision = name.rpartition("@")
+    return (base, revision) if at and base and not os.path.lexists(_expanded(name)) else (name, None)
+
+
+def named_revision(model: str, revision: str | None) -> str:
+    """A model with the revision that is asked for beside it.
+
+    Raises:
+        SourceError: the model's name has another revision already, or it is no name of one.
+    """
+    if revision is None:
+        return model
+    base, named = split_revision(model)
+    if named not in (None, revision):
+        raise SourceError(f"{model} names the revision {named} already: leave --revision {revision} out.")
+    _require_revision(revision)
+    return f"{base}@{revision}"
+
+
 def find_model(name: str, cache: Path, say: Say) -> ModelFiles:
     """The files of the model called `name`, fetched or converted first where needed.
 
     Args:
-        name: a packaged model's name, a folder, a `.gguf` file, or a name on the Hugging Face hub.
+        name: a packaged model's name, a folder, a `.gguf` file, or a name on the Hugging Face hub; of the last and of a
+            folder of checkpoints with a revision behind an @.
         cache: where fetched and converted files are kept.
 
     Raises:
@@ -159,14 +197,41 @@ def find_model(name: str, cache: Path, say: Say) -> ModelFiles:
     """
     if name in PACKAGED_MODELS:
         return _packaged(name, cache, say)
-    path = Path(os.path.expanduser(name))  # noqa: PTH111  # Path.expanduser raises where the user does not exist
+    base, revision = split_revision(name)
+    if revision is not None:
+        _require_revision(revision)
+    path = Path(_expanded(base))
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where the name is too long for a path
-        return _local_folder(path.resolve())
+        return _local_folder(path.resolve()) if revision is None else _local_checkpoint(path.resolve(), revision)
+    if revision is not None and (base in PACKAGED_MODELS or path.suffix.lower() == ".gguf"):
+        raise SourceError(f"{base} is one file, which has no revisions: leave @{revision} out.")
     if path.suffix.lower() == ".gguf":
         return _local_gguf(path, cache, say)
-    if path.is_absolute() or name.startswith(("./", "../", "~")) or not _HUB_NAME.fullmatch(name):
-        raise SourceError(f"There is no model folder at {name}. {_choices()}")
-    return _hub(name, cache, say)
+    if path.is_absolute() or base.startswith(("./", "../", "~")) or not _HUB_NAME.fullmatch(base):
+        raise SourceError(f"There is no model folder at {base}. {_choices()}")
+    return _hub(base, revision, cache, say)
+
+
+def checkpoints_in(folder: Path) -> list[str]:
+    """The names of a folder's checkpoints, each a model folder, by the numbers in them; empty where there are none."""
+    names = [path.name for path in folder.iterdir() if _REVISION.fullmatch(path.name)]
+    return sorted((name for name in names if (folder / name / "config.json").is_file()), key=_by_number)
+
+
+def _by_number(name: str) -> tuple[list[int], str]:
+    return [int(digits) for digits in re.findall(r"\d+", name)], name
+
+
+def _expanded(name: str) -> str:
+    return os.path.expanduser(name)  # noqa: PTH111  # Path.expanduser raises where the user does not exist
+
+
+def _require_revision(revision: str) -> None:
+    if len(revision) > _LONGEST_REVISION or not _REVISION.fullmatch(revision):
+        raise SourceError(
+            f"{revision[:_LONGEST_REVISION]!r} is no revision: write a branch, a tag or a commit of the hub, or the "
+            "name of a folder inside the model's, such as step3000."
+        )
 
 
 def _choices() -> str:
@@ -193,9 +258,31 @@ def _packaged(name: str, cache: Path, say: Say) -> ModelFiles:
 
 def _local_folder(folder: Path) -> ModelFiles:
     if not (folder / "config.json").exists():
+        if inside := checkpoints_in(folder):
+            raise SourceError(
+                f"{folder} is a folder of checkpoints, {_listed(inside)}: name one, as in {folder.name}@{inside[-1]} "
+                f"or with --revision {inside[-1]}."
+            )
         raise SourceError(f"{folder} has no config.json, so it is not a model folder. {_choices()}")
     _require_safetensors(folder, folder.glob("*"))
     return ModelFiles(folder, folder.name, "folder")
+
+
+def _local_checkpoint(folder: Path, revision: str) -> ModelFiles:
+    checkpoint = folder / revision
+    if not (checkpoint / "config.json").is_file():
+        inside = checkpoints_in(folder)
+        there = f"It has {_listed(inside)}." if inside else "No folder in it is a model's, with a config.json."
+        raise SourceError(f"{folder} has no checkpoint {revision}. {there}")
+    _require_safetensors(checkpoint, checkpoint.glob("*"))
+    return ModelFiles(checkpoint, f"{folder.name}@{revision}", "folder", revision=revision)
+
+
+def _listed(names: list[str]) -> str:
+    """`step0, step1000 … step143000`"""
+    if len(names) <= _MOST_LISTED:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_LISTED - 1])} … {names[-1]}"
 
 
 def _require_safetensors(where: Any, files: Iterable[Path]) -> None:
@@ -216,22 +303,35 @@ def _local_gguf(path: Path, cache: Path, say: Say) -> ModelFiles:
     return ModelFiles(folder, path.stem, "gguf", gguf=path)
 
 
-def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
+def _hub(name: str, revision: str | None, cache: Path, say: Say) -> ModelFiles:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    asked = name if revision is None else f"{name}@{revision}"
 
     def fetched() -> Path:
-        snapshot = snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], cache_dir=cache / "hub")
-        return Path(snapshot)
+        options: dict[str, Any] = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["*/*"], "cache_dir": cache / "hub"}
+        return Path(snapshot_download(name, revision=revision, **options))
 
-    say(f"Fetching {name} from the Hugging Face hub …")
+    say(f"Fetching {asked} from the Hugging Face hub …")
     try:
         folder = fetched()
         if _dropped_damaged(folder, say):
             folder = fetched()
     except GatedRepoError as error:
         raise SourceError(
-            f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` and try again."
+            f"{asked} is gated: accept its terms at https://huggingface.co/{name}, set HF_TOKEN to a token of yours "
+            "(or log in with `hf auth login`) and try again."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise SourceError(
+            f"{name} has no revision {revision} on the hub: its branches and tags are listed at "
+            f"https://huggingface.co/{name}/tree/main."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SourceError(f"The hub has no model called {name} that you may read. {_choices()}") from error
@@ -239,11 +339,11 @@ def _hub(name: str, cache: Path, say: Say) -> ModelFiles:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise cannot_write(cache / "hub", error) from error
         raise SourceError(
-            f"{name} could not be fetched: the Hugging Face hub cannot be reached ({first_line(error)}). Check the "
+            f"{asked} could not be fetched: the Hugging Face hub cannot be reached ({first_line(error)}). Check the "
             f"network, or use what needs none: a packaged model ({', '.join(PACKAGED_MODELS)}) or a local folder."
         ) from error
-    _require_safetensors(name, folder.glob("*"))
-    return ModelFiles(folder, name, "hub")
+    _require_safetensors(asked, folder.glob("*"))
+    return ModelFiles(folder, asked, "hub", revision=revision)
 
 
 def _dropped_damaged(snapshot: Path, say: Say) -> bool:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from backend.core.errors import CalibroscopeError
 from backend.core.models.downloads import cannot_write
-from backend.core.models.sources import PACKAGED_MODELS
+from backend.core.models.sources import PACKAGED_MODELS, split_revision
 
 HUB = "hub"
 """Confirms every model of the Hugging Face hub."""
@@ -95,7 +95,9 @@ def _noted(cache: Path) -> set[str]:
 
 
 def _plain_name(source: str) -> str:
-    """A folder's or file's place on this machine, links resolved; a name on the hub as it is."""
-    path = os.path.expanduser(source)  # noqa: PTH111  # Path.expanduser raises where the user does not exist
-    is_local = os.path.lexists(path) or source.startswith(("/", "./", "../", "~"))
-    return os.path.realpath(path) if is_local else source
+    """A folder's or file's place on this machine, links resolved; a name on the hub as it is, with its revision: what
+    others propose for a model is a revision of it too, so that each is known by itself."""
+    base, revision = split_revision(source)
+    path = os.path.expanduser(base)  # noqa: PTH111  # Path.expanduser raises where the user does not exist
+    is_local = os.path.lexists(path) or base.startswith(("/", "./", "../", "~"))
+    return os.path.realpath(path if revision is None else f"{path}/{revision}") if is_local else source
