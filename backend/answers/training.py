@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import schemas
-from backend.answers.neurons import require_metric
 from backend.answers.numbers import finite, finite_list
 from backend.answers.runs import shown_name
 from backend.atlas import damage
 from backend.atlas.database import NotInAtlas
+from backend.atlas.query import require_metric
 from backend.atlas.records import TrainingStep, WeighedStep
 from backend.atlas.store import Atlas
 from backend.core.metrics.by_weights import WEIGHT_METRICS, fits_by_weights

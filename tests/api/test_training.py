@@ -65,7 +65,7 @@ def test_a_step_leads_to_the_finished_run_of_its_weights(detail: dict[str, Any],
 def test_lines_are_of_the_most_extreme_at_the_last_step(
     extreme: str, sign: int, http: TestClient, tiny_atlas: TinyAtlas
 ) -> None:
-    asked = {"metric": "weight_norm", "most": 3, "extreme": extreme}
+    asked: dict[str, str | int] = {"metric": "weight_norm", "most": 3, "extreme": extreme}
     found = http.get(f"{V1}/trained/neurons", params=asked).json()
     with Atlas.open(tiny_atlas.path, read_only=True) as atlas:
         steps = atlas.training.get("trained")

@@ -120,7 +120,7 @@ def test_a_small_model_is_measured_under_a_presets_settings(
     np.save(address / "counts.npy", np.arange(260))
     published = PublishedCounts("the counts", "counts.npy", sha256_of(address / "counts.npy"))
     preset = PAPER_MODELS["gpt2-small"]
-    monkeypatch.setitem(paper.PAPER_MODELS, "gpt2-small", type(preset)(**vars(preset) | {"counts": published}))  # type: ignore[arg-type]
+    monkeypatch.setitem(paper.PAPER_MODELS, "gpt2-small", type(preset)(**vars(preset) | {"counts": published}))
     files = build("gpt2", tmp_path)
     (tmp_path / "text.txt").write_text("The lamp is lit, and the lamp is not lit. " * 60)
     settings = Settings(atlas=str(tmp_path / "a.db"), cache_dir=tmp_path / "cache", device="cpu")
