@@ -115,13 +115,13 @@ def against_itself(
     for name in CLASS_ORDER:
         of_class = [row for row in rows if paired.classes[0][row] == name]
         if of_class:
-            trace = _points(paired, axis, of_class, bars)
+            trace = _points(paired, axis, of_class, bars, _bar_colour(name))
             label = f"{CLASS_LABELS[name]}s ({len(of_class):,})"
             figure.add_trace(go.Scattergl(**trace, mode="markers", name=label, marker=_marker(paired, name, of_class)))
     wanted = set(marked)
     chosen = [row for row in rows if paired.neurons[row] in wanted]
     if chosen:
-        trace = _points(paired, axis, chosen, True) | {"text": [paired.neurons[row] for row in chosen]}
+        trace = _points(paired, axis, chosen, True, _MARK) | {"text": [paired.neurons[row] for row in chosen]}
         trace |= {"hovertemplate": None, "hoverinfo": "skip"}
         ring = {"symbol": "circle-open", "size": 15, "color": _MARK, "line": {"width": 2.5}}
         figure.add_trace(
@@ -133,7 +133,7 @@ def against_itself(
     return figure, _note(paired, axis, rows)
 
 
-def _points(paired: PairedMetric, axis: _Axis, rows: Sequence[int], bars: bool) -> dict[str, Any]:
+def _points(paired: PairedMetric, axis: _Axis, rows: Sequence[int], bars: bool, bar_colour: str) -> dict[str, Any]:
     x, y = ([values[row] or 0.0 for row in rows] for values in (paired.a, paired.b))
     trace: dict[str, Any] = {
         "x": [axis.place(value) for value in x],
@@ -143,9 +143,14 @@ def _points(paired: PairedMetric, axis: _Axis, rows: Sequence[int], bars: bool) 
         "hovertemplate": "%{text}<extra></extra>",
     }
     if bars and paired.a_errors is not None and paired.b_errors is not None:
-        trace["error_x"] = axis.bars(x, [paired.a_errors[row] for row in rows])
-        trace["error_y"] = axis.bars(y, [paired.b_errors[row] for row in rows])
+        trace["error_x"] = axis.bars(x, [paired.a_errors[row] for row in rows]) | {"color": bar_colour}
+        trace["error_y"] = axis.bars(y, [paired.b_errors[row] for row in rows]) | {"color": bar_colour}
     return trace
+
+
+def _bar_colour(name: NeuronClass) -> str:
+    """Of a class' error bars; those of plain neurons, which are many, are faint."""
+    return f"{CLASS_COLOURS[name]}{'55' if name == 'plain' else ''}"
 
 
 def _marker(paired: PairedMetric, name: NeuronClass, rows: Sequence[int]) -> dict[str, Any]:

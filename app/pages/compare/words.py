@@ -7,6 +7,8 @@ from backend.glossary import CLASS_LABELS, METRIC, PAPER_CRITERION_LABEL
 from backend.schemas import Changes, Comparison, MetricAgreement, RunSummary, SharedClass
 
 _RARELY = 0.05
+_NEARLY_ALL = 0.95
+"""Of what a correlation lacks to 1: a noise ceiling is known no better."""
 TABLE_NOTE = (
     "Rank correlation: Spearman's over the neurons that have a value in both runs; the 95 % interval is over neurons, "
     "what another layer of as many such neurons could give. Noise ceiling: what two samples with these standard errors "
@@ -159,13 +161,13 @@ def _interval(one: MetricAgreement) -> str:
 def _noise(one: MetricAgreement, same_text: bool) -> str:
     if one.noise_ceiling is None:
         return "Noise is the greater part of how neurons differ, or there are few of them: no ceiling can be given."
-    reached = one.high if one.high is not None else one.rank_correlation
     could = f"Two samples of this size of the very same neurons would agree to about {number(one.noise_ceiling)}"
     if same_text:
         return f"{could} if they were of different text."
-    if reached is not None and reached >= one.noise_ceiling:
-        return f"{could}, so that noise explains all that is lacking to 1."
-    return f"{could}, so that more is lacking to 1 than noise explains."
+    lacking = 1 - (one.rank_correlation or 0.0)
+    share = min(1.0, (1 - one.noise_ceiling) / lacking) if lacking > 0 else 1.0
+    explained = "all" if share > _NEARLY_ALL else f"about {100 * share:.0f} % of what"
+    return f"{could}: noise explains {explained} {'that ' if share > _NEARLY_ALL else ''}is lacking to 1."
 
 
 def _difference(one: MetricAgreement, difference: float) -> str:
