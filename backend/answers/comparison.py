@@ -48,6 +48,10 @@ class MeasuredRun:
         one = self.model
         return core.LayerShape(one.family, one.n_layers, one.d_model, one.d_mlp, self.run.layer)
 
+    def neuron(self, index: int) -> str:
+        """The name of a neuron by its index in the layer."""
+        return f"{self.run.layer}.{index}"
+
     def finite(self, name: str) -> Column:
         """The values of a column that are there."""
         column = self.columns[name]
@@ -100,12 +104,16 @@ def _reason(a: MeasuredRun, b: MeasuredRun, differing: Sequence[str]) -> str:
             f"Both runs are of layer {a.run.layer} of a {a.model.family} with {a.model.d_mlp:,} neurons a layer: "
             "neurons are paired by their index."
         )
-    of_a, of_b = a.shape, b.shape
-    parts = [f"{_FIELDS[name]} ({getattr(of_a, name)} and {getattr(of_b, name)})" for name in differing]
+    values = {name: [_written(getattr(one.shape, name)) for one in (a, b)] for name in differing}
+    parts = [f"{_FIELDS[name]} ({' and '.join(both)})" for name, both in values.items()]
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     return (
         f"Neurons do not correspond: the runs differ in their {listed}. So only distributions and spectra are compared."
     )
+
+
+def _written(value: str | int) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _related(metrics: Sequence[schemas.MetricAgreement]) -> bool | None:
@@ -174,14 +182,14 @@ def _shared_classes(a: MeasuredRun, b: MeasuredRun) -> list[schemas.SharedClass]
     }
     if not any(mark is None for mark in (*a.marks, *b.marks)):
         chosen[PAPER_CRITERION] = tuple(np.array(run.marks, dtype=bool) for run in (a, b))
-    return [_shared(name, of_a, of_b, a.run.layer) for name, (of_a, of_b) in chosen.items()]
+    return [_shared(name, of_a, of_b, a) for name, (of_a, of_b) in chosen.items()]
 
 
-def _shared(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_], layer: int) -> schemas.SharedClass:
+def _shared(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_], run: MeasuredRun) -> schemas.SharedClass:
     found = core.shared_members(a, b)
 
     def named(which: NDArray[np.bool_]) -> list[str]:
-        return [f"{layer}.{index}" for index in np.flatnonzero(which)[:_NAMED]]
+        return [run.neuron(index) for index in np.flatnonzero(which)[:_NAMED].tolist()]
 
     counts = {field: getattr(found, field) for field in ("in_a", "in_b", "in_both", "expected", "p_value")}
     lists = {"both": named(a & b), "only_a": named(a & ~b), "only_b": named(~a & b)}
@@ -212,7 +220,7 @@ def _changed(a: MeasuredRun, b: MeasuredRun, columns: Sequence[Column], row: int
     of_a, a_error, of_b, b_error, z = (float(column[row]) for column in columns)
     return schemas.ChangedNeuron.model_validate(
         {
-            "neuron": f"{a.run.layer}.{row}",
+            "neuron": a.neuron(row),
             "class_a": a.classes[row],
             "class_b": b.classes[row],
             "a": of_a,

@@ -156,7 +156,9 @@ def _all_metrics(found: ComparedAnswers) -> Component:
     head = ("metric", *paired, *(f"median, {label}" for label in found.labels), "larger in the second")
     rows = [_metric_row(one, corresponds) for one in found.comparison.metrics if one.larger_share is not None]
     table = html.Table([html.Thead(html.Tr([html.Th(word) for word in head])), html.Tbody(rows)], className="totals")
-    columns = html.Details([html.Summary("What the columns are"), html.P(words.TABLE_NOTE, className="sentences")])
+    notes = [words.PAIRED_NOTE, words.LARGER_NOTE] if corresponds else [words.LARGER_NOTE]
+    sentences = [html.P(note, className="sentences") for note in notes]
+    columns = html.Details([html.Summary("What the columns are"), *sentences])
     return panel("Every metric", scrolled(table, "How far every metric agrees"), columns)
 
 

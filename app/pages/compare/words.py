@@ -9,13 +9,15 @@ from backend.schemas import Changes, Comparison, MetricAgreement, RunSummary, Sh
 _RARELY = 0.05
 _NEARLY_ALL = 0.95
 """Of what a correlation lacks to 1: a noise ceiling is known no better."""
-TABLE_NOTE = (
+PAIRED_NOTE = (
     "Rank correlation: Spearman's over the neurons that have a value in both runs; the 95 % interval is over neurons, "
     "what another layer of as many such neurons could give. Noise ceiling: what two samples with these standard errors "
     "would agree to were the neurons the very same, each neuron's noise taken as its own; none where most is noise. "
-    "Mean difference: second − first, with the most that its standard error can be, however neurons' errors go "
-    "together. Larger in the second: how often a neuron of the second run, drawn at random, has the larger value than "
-    "one of the first; 50 % where neither has, ± one standard error over neurons."
+    "Mean difference: second − first, with the most that its standard error can be, however these go together."
+)
+LARGER_NOTE = (
+    "Larger in the second: how often a neuron of the second run, drawn at random, has the larger value than one of the "
+    "first; 50 % where neither has, ± one standard error over neurons. Medians are over all neurons of a run."
 )
 
 
