@@ -26,6 +26,16 @@ from tests.reference.tiny_models import build
 if not torch.cuda.is_available():  # before Triton is imported anywhere: it decides then
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a card are skipped without one."""
+    if not torch.cuda.is_available():
+        needs_card = pytest.mark.skip(reason="needs an NVIDIA card; `make gpu-check` runs it where there is one")
+        for item in items:
+            if item.get_closest_marker("cuda") is not None:
+                item.add_marker(needs_card)
+
+
 FIXTURES = Path(__file__).parent / "fixtures"
 """Cases that several languages or layers are held to."""
 

@@ -45,7 +45,7 @@ RULES: list[tuple[str, str, str]] = [
     ),
     (
         r"backend/core/kernels/",
-        r"backend\.core\.(?!(metrics|kernels|errors|neurons|models\.readout)(\.|$))",
+        r"backend\.core\.(?!(metrics|kernels|errors|neurons|toolchain|models\.readout)(\.|$))",
         "kernels are handed tensors, no model",
     ),
     (r"backend/core/models/readout\.py", r"backend(\.|$)", "the readout is data, below metrics and kernels"),

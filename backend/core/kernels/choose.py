@@ -6,7 +6,6 @@ new statistic has to be written there alone, and elsewhere where it is to be fas
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from backend.core.kernels import plain, rows, series, survey
 from backend.core.kernels.problem import Ablations, Before, FixedDirection
 from backend.core.metrics.effects import PairStatistics
+from backend.core.toolchain import missing_for_triton
 
 Mode = Literal["exact", "survey"]
 
@@ -104,16 +104,12 @@ def choose_kernel(device: torch.device, mode: Mode = "exact", *, along: bool = F
             return completed(Kernel("survey", reason, survey.every_pair, survey.TOLERANCE), _FAST)
         reason = f"CPU, {products} products; bounded to {series.EXACT.tolerance:g} nats, whole rows else"
         return completed(Kernel("moment series", reason, by_series, series.EXACT.tolerance), _FAST)
-    if along:
-        return Kernel(
-            "row by row", "a norm after the MLP moves each token's logits along a direction of its own, which on a GPU "
-            "only the plain kernel takes", plain.every_pair,
-        )  # fmt: skip
-    if find_spec("triton") is not None:
+    missing = missing_for_triton()
+    if missing is None:
         from backend.core.kernels import triton_rows as gpu
 
-        return completed(Kernel("Triton", "CUDA, and Triton is installed", gpu.every_pair), _FAST)
-    return Kernel("row by row", f"{device.type} without Triton: pip install triton for more speed", plain.every_pair)
+        return completed(Kernel("Triton", "CUDA; every term is summed, in float32", gpu.every_pair), _FAST)
+    return Kernel("row by row", f"{device.type} without Triton, which is faster: {missing}", plain.every_pair)
 
 
 def completed(kernel: Kernel, computes: frozenset[str]) -> Kernel:

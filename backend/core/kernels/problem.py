@@ -182,6 +182,9 @@ class Ablations:
     along: Along | None = None
     """Where an ablation moves the logits along a direction of each token's own too, as a norm after the MLP makes it:
     by e with the final norm's scale frozen, by r·e with it recomputed."""
+    softcap: float | None = None
+    """The final logits are softcap·tanh(y/softcap) of all the above, where a model caps them; `logits` are not capped,
+    `Before` is of those that are."""
 
     @cached_property
     def frozen(self) -> Tilt:

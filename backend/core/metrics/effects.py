@@ -139,8 +139,13 @@ class EffectSums:
         if isinstance(groups, int):
             totals = {name: q.sum(dim=0, keepdim=True, dtype=torch.float64) for name, q in summands.items()}
             counts = np.array([float(len(effects.before_loss))])
-            return cls(GroupSums(np.array([groups]), counts, {n: q.cpu().numpy() for n, q in totals.items()}))
-        return cls(GroupSums.of({name: q.cpu().numpy() for name, q in summands.items()}, groups))
+            return cls(GroupSums(np.array([groups]), counts, _copied(totals)))
+        if effects.before_loss.device.type == "cpu":
+            return cls(GroupSums.of({name: q.numpy() for name, q in summands.items()}, groups))
+        known, place = np.unique(groups, return_inverse=True)
+        counts = np.bincount(place, minlength=len(known)).astype(np.float64)
+        belongs = torch.from_numpy(place == np.arange(len(known))[:, None]).double().to(effects.before_loss.device)
+        return cls(GroupSums(known, counts, _copied({name: belongs @ q.double() for name, q in summands.items()})))
 
     @property
     def count(self) -> int:
@@ -190,6 +195,13 @@ class EffectSums:
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `to_arrays` gave; arrays of other names are left alone."""
         return cls(GroupSums.from_arrays(arrays))
+
+
+def _copied(totals: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Tensors as arrays, copied from their device together: each copy waits for all that was asked of it before."""
+    copied = torch.cat([total.flatten() for total in totals.values()]).cpu()
+    parts = copied.split([total.numel() for total in totals.values()])
+    return {name: part.reshape(total.shape).numpy() for (name, total), part in zip(totals.items(), parts, strict=True)}
 
 
 def _left_out(direct: str, means: Mapping[str, Array]) -> Array:

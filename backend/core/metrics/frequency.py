@@ -74,7 +74,7 @@ class Unigram:
         # A uniform P_freq leaves rounding in place of a direction.
         return self.v / length if length > 1e-9 * len(self.v) ** 0.5 else torch.zeros_like(self.v)
 
-    @property
+    @cached_property
     def entropy(self) -> float:
         """H(P_freq), nats."""
         return -float((self.p * self.p.log()).sum())

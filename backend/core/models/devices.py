@@ -11,9 +11,13 @@ from backend.core.errors import ModelTooLarge, SourceError, is_memory_error
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` takes a CUDA GPU where there is one, else the CPU.
 
+    Products of float32 are computed in float32 from then on. PyTorch can be set to round their factors to TF32 on CUDA,
+    to 10 bits, as NVIDIA's containers do: an error of 10⁻³ where effects of 10⁻⁶ nats are measured.
+
     Raises:
         SourceError: no such device on this machine.
     """
+    torch.set_float32_matmul_precision("highest")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
