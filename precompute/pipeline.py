@@ -260,14 +260,24 @@ class Run:
         targets = torch.from_numpy(means).float().to(self.model.device)
         engine = EffectsEngine(self.readout, self.config.mode, self.memory, unigram)
 
-        def measured(shard: Measured) -> Iterator[_Batch]:
-            for places in np.array_split(shard.places, -(-len(shard.places) // SHARD_TOKENS)):
+        def measured(pending: list[int], sampled: TokenEffectSample) -> Iterator[_Shard]:
+            for block in _blocks(self.sample.measured, pending, max(SHARD_TOKENS, engine.tokens_together)):
+                shards = [self.sample.measured[index] for index in block]
+                places = np.concatenate([shard.places for shard in shards])
+                owners = np.repeat(np.arange(len(block)), [len(shard.places) for shard in shards])
                 residual, activations, following = gathered.at(places, self.model.device)
                 batch = TokenBatch(residual, activations, following)
-                effects = engine.effects(batch, targets)
-                card.keep_precision(self.atlas, self.id, self.readout, batch, targets, effects, unigram)
-                yield places, activations, effects
-                self.reporter.advance(len(places))
+                chosen = sampled.wants(places)
+                first = slice(0, SHARD_TOKENS)
+                chosen[first] = True
+                sums, effects = engine.sums(batch, targets, owners, torch.from_numpy(chosen), self.reporter.advance)
+                some = (batch.at(first), targets, effects.at(first))
+                card.keep_precision(self.atlas, self.id, self.readout, *some, unigram)
+                kept = activations[torch.from_numpy(chosen)]
+                for owner, (index, shard) in enumerate(zip(block, shards, strict=True)):
+                    its = torch.from_numpy(owners[chosen] == owner)
+                    sampled.add(index, places[chosen][its.numpy()], kept[its], effects.at(its))
+                    yield index, sums.of_group(owner, shard.group)
 
         done = self.atlas.runs.shards_done(self.id, "effects")
         finished = sum(len(shard.places) for index, shard in enumerate(self.sample.measured) if index in done)
@@ -284,7 +294,7 @@ class Run:
         frequency = UnigramReadout.of(self.model.readout, unigram)
         neurons, length = len(self.readout.W_out), self.config.seq_len
 
-        def measured(shard: Measured) -> Iterator[_Batch]:
+        def of_sequences(shard: Measured) -> Iterator[_Batch]:
             for sequence in np.unique(shard.places // length):
                 places = shard.places[shard.places // length == sequence]
                 tokens, positions = torch.from_numpy(self.sample.tokens[sequence]), torch.from_numpy(places % length)
@@ -292,28 +302,36 @@ class Run:
                 effects = ablate_each(self.model, tokens, self.layer, targets, positions, advance, frequency)
                 yield places, gathered.at(places, self.model.device)[1], effects
 
+        def measured(pending: list[int], sampled: TokenEffectSample) -> Iterator[_Shard]:
+            for index in pending:
+                shard, of_shard = self.sample.measured[index], None
+                for places, activations, effects in of_sequences(shard):
+                    of_shard = _plus(of_shard, EffectSums.of(effects, shard.group))
+                    sampled.add(index, places, activations, effects)
+                assert of_shard is not None, "a shard has at least one position"
+                yield index, of_shard
+
         done = self.atlas.runs.shards_done(self.id, "effects")
         passes = [neurons * len(np.unique(shard.places // length)) for shard in self.sample.measured]
         self.reporter.say(f"Effects by forward passes from layer {self.layer} on, one a neuron and sequence.")
         self.reporter.stage("Effects", sum(passes), sum(passes[index] for index in done), "passes")
         self._all_effects(measured)
 
-    def _all_effects(self, measured: Callable[[Measured], Iterator["_Batch"]]) -> None:
-        """Measure the shards that are left, and publish after each what all of them say."""
+    def _all_effects(self, measured: Callable[[list[int], TokenEffectSample], Iterator["_Shard"]]) -> None:
+        """Measure the shards that are left, and publish after each what all of them say.
+
+        Args:
+            measured: the sums of shards by their numbers, in order; what is kept of their tokens has been added to the
+                sample by then.
+        """
         shards = self.sample.measured
         parts = dict(self.atlas.runs.shards(self.id, "effects"))
         # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
         kept = 0 if self.config.mode == "survey" else most_kept(len(self.readout.W_out))
         sampled = TokenEffectSample(self.sample, kept, self.model.token_strings, parts)
         whole = reduce(_plus, (EffectSums.from_arrays(arrays) for _, arrays in sorted(parts.items())), None)
-        for index, shard in enumerate(shards):
-            if index in parts:
-                continue
-            of_shard = None
-            for places, activations, effects in measured(shard):
-                of_shard = _plus(of_shard, EffectSums.of(effects, shard.group))
-                sampled.add(index, places, activations, effects)
-            assert of_shard is not None, "a shard has at least one position"
+        pending = [index for index in range(len(shards)) if index not in parts]
+        for index, of_shard in measured(pending, sampled):
             whole = _plus(whole, of_shard)
             self._commit_effects(index, len(shards), of_shard, whole, sampled)
 
@@ -345,6 +363,21 @@ class Run:
 
 _Batch = tuple[NDArray[np.int64], torch.Tensor, Effects]
 """Flat indices of positions, the activations there [positions, n_neurons], and the effects."""
+
+_Shard = tuple[int, EffectSums]
+"""A shard's number, and what its positions sum to."""
+
+
+def _blocks(shards: list[Measured], pending: list[int], tokens: int) -> Iterator[list[int]]:
+    """Shards that are measured together: as many in a row as have no more than so many positions, at least one."""
+    block: list[int] = []
+    for index in pending:
+        if block and sum(len(shards[other].places) for other in [*block, index]) > tokens:
+            yield block
+            block = []
+        block.append(index)
+    if block:
+        yield block
 
 
 def _plus(sums: EffectSums | None, more: EffectSums) -> EffectSums:

@@ -49,9 +49,13 @@ class TokenEffectSample:
         """Whether some of the positions have been measured."""
         return bool(self._kept)
 
+    def wants(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some positions are kept."""
+        return np.isin(places, self._wanted)
+
     def add(self, index: int, places: NDArray[np.int64], activations: torch.Tensor, effects: Effects) -> None:
         """Keep those of a shard's positions that are wanted."""
-        wanted = torch.from_numpy(np.isin(places, self._wanted))
+        wanted = torch.from_numpy(self.wants(places))
         if not bool(wanted.any()):
             return
         tensors = {name: getattr(effects, name) for name in AT_TOKENS}

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from backend.core.kernels.problem import Ablations, Before, DirectPath
 from backend.core.metrics.effects import PairStatistics, TokenBatch
+from backend.core.metrics.frequency import Unigram
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.readout import Readout
 from precompute.corpus import counted_positions
 from tests.benchmarks.published import CHUNK, published_effects
 from tests.core.prose import PROSE
 
-Deltas = tuple[Tensor, Tensor, Tensor, Tensor]
+Deltas = tuple[Tensor, ...]
+"""Changes of loss (total, frozen), of entropy (total, frozen), and of the loss beside frequencies where known."""
 _CHECKED_TOKENS, _CHECKED_NEURONS = 4, 60
 
 
@@ -41,19 +43,27 @@ class Case:
         share = self.share * count / len(self.readout.W_out)
         return replace(self, readout=readout, batch=batch, means=self.means[:count], share=share)
 
-    def problem(self, path: DirectPath) -> tuple[Ablations, Before]:
+    def problem(self, path: DirectPath, *, frequencies: bool = False) -> tuple[Ablations, Before]:
         readout, batch = self.readout, self.batch
         centred = readout.centred(batch.residual)
         scale = readout.scale(centred)
         deltas = self.means - batch.activations
         r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
         logits = readout.logits(centred, scale)
-        problem = Ablations(logits, batch.targets, deltas / scale[:, None], r, path, readout.b_U)
+        direction = self.frequencies().direction.to(logits) if frequencies else None
+        problem = Ablations(logits, batch.targets, deltas / scale[:, None], r, path, readout.b_U, direction)
         return problem, Before.of(logits, batch.targets, readout.b_U)
 
-    def published(self) -> Deltas:
+    def frequencies(self) -> Unigram:
+        """Token frequencies as text has them: by Zipf's law, in a random order."""
+        d_vocab = self.readout.W_U.shape[1]
+        order = torch.randperm(d_vocab, generator=torch.Generator().manual_seed(0))
+        return Unigram.of_counts(1e6 / (1 + order.double()))
+
+    def published(self, *, frequencies: bool = False) -> Deltas:
         """By the baseline."""
-        return published_effects(self.readout, self.batch, self.means)
+        direction = self.frequencies().direction.to(self.readout.W_U) if frequencies else None
+        return published_effects(self.readout, self.batch, self.means, direction)
 
     def error(self, found: Deltas) -> float:
         """Largest |found − float64| over the first tokens and some neurons, in nats."""
@@ -75,14 +85,15 @@ class Case:
                 log_p = exact.logits(streams, scale).log_softmax(1)
                 truth.append((-log_p[:, target], -(log_p.exp() * log_p).sum(1)))
             (loss, entropy), (loss_frozen, entropy_frozen) = truth
-            for column, values in zip(found, (loss, loss_frozen, entropy, entropy_frozen), strict=True):
+            for column, values in zip(found[:4], (loss, loss_frozen, entropy, entropy_frozen), strict=True):
                 own = column[t, checked].double()
                 worst = max(worst, float((own - (values[1:] - values[0])).abs().max()))
         return worst
 
 
 def deltas_of(pairs: PairStatistics) -> Deltas:
-    return pairs.delta_loss, pairs.delta_loss_frozen, pairs.delta_entropy, pairs.delta_entropy_frozen
+    found = (pairs.delta_loss, pairs.delta_loss_frozen, pairs.delta_entropy, pairs.delta_entropy_frozen)
+    return found if pairs.delta_loss_freq is None else (*found, pairs.delta_loss_freq)
 
 
 def packaged(model: AnalysisModel) -> Case:

@@ -147,7 +147,7 @@ def test_a_run_that_went_on_elsewhere_says_so(
 ) -> None:
     config = RunConfig(str(tiny_files("llama").folder), str(text), sequences=4, seq_len=24)
     with monkeypatch.context() as patch:
-        patch.setattr(EffectsEngine, "effects", _killed)
+        patch.setattr(EffectsEngine, "sums", _killed)
         with pytest.raises(KeyboardInterrupt):
             _card(config, tmp_path)
     with Atlas.open(tmp_path / "a.db") as atlas:
@@ -176,7 +176,7 @@ def test_a_run_begun_before_cards_begins_anew_with_one(
 ) -> None:
     config = RunConfig(str(tiny_files("llama").folder), str(text), sequences=4, seq_len=24)
     with monkeypatch.context() as patch:
-        patch.setattr(EffectsEngine, "effects", _killed)
+        patch.setattr(EffectsEngine, "sums", _killed)
         with pytest.raises(KeyboardInterrupt):
             _card(config, tmp_path)
     with closing(sqlite3.connect(tmp_path / "a.db")) as atlas:
@@ -190,13 +190,13 @@ def test_a_run_begun_before_cards_begins_anew_with_one(
 def test_effects_that_are_not_finite_do_not_end_a_run(
     tiny_files: Callable[[str], ModelFiles], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = EffectsEngine.effects
+    plain = EffectsEngine.sums
 
     def broken(*arguments: Any) -> Any:
-        effects = plain(*arguments)
-        return replace(effects, delta_entropy=torch.full_like(effects.delta_entropy, torch.nan))
+        sums, effects = plain(*arguments)
+        return sums, replace(effects, delta_entropy=torch.full_like(effects.delta_entropy, torch.nan))
 
-    monkeypatch.setattr(EffectsEngine, "effects", broken)
+    monkeypatch.setattr(EffectsEngine, "sums", broken)
     card = _card(RunConfig(str(tiny_files("llama").folder), str(text), sequences=4, seq_len=24), tmp_path)
     assert card.computation.precision is not None
     assert card.computation.precision.total is None

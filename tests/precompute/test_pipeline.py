@@ -35,7 +35,7 @@ TEXT = " ".join(f"Sentence {n} tells of the {n % 7} lamps, and of {n * n} other 
 
 @pytest.fixture
 def config(tmp_path: Path, tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    """Nine sequences of 32 bytes, each a group and a shard of its own, whose 28 or so positions are measured in two."""
+    """Nine sequences of 32 bytes, each a group and a shard of its own, of 28 or so positions."""
     monkeypatch.setattr(pipeline, "SHARD_TOKENS", 20)
     (tmp_path / "text.txt").write_text(TEXT)
     return RunConfig(str(tiny_files("llama").folder), str(tmp_path / "text.txt"), sequences=9, seq_len=32)
@@ -116,16 +116,16 @@ def test_a_killed_run_resumes_and_ends_the_same(
     with Atlas.open(tmp_path / "whole.db") as atlas:
         whole = atlas.neurons.columns(_run(config, atlas, tmp_path), list(METRIC_COLUMNS))
     calls = {"effects": 0}
-    plain = EffectsEngine.effects
+    plain = EffectsEngine.sums
 
     def dying(*arguments: object) -> object:
         calls["effects"] += 1
-        if calls["effects"] == 6:  # in the middle of the third shard
+        if calls["effects"] == 3:
             raise KeyboardInterrupt
         return plain(*arguments)  # type: ignore[arg-type]
 
     with Atlas.open(tmp_path / "killed.db") as atlas:
-        monkeypatch.setattr(EffectsEngine, "effects", dying)
+        monkeypatch.setattr(EffectsEngine, "sums", dying)
         with pytest.raises(KeyboardInterrupt):
             _run(config, atlas, tmp_path)
         half = atlas.runs.get(1)
@@ -135,9 +135,44 @@ def test_a_killed_run_resumes_and_ends_the_same(
         assert np.isfinite(atlas.neurons.columns(1, ["total_effect_se"])["total_effect_se"]).all(), "worth looking at"
         assert _run(config, atlas, tmp_path) == 1
         resumed = atlas.neurons.columns(1, list(METRIC_COLUMNS))
-        assert calls["effects"] == 6 + 2 * 7, "finished shards are not redone"
+        assert calls["effects"] == 3 + 7, "finished shards are not redone"
     for name, column in whole.items():
         np.testing.assert_array_equal(resumed[name], column, err_msg=name)
+
+
+def test_shards_that_share_slabs_of_neurons_are_measured_as_before(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what neurons write does not fit into the memory, a slab of them is formed for several shards."""
+    found, blocks = [], []
+    plain = EffectsEngine.sums
+
+    def counting(*arguments: Any) -> Any:
+        blocks.append(len(arguments[1].targets))
+        return plain(*arguments)
+
+    monkeypatch.setattr(EffectsEngine, "sums", counting)
+    for name, tiles in (("whole", None), ("slabs", Tiles(17, 10, block=70))):
+        if tiles is not None:
+            monkeypatch.setattr(Tiles, "within", lambda *_, tiles=tiles: tiles)
+        with Atlas.open(tmp_path / f"{name}.db") as atlas:
+            run = _run(config, atlas, tmp_path / name)
+            assert len(atlas.runs.shards_done(run, "effects")) == 9
+            positions = atlas.positions.get(run)
+            assert positions is not None
+            shown = (positions.tokens, positions.loss_before.tolist())
+            columns = atlas.neurons.columns(run, list(METRIC_COLUMNS))
+            found.append((columns, shown, atlas.positions.effects(run, [3])[0]))
+    assert max(blocks[:9]) < 35 < max(blocks[9:]) <= 70
+    (whole, shown, effects), (slabs, same, again) = found
+    for column, values in whole.items():
+        atol = 1e-3 if "mediated" in column else 2e-6  # a share of two means near 0 magnifies their rounding
+        rtol = 1e-3 if column.endswith("_se") else 0
+        np.testing.assert_allclose(slabs[column], values, atol=atol, rtol=rtol, err_msg=column)
+    assert shown[0] == same[0]
+    np.testing.assert_allclose(shown[1], same[1], atol=2e-6)
+    for column, at_tokens in effects.items():
+        np.testing.assert_allclose(again[column], at_tokens, atol=2e-5, err_msg=column)
 
 
 def test_one_sequence_is_measured_without_errors(config: RunConfig, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Effects of all neurons of a readout: tokens and neurons in tiles, by the kernel that was chosen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, NamedTuple, Self
@@ -44,6 +44,11 @@ class EffectsEngine:
         self.tiles = Tiles.within(memory, n_neurons, d_model, readout.W_U.shape[1])
         self._kept: DirectPath | None = None
 
+    @property
+    def tokens_together(self) -> int:
+        """How many tokens are best given at once: where A does not fit, each of its slabs is formed for so many."""
+        return 1 if self.tiles.neurons >= len(self.readout.W_out) else self.tiles.block
+
     def effects(self, batch: TokenBatch, targets: Float[Tensor, "neurons"]) -> Effects:
         """What setting each neuron to its target does at each token.
 
@@ -62,17 +67,22 @@ class EffectsEngine:
         targets: Float[Tensor, "neurons"],
         groups: Int64[NDArray[np.int64], "tokens"],
         chosen: Bool[Tensor, "tokens"],
+        advance: Callable[[int], None] = lambda _: None,
     ) -> tuple[EffectSums, Effects]:
         """The sums by group of what `effects` would give, and all of the chosen tokens' effects; no more is kept.
 
         Args:
             groups: the group that each token's sequence is dealt to.
+            advance: called on the way with how many tokens more are done; in the end with all.
         """
+        n_neurons, pairs = len(targets), 0
         slabs: dict[int, tuple[list[EffectSums], list[Effects]]] = {}
         for piece in self._pieces(batch, targets):
             sums, kept = slabs.setdefault(piece.neurons.start, ([], []))
             sums.append(EffectSums.of(piece.effects, groups[piece.tokens]))
             kept.append(piece.effects.at(chosen[piece.tokens]))
+            done, pairs = pairs // n_neurons, pairs + piece.effects.delta_loss.numel()
+            advance(pairs // n_neurons - done)
         columns = [Effects(**_joined(kept, dim=0)) for _, kept in slabs.values()]
         totals = [reduce(EffectSums.plus, sums) for sums, _ in slabs.values()]
         return EffectSums.beside(totals), columns[0] if len(columns) == 1 else joined_effects(columns)

@@ -331,7 +331,7 @@ class Series:
         if self._plan not in remembered:
             remembered[self._plan] = self._rows.token_moments(problem.path.W_U)
         self.tokens: TokenMoments = remembered[self._plan]
-        self.mean_a: Float[Tensor, "tokens neurons"] = self.tokens.read[_P] @ problem.path.W_out.T
+        self.mean_a: Float[Tensor, "tokens neurons"] = self.mean(_P)
         """Σ p·a"""
         self.spread: Float[Tensor, "tokens neurons"] = torch.empty_like(problem.c)
         """(Σ ω·|x|^{N+1})^{1/(N+1)} of the frozen tilt x, an upper bound; filled by `fill`."""
@@ -342,6 +342,10 @@ class Series:
     def fixed(self) -> FixedDirection | None:
         """The direction that is fixed, under p."""
         return self._directions.fixed
+
+    def mean(self, weight: Weight) -> Float[Tensor, "tokens neurons"]:
+        """Σ weight·a, of a weight that is read."""
+        return self.tokens.read[weight] @ self._problem.path.W_out.T
 
     def fill(self, out: PairStatistics) -> Bool[Tensor, "tokens neurons"]:
         """Write all losses and entropies; returns which pairs are certified."""

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from backend.core.kernels import rows as compiled
 from backend.core.kernels import survey_compiled as native_survey
-from backend.core.kernels.problem import Ablations, Before, FixedDirection
-from backend.core.kernels.series import Accuracy, Series, half_precision
+from backend.core.kernels.problem import Ablations, Before
+from backend.core.kernels.series import Accuracy, Series, Weight, half_precision
 from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
@@ -44,15 +44,15 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
     """All pairs, each loss and entropy within TOLERANCE; ranks and argmax changes exactly."""
     out = problem.room()
     predictions = before.predictions
-    mean_a = problem.path.mean(predictions.p)
-    known, spread = _Head(problem, predictions).fill(mean_a, out)
-    fixed = None if problem.fixed_direction is None else FixedDirection.of(problem, predictions)
+    # Without a fixed direction the series is not summed: its means of A alone are taken.
+    expansion = Series(problem, predictions, _FIXED, losses_only=True, remembered=before.remembered)
+    mean_a, fixed = expansion.mean_a, expansion.fixed
+    known, spread = _Head(problem, predictions).fill(expansion, out)
     done = compiled.fill_rows(problem, before, mean_a, ~known, out, spread, _ROW_ROUNDING, fixed)
     compiled.fill_ranks(problem, before, known, out)
     if fixed is not None:
-        expansion = Series(problem, predictions, _FIXED, losses_only=True, remembered=before.remembered)
         rest = expansion.fill_fixed(out, ~done)
-        compiled.fill_fixed(problem, before, fixed, expansion.mean_a, rest, out, _ROW_ROUNDING)
+        compiled.fill_fixed(problem, before, fixed, mean_a, rest, out, _ROW_ROUNDING)
     return out
 
 
@@ -108,16 +108,17 @@ class _Head:
         ]
         return torch.cat(parts, dim=1).mul_(1.02)  # for the rounding of the product
 
-    def fill(self, mean_a: Tensor, out: PairStatistics) -> tuple[Tensor, compiled.Spread]:
+    def fill(self, expansion: Series, out: PairStatistics) -> tuple[Tensor, compiled.Spread]:
         """Write all losses and entropies; returns for which pairs they are within the tolerance, and a's spread."""
-        problem, predictions = self._problem, self._predictions
+        problem, predictions, mean_a = self._problem, self._predictions, expansion.mean_a
+        mean_la = expansion.mean(Weight(j=1)) if problem.b_U is None else problem.path.mean(self._p_l)
         reach = compiled.Reach.of(problem, predictions, mean_a, self._moved)
         correct_l, correct_b = predictions.centred_correct()
         tokens = tuple(compiled.arrays(correct_l - correct_b, predictions.deepest[:, 0]))
         means = (*compiled.arrays(predictions.mean_l[:, 0], predictions.mean_b[:, 0]), self._mean_v)
         (square,) = compiled.arrays(self._tail_square())
         x_correct = problem.c * (problem.path.of_tokens(problem.targets) - mean_a)
-        mean_lx, e = problem.c * problem.path.mean(self._p_l), torch.zeros_like(problem.c[:1])
+        mean_lx, e = problem.c * mean_la, torch.zeros_like(problem.c[:1])
         if self._moved is not None:
             e = self._moved.along.e
             x_correct += e * self._moved.correct

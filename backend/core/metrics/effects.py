@@ -73,7 +73,7 @@ class Effects(PairStatistics):
     """D_KL(P_freq‖P), nats; None, as the change of it, where token frequencies are not known."""
     delta_kl: Float[Tensor, "tokens neurons"] | None = None
 
-    def at(self, tokens: Bool[Tensor, "tokens"]) -> Self:
+    def at(self, tokens: slice | Bool[Tensor, "tokens"]) -> Self:
         """At some of the tokens."""
         return replace(self, **{name: values[tokens] for name, values in vars(self).items() if values is not None})
 
@@ -160,6 +160,16 @@ class EffectSums:
     def plus(self, other: Self) -> Self:
         """The sums of both batches."""
         return type(self)(self.by_group.plus(other.by_group))
+
+    def of_group(self, place: int, group: int) -> Self:
+        """Those of one of the groups alone, which takes another number.
+
+        Args:
+            place: the group's among those that have been met.
+        """
+        its, sums = slice(place, place + 1), self.by_group
+        totals = {name: total[its] for name, total in sums.totals.items()}
+        return type(self)(GroupSums(np.array([group]), sums.counts[its], totals))
 
     @classmethod
     def beside(cls, parts: Sequence[Self]) -> Self:

@@ -1,6 +1,7 @@
 """Every kernel gives the same numbers, and the series knows when it cannot."""
 
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -256,7 +257,15 @@ def test_sums_by_tiles_are_those_of_all_effects(monkeypatch: pytest.MonkeyPatch)
     tiled = EffectsEngine(readout, unigram=unigram)
     effects = tiled.effects(batch, torch.zeros(150))
     groups, chosen = np.arange(40) // 9, torch.arange(40) % 7 == 2
-    sums, some = tiled.sums(batch, torch.zeros(150), groups, chosen)
+    advances: list[int] = []
+    sums, some = tiled.sums(batch, torch.zeros(150), groups, chosen, advances.append)
+    assert sum(advances) == 40
+    assert len(advances) > 5
+    whole_groups = [sums.of_group(place, group) for place, group in enumerate(np.unique(groups))]
+    assert reduce(EffectSums.plus, whole_groups).columns().keys() == sums.columns().keys()
+    np.testing.assert_array_equal(
+        reduce(EffectSums.plus, whole_groups).by_group.totals["total_effect"], sums.by_group.totals["total_effect"]
+    )
     whole = EffectSums.of(effects, groups).columns()
     for name, values in sums.columns().items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
