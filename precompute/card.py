@@ -12,7 +12,7 @@ from torch import Tensor
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
-from backend.core.kernels.choose import choose_kernel
+from backend.core.kernels.engine import kernel_of
 from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision
@@ -135,7 +135,7 @@ def _rule(config: RunConfig, model: AnalysisModel, k: int) -> str:
 
 def _computation(config: RunConfig, model: AnalysisModel, layer: int) -> schemas.CardComputation:
     if layer == model.last_layer:
-        kernel = choose_kernel(model.device, config.mode)
+        kernel = kernel_of(model.readout, config.mode)
         name, reason, bound = kernel.name, kernel.reason, kernel.bound
     else:
         name, bound = "forward passes", None

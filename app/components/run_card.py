@@ -176,6 +176,8 @@ def _self_check(card: RunCard) -> list[tuple[str, str]]:
         ("the final norm's scale, against the model's",
          None if one.norm_scale is None else f"{size(one.norm_scale)} of the largest ({relative})"),
         ("log-probabilities by the formulas, against the model's", f"{size(one.logits)} of the largest ({relative})"),
+        ("log-probabilities with neurons set to other values, by the formulas against a forward pass",
+         None if one.ablation is None else f"{size(one.ablation)} of the largest ({relative})"),
     )  # fmt: skip
 
 

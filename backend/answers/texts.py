@@ -41,7 +41,7 @@ def text_trace(
         model=text.model.slug,
         tokens=[text.strings[token] for token in traced.tokens],
         token_ids=traced.tokens,
-        values=_values(before, text.residual_norm(before.scale)),
+        values=_values(before, traced.residual_norm),
         predictions=_predictions(before, text.strings, _positions(traced, predictions_at)),
         totals=_totals(before, traced.counted),
         truncated=traced.truncated,
@@ -78,14 +78,14 @@ def ablation(
     at = _positions(text.traced, predictions_at)
     traced, result = text.traced, ablated.result
     before = replace(traced.before, kl=result.kl_before)
-    after = text.residual_norm(result.total.scale)  # frozen or not, the residual stream is the same
+    after = result.residual_norm  # frozen or not, the residual stream is the same
     names = [str(intervention.unit) for intervention in interventions]
     return schemas.Ablation(
         text=text.id,
         reference=reference,
         activations_before=_by_name(names, result.activations_before),
         activations_after=_by_name(names, result.activations_after),
-        before=_values(before, text.residual_norm(before.scale)),
+        before=_values(before, traced.residual_norm),
         before_totals=_totals(before, traced.counted),
         total=_ablated(traced, result.total, after, ablated.strings, at),
         frozen=_ablated(traced, result.frozen, after, ablated.strings, at),

@@ -347,7 +347,7 @@ class LiveEngine:
         traced, beginning = trace(loaded)
         strings = _strings(loaded, traced.tokens, traced.before)
         weights = self._models.fingerprint(model.source)
-        live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, weights, loaded.eps)
+        live = LiveText(text_id, model, loaded.last_layer, traced, beginning, strings, weights)
         with self._lock:
             self._texts[text_id] = live
         self._make_room()

@@ -62,19 +62,12 @@ class LiveText:
     """By token id: of the text's tokens and of its predictions."""
     weights: str
     """Fingerprint of the files of the model that it was traced by."""
-    eps: float
-    """Of the model's final norm."""
     ablations: dict[Hashable, TextAblation] = field(default_factory=dict, repr=False)
     """The newest ablation of it, by what was asked: a token chosen in it asks for the same again."""
 
     def distances(self, frequencies: LiveFrequencies) -> Distances | None:
         """How far its predictions are from a run's token frequencies, where that has been computed."""
         return self.traced.distances.get(frequencies.key)
-
-    def residual_norm(self, scale: Tensor) -> Tensor:
-        """‖x̃‖ from the norm's divisor, s² = ‖x̃‖²/d + ε."""
-        d_model = self.traced.centred.shape[1]
-        return ((scale.double().square() - self.eps).clamp_min(0) * d_model).sqrt()
 
 
 @dataclass(frozen=True)

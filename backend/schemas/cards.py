@@ -142,12 +142,15 @@ class CardSelfCheck(Wire):
     """Largest difference of a log-probability from the original model's; nats."""
     log_probs_allowed: FiniteFloat
     mlp_output: FiniteFloat
-    """Largest difference of activations · W_out from the last MLP's output; relative to the largest value."""
+    """Largest difference of what the activations write from the last MLP's output; relative to the largest value."""
     norm_scale: FiniteFloat | None
     """Largest difference of the final norm's scale as the formulas have it; relative. Null where the model has no
     place to read it from."""
     logits: FiniteFloat
     """Largest difference of a log-probability as the formulas have it from the processed model's; relative."""
+    ablation: FiniteFloat | None = None
+    """Largest difference of a log-probability as the formulas have it from a forward pass in which last-layer neurons
+    are set to other values; relative. Null for a run made before it was checked."""
     relative_allowed: FiniteFloat
 
 

@@ -40,7 +40,7 @@ class Reference:
         ).eval()
         self.family = family
         self.mlp_out = _at(self.model, family.mlp_out)
-        self.final_norm = _at(self.model, family.final_norm)
+        self.final_norm = _at(self.model, family.final_norm) if family.final_norm else None
 
     def activations(self, tokens: Tensor) -> Tensor:
         """The last layer's, [positions, d_mlp]."""
@@ -128,14 +128,18 @@ class Reference:
         """The final norm written out (Eq. 2) in float64, dividing by what `choose` makes of its own scale."""
         module: Any = self.final_norm  # its attributes are named as its family names them
         kind = self.family.norm
-        eps = getattr(module, "eps", None) or module.variance_epsilon
+        if kind == "none":
+            yield
+            return
+        eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", 1e-5)
+        weight: Any = getattr(module, "weight", None)
+        bias: Any = getattr(module, "bias", None)
+        gain = 1.0 if weight is None else weight + 1 if kind.endswith("1") else weight
 
         def written_out(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> Tensor:
-            x = inputs[0] - inputs[0].mean(-1, keepdim=True) if kind == "layer" else inputs[0]
+            x = inputs[0] - inputs[0].mean(-1, keepdim=True) if kind.startswith("layer") else inputs[0]
             scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()
-            gain = module.weight + 1 if kind == "rms1" else module.weight
-            bias = module.bias if kind == "layer" else 0.0
-            normed: Tensor = x / choose(scale) * gain + bias
+            normed: Tensor = x / choose(scale) * gain + (0.0 if bias is None else bias)
             return normed
 
         with _hooked(module.register_forward_hook(written_out)):

@@ -28,14 +28,13 @@ class Family:
     final_norm: str
     options: dict[str, Any] = field(default_factory=dict)
     norm: str = "rms"
-    """`layer`, `rms`, or `rms1` where the gain is 1 + weight."""
+    """Of the final norm: `layer` or `rms`, `layer1` or `rms1` where the gain is 1 + weight, `none` where there is
+    none."""
     parallel: bool = False
     """Whether a block's MLP reads what its attention reads."""
-
-    @property
-    def gated(self) -> bool:
-        """Whether activations are products of two projections of what the MLP reads."""
-        return self.mlp_out.endswith("down_proj")
+    gated: bool = False
+    """Whether activations are products of two projections of what the MLP reads."""
+    d_mlp: int = D_MLP
 
 
 _LLAMA_LIKE = {
@@ -48,12 +47,23 @@ _LLAMA_LIKE = {
     "max_position_embeddings": 64,
 }
 _DOWN, _NORM = "model.layers.-1.mlp.down_proj", "model.norm"
+_OPT = {
+    "hidden_size": D_MODEL,
+    "ffn_dim": D_MLP,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": 64,
+}
+_GPT = {"n_embd": D_MODEL, "n_inner": D_MLP, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}
+_FC_OUT, _LN_F = "transformer.h.-1.mlp.fc_out", "transformer.ln_f"
+
+
+def _llama_like(config: str, norm: str = "rms", *, parallel: bool = False, **options: Any) -> Family:
+    return Family(config, _DOWN, _NORM, _LLAMA_LIKE | options, norm, parallel, gated=True)
+
 
 FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
-        "GPT2Config", "transformer.h.-1.mlp.c_proj", "transformer.ln_f",
-        {"n_embd": D_MODEL, "n_inner": D_MLP, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}, "layer",
-    ),
+    "gpt2": Family("GPT2Config", "transformer.h.-1.mlp.c_proj", _LN_F, _GPT, "layer"),
     "gpt-neox": Family(
         "GPTNeoXConfig", "gpt_neox.layers.-1.mlp.dense_4h_to_h", "gpt_neox.final_layer_norm",
         {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
@@ -65,38 +75,89 @@ FAMILIES: dict[str, Family] = {
          "max_position_embeddings": 64}, "layer", parallel=True,
     ),
     "gpt-neo": Family(
-        "GPTNeoConfig", "transformer.h.-1.mlp.c_proj", "transformer.ln_f",
+        "GPTNeoConfig", "transformer.h.-1.mlp.c_proj", _LN_F,
         {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_layers": LAYERS, "num_heads": HEADS,
          "attention_types": [[["global"], LAYERS]], "max_position_embeddings": 64}, "layer",
     ),
     "opt": Family(
         "OPTConfig", "model.decoder.layers.-1.fc2", "model.decoder.final_layer_norm",
-        {"hidden_size": D_MODEL, "ffn_dim": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-         "max_position_embeddings": 64, "word_embed_proj_dim": D_MODEL}, "layer",
+        _OPT | {"word_embed_proj_dim": D_MODEL}, "layer",
     ),
-    "llama": Family("LlamaConfig", _DOWN, _NORM, _LLAMA_LIKE),
-    "mistral": Family("MistralConfig", _DOWN, _NORM, _LLAMA_LIKE),
-    "qwen2": Family("Qwen2Config", _DOWN, _NORM, _LLAMA_LIKE),
-    "qwen3": Family("Qwen3Config", _DOWN, _NORM, _LLAMA_LIKE),
-    "gemma": Family("GemmaConfig", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
+    "llama": _llama_like("LlamaConfig"),
+    "mistral": _llama_like("MistralConfig"),
+    "qwen2": _llama_like("Qwen2Config"),
+    "qwen3": _llama_like("Qwen3Config"),
+    "gemma": _llama_like("GemmaConfig", "rms1"),
+    # Norms after the MLP, soft-caps, multipliers, and final norms of other kinds. Caps are low, so that they bite.
+    "gemma2": _llama_like(
+        "Gemma2Config", "rms1", final_logit_softcapping=2.5, attn_logit_softcapping=1.5, sliding_window=5,
+        query_pre_attn_scalar=D_MODEL // HEADS,
+    ),
+    "gemma3": _llama_like(
+        "Gemma3TextConfig", "rms1", sliding_window=5, query_pre_attn_scalar=D_MODEL // HEADS,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "olmo2": _llama_like("Olmo2Config"),
+    "granite": _llama_like(
+        "GraniteConfig", residual_multiplier=0.3, logits_scaling=2.5, embedding_multiplier=3.0, attention_multiplier=0.2
+    ),
+    "nemotron": Family("NemotronConfig", _DOWN, _NORM, _LLAMA_LIKE, "layer1"),
+    "opt-350m": Family(
+        "OPTConfig", "model.decoder.layers.-1.fc2", "model.decoder.layers.-1.final_layer_norm",
+        _OPT | {"word_embed_proj_dim": D_MODEL // 2, "do_layer_norm_before": False}, "layer",
+    ),
     # Variants on which a family's usual reading of its configuration would go wrong:
     "gpt-neox-serial": Family(
         "GPTNeoXConfig", "gpt_neox.layers.-1.mlp.dense_4h_to_h", "gpt_neox.final_layer_norm",
         {"hidden_size": D_MODEL, "intermediate_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
          "max_position_embeddings": 64, "use_parallel_residual": False}, "layer",
     ),
-    "llama-tied": Family(
-        "LlamaConfig", _DOWN, _NORM,
-        _LLAMA_LIKE | {"tie_word_embeddings": True, "mlp_bias": True, "attention_bias": True},
-    ),
-    "mistral-window": Family("MistralConfig", _DOWN, _NORM, _LLAMA_LIKE | {"sliding_window": 5}),
+    "llama-tied": _llama_like("LlamaConfig", tie_word_embeddings=True, mlp_bias=True, attention_bias=True),
+    "mistral-window": _llama_like("MistralConfig", sliding_window=5),
     "falcon": Family(
-        "FalconConfig", "transformer.h.-1.mlp.dense_4h_to_h", "transformer.ln_f",
+        "FalconConfig", "transformer.h.-1.mlp.dense_4h_to_h", _LN_F,
         {"hidden_size": D_MODEL, "ffn_hidden_size": D_MLP, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS},
         "layer", parallel=True,
     ),
-    "stablelm": Family("StableLmConfig", _DOWN, _NORM, _LLAMA_LIKE | {"use_qkv_bias": True}, "layer"),
+    "stablelm": _llama_like("StableLmConfig", "layer", use_qkv_bias=True),
 }  # fmt: skip
+
+RELATIVES: dict[str, Family] = {
+    "gpt2-without-norms": Family(
+        "GPT2Config", "transformer.h.-1.mlp.c_proj", _LN_F, _GPT | {"layer_norm_epsilon": 1e12}, "layer"
+    ),
+    "opt-without-final-norm": Family(
+        "OPTConfig", "model.decoder.layers.-1.fc2", "",
+        _OPT | {"word_embed_proj_dim": D_MODEL, "_remove_final_layer_norm": True}, "none",
+    ),
+    "gpt-j": Family("GPTJConfig", _FC_OUT, _LN_F, _GPT | {"rotary_dim": 4}, "layer", parallel=True),
+    "codegen": Family("CodeGenConfig", _FC_OUT, _LN_F, _GPT | {"rotary_dim": 4}, "layer", parallel=True),
+    "gpt-bigcode": Family("GPTBigCodeConfig", "transformer.h.-1.mlp.c_proj", _LN_F, _GPT, "layer"),
+    "bloom": Family(
+        "BloomConfig", "transformer.h.-1.mlp.dense_4h_to_h", _LN_F,
+        {"hidden_size": D_MODEL, "n_layer": LAYERS, "n_head": HEADS}, "layer", d_mlp=4 * D_MODEL,
+    ),
+    "mpt": Family(
+        "MptConfig", "transformer.blocks.-1.ffn.down_proj", "transformer.norm_f",
+        {"d_model": D_MODEL, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": 64}, "layer", d_mlp=4 * D_MODEL,
+    ),
+    "openai-gpt": Family(
+        "OpenAIGPTConfig", "transformer.h.-1.mlp.c_proj", "transformer.h.-1.ln_2",
+        {"n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}, "layer", d_mlp=4 * D_MODEL,
+    ),
+    "starcoder2": Family("Starcoder2Config", "model.layers.-1.mlp.c_proj", _NORM, _LLAMA_LIKE, "layer"),
+    "olmo": _llama_like("OlmoConfig", "layer"),
+    "olmo3": _llama_like("Olmo3Config", sliding_window=5),
+    "exaone4": _llama_like("Exaone4Config", sliding_window=5),
+    "phi3": _llama_like("Phi3Config"),
+    "smollm3": _llama_like("SmolLM3Config"),
+    "glm": _llama_like("GlmConfig"),
+    "glm4": _llama_like("Glm4Config"),
+    "cohere": _llama_like("CohereConfig", "layer", parallel=True, logit_scale=0.4),
+    "cohere2": _llama_like("Cohere2Config", "layer", parallel=True, logit_scale=0.4, sliding_window=5),
+}  # fmt: skip
+"""Further architectures, and variants that add nothing new to the text lab: their effects and live interventions are
+compared with the original, what is parametrised by `FAMILIES` alone is not."""
 
 UNCHECKED: dict[str, Family] = {
     # transformers cannot run it in float64
@@ -108,33 +169,18 @@ UNCHECKED: dict[str, Family] = {
 }  # fmt: skip
 
 REFUSED: dict[str, Family] = {
-    "gemma2": Family("Gemma2Config", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
-    "gemma3": Family("Gemma3TextConfig", _DOWN, _NORM, _LLAMA_LIKE, "rms1"),
-    "opt-350m": Family(
-        "OPTConfig",
-        "model.decoder.layers.-1.fc2",
-        "model.decoder.final_layer_norm",
-        {
-            "hidden_size": D_MODEL,
-            "ffn_dim": D_MLP,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS,
-            "max_position_embeddings": 64,
-            "word_embed_proj_dim": D_MODEL // 2,
-            "do_layer_norm_before": False,
-        },
-        "layer",
-    ),
-    "granite": Family("GraniteConfig", _DOWN, _NORM, _LLAMA_LIKE | {"residual_multiplier": 0.3}),
-    "olmo2": Family("Olmo2Config", _DOWN, _NORM, _LLAMA_LIKE),
-    "nemotron": Family("NemotronConfig", _DOWN, _NORM, _LLAMA_LIKE, "layer"),
-    "mixtral": Family("MixtralConfig", _DOWN, _NORM, _LLAMA_LIKE | {"num_local_experts": 2}),
+    "mixtral": _llama_like("MixtralConfig", num_local_experts=2),
+    "vaultgemma": _llama_like("VaultGemmaConfig", "rms1"),
 }
+EVERY = FAMILIES | RELATIVES | UNCHECKED | REFUSED
+ENDINGS = ("gemma2", "olmo2", "granite", "nemotron", "opt-350m")
+"""Families that end otherwise than GPT-2 and LLaMA: a norm after the MLP with and without a soft-cap, multipliers, a
+gain of 1 + weight on a LayerNorm, a last norm within the block."""
 
 
 def build(name: str, folder: Path, *, vocab: int = VOCAB, seed: int = _SEED) -> ModelFiles:
     """Save a family's tiny model and tokenizer under `folder`."""
-    family = (FAMILIES | UNCHECKED | REFUSED)[name]
+    family = EVERY[name]
     torch.manual_seed(seed)
     config = getattr(transformers, family.config)(
         vocab_size=vocab, bos_token_id=0, eos_token_id=1, pad_token_id=1, **family.options
@@ -168,9 +214,13 @@ def byte_tokenizer(bos: str = "<s>", eos: str = "</s>", *, adds: bool = False, m
 
 
 def _randomise(model: nn.Module) -> None:
+    # With an eps of 10¹² a LayerNorm divides by 10⁶ whatever it reads; gains make up for it.
+    gain = max(1.0, getattr(model.config, "layer_norm_epsilon", 0.0)) ** 0.5
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_" in name or name.endswith("bias"):
                 parameter.add_(0.3 * torch.randn_like(parameter))
+                if name.endswith("weight"):
+                    parameter.mul_(gain)
             else:
                 parameter.copy_(0.25 * torch.randn_like(parameter))

@@ -14,6 +14,7 @@ from backend.core.metrics.attribution import InputDirection, Reads, of_heads, of
 from backend.core.metrics.jackknife import GroupSums, groups_of
 from backend.core.models import hook_points
 from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.readout import centre, norm_scale
 from backend.core.neurons import HeadId
 
 _TOLERANCE = 1e-3
@@ -108,8 +109,8 @@ def contributions(
     """
     points = _HookPoints(model)
     _, kept = model.run(tokens, *points.names, stop_at_layer=model.n_layers)
-    readout = model.readout
-    scale = readout.scale(readout.centred(kept[points.read]))
+    norm = model.input_norm(model.last_layer)
+    scale = norm_scale(centre(kept[points.read], norm.kind), norm.kind, norm.eps)
     attributed = []
     for direction in model.input_directions(neurons):
         values = torch.cat(_in_order(model, points, kept, direction, scale), dim=-2)
@@ -133,12 +134,14 @@ class _HookPoints:
     def __init__(self, model: AnalysisModel) -> None:
         last = model.last_layer
         self.heads = [hook_points.head_outputs(layer) for layer in _attention_layers(model)]
+        self.head_scales = [model.attention_scale_point(layer) for layer in _attention_layers(model)]
         self.mlps = [hook_points.mlp_output(layer) for layer in range(last)]
         self.embedding = hook_points.residual_before(0)
         self.read = (hook_points.residual_before if model.parallel else hook_points.residual_between)(last)
         pre = hook_points.pre_activations(last)
         self.activation = {"in": pre, "gate": pre, "up": hook_points.up_projections(last)}
-        every = [*self.heads, *self.mlps, self.embedding, self.read, pre]
+        scales = [point for point in self.head_scales if point is not None]
+        every = [*self.heads, *scales, *self.mlps, self.embedding, self.read, pre]
         gated = len(model.input_directions([0])) > 1
         self.names = sorted({*every, *([self.activation["up"]] if gated else [])})
 
@@ -147,15 +150,14 @@ def _in_order(
     model: AnalysisModel, points: _HookPoints, kept: dict[str, Tensor], direction: InputDirection, scale: Tensor
 ) -> list[Tensor]:
     """Each [sequences, length, some components, neurons]."""
-    W = direction.W
-    parts, biases = [], torch.zeros(W.shape[0], device=W.device)
-    for layer, name in zip(_attention_layers(model), points.heads, strict=True):
+    W, shape = direction.W, (*scale.shape, -1)
+    parts, constant = [], scale.new_zeros(*scale.shape, W.shape[1])
+    for layer, name, divisor in zip(_attention_layers(model), points.heads, points.head_scales, strict=True):
         W_O, b_O = model.head_outputs(layer)
-        parts.append(of_heads(kept[name], W_O, W, scale))
-        biases = biases if b_O is None else biases + b_O
-    shape = (*scale.shape, -1)
+        by = scale if divisor is None else scale * kept[divisor].reshape(scale.shape)
+        parts.append(of_heads(kept[name], W_O, W, by))
+        constant = constant if b_O is None else constant + of_vectors(b_O.expand(*shape), W, by)
     for name in (*points.mlps, points.embedding):
         parts.append(of_vectors(kept[name].reshape(shape), W, scale)[..., None, :])
-    constant = of_vectors(biases.expand(*scale.shape, -1), W, scale)
     parts.append((constant if direction.b is None else constant + direction.b)[..., None, :])
     return parts

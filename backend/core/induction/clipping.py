@@ -6,7 +6,7 @@ serves.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -130,7 +130,7 @@ def clip_neurons(
     readings, meant = plain.readings, second_places(repeats)
     targets = repeats.targets[:, repeats.reach :][meant]
     activations = readings.activations[:, repeats.reach :][meant]
-    changes = yield from _changes(model, plain.stream, activations, targets, list(neurons), references)
+    changes = yield from _changes(model, plain, activations, targets, list(neurons), references)
     places = repeats.places[:, repeats.reach :]
     tokens = repeats.tokens[repeats.sequence[:, None], places][meant]
     sources = repeats.source[repeats.sequence][:, None].expand_as(meant)[meant]
@@ -151,14 +151,19 @@ def clip_neurons(
 
 
 def _changes(
-    model: AnalysisModel, stream: Tensor, activations: Tensor, targets: Tensor, neurons: list[int], references: Tensor
+    model: AnalysisModel,
+    plain: PlainPass,
+    activations: Tensor,
+    targets: Tensor,
+    neurons: list[int],
+    references: Tensor,
 ) -> Generator[str, None, _Changes]:
-    readout = replace(model.readout, W_out=model.readout.W_out[neurons])
+    readout, stream, mlp_raw = model.readout.of_neurons(neurons), plain.stream, plain.mlp_raw
     engine, limits = EffectsEngine(readout), references.to(stream.device)
-    columns = (stream, activations.to(stream), targets.to(stream.device))
+    columns = [stream, activations.to(stream), targets.to(stream.device), *([] if mlp_raw is None else [mlp_raw])]
     effects = []
-    for x, n, target in zip(*(column.split(_TOKENS_AT_ONCE) for column in columns), strict=True):
-        batch = TokenBatch(x, (n - limits).clamp_min(0), target.clamp_min(0))
+    for x, n, target, *m in zip(*(column.split(_TOKENS_AT_ONCE) for column in columns), strict=True):
+        batch = TokenBatch(x, (n - limits).clamp_min(0), target.clamp_min(0), *m)
         effects.append(engine.effects(batch, torch.zeros_like(limits)))
         yield "clipping the neurons"
 

@@ -190,6 +190,7 @@ class PlainPass:
         self.examples: list[ExampleSequence] = []
         self._readings: list[Readings] = []
         self._stream: list[Tensor] = []
+        self._mlp_raw: list[Tensor] = []
         self._means: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._sequences = 0
 
@@ -215,6 +216,11 @@ class PlainPass:
         """The residual stream after the last block at all tokens that `second_places` means."""
         return torch.cat(self._stream)
 
+    @property
+    def mlp_raw(self) -> Float[Tensor, "tokens d_model"] | None:
+        """What the last MLP writes there before the norm that follows it; None where none does."""
+        return torch.cat(self._mlp_raw) if self._mlp_raw else None
+
     def _add(self, batch: Repeats) -> None:
         trace, readout = self._model.trace(batch.tokens), self._model.readout
         self._readings.append(read_repeats(readout, batch, trace.residual, trace.activations[..., self._neurons]))
@@ -223,7 +229,10 @@ class PlainPass:
         if self._keep_stream:
             meant = second_places(batch)
             rows = batch.sequence[:, None].expand_as(meant)[meant]
-            self._stream.append(trace.residual[rows, batch.places[:, batch.reach :][meant]])
+            places = batch.places[:, batch.reach :][meant]
+            self._stream.append(trace.residual[rows, places])
+            if readout.post_norm is not None:
+                self._mlp_raw.append(readout.post_norm.before(trace.activations[rows, places]))
         for row in range(min(len(batch.tokens), _EXAMPLES - len(self.examples))):
             targets = torch.cat([batch.tokens[row, 1:], torch.tensor([-1])]).to(trace.residual.device)
             loss, _ = loss_and_entropy(readout, trace.residual[row], targets)

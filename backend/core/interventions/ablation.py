@@ -34,6 +34,8 @@ class TextAblation:
     activations_before: Float[Tensor, "tokens interventions"]
     """Of the intervened units; of a head its output's norm."""
     activations_after: Float[Tensor, "tokens interventions"]
+    residual_norm: Float[Tensor, "tokens"]
+    """‖x̃‖ afterwards, of the stream before the final norm."""
     kl_before: Float64[Tensor, "tokens"] | None = None
     """D_KL(P_freq‖P) of the text as it is, nats, where token frequencies are known."""
 
@@ -106,8 +108,9 @@ def _in_closed_form(
     before = text.activations[:, indices]
     reference = references(model, text, interventions, means)
     after = torch.stack([i.target(before[:, k], reference[k]) for k, i in enumerate(interventions)], dim=1)
-    total, frozen = closed_form.states(model.readout, text, indices, after - before, frequencies)
-    return TextAblation(total, frozen, before, after, None if frequencies is None else frequencies.before(text))
+    total, frozen, residual_norm = closed_form.states(model.readout, text, indices, after - before, frequencies)
+    kl_before = None if frequencies is None else frequencies.before(text)
+    return TextAblation(total, frozen, before, after, residual_norm, kl_before)
 
 
 def _by_forward_pass(
@@ -124,12 +127,13 @@ def _by_forward_pass(
     centred = readout.centred(residual)
     scale = readout.scale(centred)
     unigram = None if frequencies is None else frequencies.unigram
-    total, frozen = recomputed_and_frozen(readout, text, readout.logits(centred, text.scale), scale, unigram)
+    total, frozen = recomputed_and_frozen(readout, text, readout.uncapped(centred, text.scale), scale, unigram)
     return TextAblation(
         total=total,
         frozen=frozen,
         activations_before=torch.stack([_size(values) for values in plain], dim=1),
         activations_after=torch.stack([_size(values) for values in seen], dim=1),
+        residual_norm=centred.norm(dim=-1),
         kl_before=None if frequencies is None else frequencies.before(text),
     )
 

@@ -5,7 +5,8 @@ L + (Σ δ_i·A_i)/s with the norm frozen, and follow by one factor s/s′ with 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from backend.core.interventions.frequency_distance import LogitChange, TextFrequencies
 from backend.core.kernels import rows as compiled
-from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.kernels.problem import Ablations, Along, Before, DirectPath
 from backend.core.metrics.effects import PairStatistics
 from backend.core.models.readout import Readout
 from backend.core.models.traced_text import PREDICTIONS, State, TracedText, recomputed_and_frozen
@@ -41,27 +42,25 @@ def states(
     indices: list[int],
     deltas: Float[Tensor, "tokens neurons"],
     frequencies: TextFrequencies | None = None,
-) -> tuple[State, State]:
-    """The text with the norm recomputed, and with it frozen.
+) -> tuple[State, State, Float[Tensor, "tokens"]]:
+    """The text with the norm recomputed, and with it frozen, and ‖x̃‖ afterwards.
 
     Args:
         indices: the neurons.
         deltas: what is added to their activations.
         frequencies: those to tell the distance from.
     """
-    written = deltas @ readout.W_out[indices]
-    scale = readout.scale(text.centred + readout.centred(written))
-    r = text.scale / scale
-    A = _rows(readout, text, indices)
-    change = _Change(written / text.scale[:, None], deltas / text.scale[:, None], A, r, readout.b_U)
-    if text.scale.device.type != "cpu":
+    change = _Change.of(readout, text, indices, deltas)
+    if text.scale.device.type != "cpu" or readout.softcap is not None:
         unigram = None if frequencies is None else frequencies.unigram
-        return recomputed_and_frozen(readout, text, text.predictions.log_p + change.c @ A, scale, unigram)
-    step = len(r) if len(indices) == 1 else _TOKENS_AT_ONCE  # several neurons need a row of changes for every token
-    parts = [_block(text, change, slice(start, min(start + step, len(r)))) for start in range(0, len(r), step)]
+        both = recomputed_and_frozen(readout, text, text.logits + change.gained(), change.scale, unigram)
+        return *both, change.residual_norm
+    step = len(change.r) if change.one_row else _TOKENS_AT_ONCE  # others need a row of changes for every token
+    parts = [_block(text, change, slice(start, start + step)) for start in range(0, len(change.r), step)]
     totals, frozens = zip(*parts, strict=True)
     total_distance, frozen_distance = change.distances(text, frequencies)
-    return _joined(totals, scale, total_distance), _joined(frozens, text.scale, frozen_distance)
+    total = _joined(totals, change.scale, total_distance)
+    return total, _joined(frozens, text.scale, frozen_distance), change.residual_norm
 
 
 def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
@@ -76,20 +75,58 @@ def _rows(readout: Readout, text: TracedText, indices: list[int]) -> Tensor:
     return torch.stack([text.rows[index] for index in indices])
 
 
+@dataclass(frozen=True)
 class _Change:
-    """How the logits change: by c·A with the norm frozen, then by the factor r on all but the bias."""
+    """How the logits change before a soft-cap: by c·A + e·v with the norm frozen, then by the factor r on all but the
+    bias."""
 
-    def __init__(self, written: Tensor, c: Tensor, A: Tensor, r: Tensor, b_U: Tensor | None) -> None:
-        self.written, self.c, self.A, self.r, self.b_U = written, c, A, r, b_U
+    written: Float[Tensor, "tokens d_model"]
+    """What is added to the residual stream, divided by the norm's scale."""
+    c: Float[Tensor, "tokens neurons"]
+    A: Float[Tensor, "neurons d_vocab"]
+    scale: Float[Tensor, "tokens"]
+    """s′"""
+    residual_norm: Float[Tensor, "tokens"]
+    r: Float[Tensor, "tokens"]
+    """s/s′"""
+    b_U: Float[Tensor, "d_vocab"] | None
+    along: Along | None
+    """e·v, [tokens, 1]: what a norm after the MLP adds along a direction of each token's own."""
+
+    @classmethod
+    def of(cls, readout: Readout, text: TracedText, indices: list[int], deltas: Tensor) -> Self:
+        """Of several neurons together; deltas: what is added to their activations, [tokens, neurons]."""
+        s, post, A = text.scale[:, None], readout.post_norm, _rows(readout, text, indices)
+        c, along = deltas, None
+        if post is not None and text.mlp_raw is not None:
+            m, added = text.mlp_raw, deltas @ post.W_raw[indices]
+            moved, inverse = post.moved(m, (added * (2 * m + added)).mean(dim=1, keepdim=True))
+            c, along = deltas * inverse, Along(text.mlp_direction(readout), moved / s)
+        written = c @ readout.W_out[indices]
+        if along is not None and text.mlp_raw is not None:
+            written = written + along.e * s * readout.gained(text.mlp_raw)
+        after = text.centred + readout.centred(written)
+        scale = readout.scale(after)
+        return cls(written / s, c / s, A, scale, after.norm(dim=1), text.scale / scale, readout.b_U, along)
+
+    @property
+    def one_row(self) -> bool:
+        """Whether all tokens' logits change along one row of A."""
+        return self.c.shape[1] == 1 and self.along is None
+
+    def gained(self, tokens: slice = slice(None)) -> Float[Tensor, "tokens d_vocab"]:
+        """By how much the logits of some tokens change with the norm frozen."""
+        rows = self.c[tokens] @ self.A
+        return rows if self.along is None else rows.addcmul_(self.along.e[tokens], self.along.v[tokens])
 
     def problem(self, text: TracedText, tokens: slice) -> tuple[Ablations, Tensor]:
         """The tokens with one row of changes for all, or with a row each; and which pairs are meant."""
         c, r = self.c[tokens], self.r[tokens]
         log_p, targets = text.predictions.log_p[tokens], text.following[tokens]
-        if c.shape[1] == 1:
+        if self.one_row:
             rows, wanted = self.A, torch.ones_like(c, dtype=torch.bool)
         else:
-            rows, wanted = c @ self.A, torch.eye(len(c), dtype=torch.bool)
+            rows, wanted = self.gained(tokens), torch.eye(len(c), dtype=torch.bool)
             c = wanted.float()
         path = DirectPath.of_rows(rows, rows, rows)
         return Ablations(log_p, targets, c, r[:, None].expand_as(c).contiguous(), path, self.b_U), wanted
@@ -99,6 +136,8 @@ class _Change:
         if frequencies is None:
             return None, None
         x_correct = (self.c * self.A[:, text.following].T).sum(dim=1)
+        if self.along is not None:
+            x_correct = x_correct + self.along.e[:, 0] * self.along.of_tokens(text.following)
         logit_change = LogitChange(self.written, x_correct, self.r, self.b_U)
         return frequencies.after(text, logit_change), frequencies.after(text, replace(logit_change, r=None))
 

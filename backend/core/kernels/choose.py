@@ -75,7 +75,7 @@ class Tiles:
 _FAST = frozenset(
     {
         "delta_loss", "delta_loss_frozen", "delta_entropy", "delta_entropy_frozen", "rank", "changed",
-        "delta_loss_freq",
+        "delta_loss_freq", "delta_kl",
     }
 )  # fmt: skip
 """What every fast kernel computes."""
@@ -92,12 +92,17 @@ class Kernel:
     """Largest error, in nats, that it allows itself for a loss or an entropy; None where it sums every term."""
 
 
-def choose_kernel(device: torch.device, mode: Mode = "exact", *, along: bool = False) -> Kernel:
+def choose_kernel(
+    device: torch.device, mode: Mode = "exact", *, along: bool = False, softcap: float | None = None
+) -> Kernel:
     """The fastest kernel for a device; a survey's errors stay below `survey.TOLERANCE`, all others are exact.
 
     Args:
         along: whether ablations move the logits along a direction of each token's own (`Ablations.along`).
+        softcap: what bounds the logits (`Ablations.softcap`).
     """
+    if softcap is not None:
+        return Kernel("row by row", "the logits have a soft-cap, which only the plain kernel takes", plain.every_pair)
     if device.type == "cpu":
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.kernels.choose import DEFAULT_MEMORY, Mode, Tiles, choose_kernel
-from backend.core.kernels.problem import Ablations, Before, DirectPath
+from backend.core.kernels.choose import DEFAULT_MEMORY, Kernel, Mode, Tiles, choose_kernel
+from backend.core.kernels.problem import Ablations, Along, Before, DirectPath, along_component
 from backend.core.metrics.effects import Effects, EffectSums, PairStatistics, TokenBatch
 from backend.core.metrics.frequency import Unigram, delta_divergence, read_by
 from backend.core.models.readout import Readout
@@ -23,6 +23,11 @@ class Distances(NamedTuple):
 
     before: Float64[Tensor, "tokens"]
     delta: Float64[Tensor, "tokens neurons"]
+
+
+def kernel_of(readout: Readout, mode: Mode = "exact") -> Kernel:
+    """The kernel that computes a readout's effects."""
+    return choose_kernel(readout.W_U.device, mode, along=readout.post_norm is not None, softcap=readout.softcap)
 
 
 class EffectsEngine:
@@ -38,7 +43,8 @@ class EffectsEngine:
             memory: bytes that the engine's own tensors may take; smaller tiles change no result beyond rounding.
             unigram: token frequencies, which the effects on and through them need; None leaves those out.
         """
-        self.readout, self.kernel = readout, choose_kernel(readout.W_U.device, mode)
+        self.readout = readout
+        self.kernel = kernel_of(readout, mode)
         self._frequency = None if unigram is None else UnigramReadout.of(readout, unigram)
         n_neurons, d_model = readout.W_out.shape
         self.tiles = Tiles.within(memory, n_neurons, d_model, readout.W_U.shape[1])
@@ -94,6 +100,7 @@ class EffectsEngine:
         predictions are too large to be kept for the others, and are computed once more for each.
         """
         block, size, count = self.tiles.block, self.tiles.tokens, len(batch.targets)
+        batch = self._with_mlp_raw(batch)
         for first in range(0, count, block):
             stop = min(first + block, count)
             tiles = [slice(start, min(start + size, stop)) for start in range(first, stop, size)]
@@ -109,19 +116,38 @@ class EffectsEngine:
     def _piece(
         self, batch: TokenBatch, targets: Tensor, neurons: slice, path: DirectPath, known: Before | None
     ) -> tuple[Effects, Before]:
-        readout, frequency = replace(self.readout, W_out=path.W_out), self._frequency
+        readout, frequency = replace(self.readout.of_neurons(neurons), W_out=path.W_out), self._frequency
         centred = readout.centred(batch.residual)
         scale = readout.scale(centred)
-        logits = readout.logits(centred, scale)
-        deltas = targets[neurons] - batch.activations[:, neurons]
-        c = deltas / scale[:, None]
-        r = scale[:, None] / readout.ablated_scale(centred, scale, deltas)
-        before = Before.of(logits, batch.targets, readout.b_U) if known is None else known.with_rows(logits)
-        direction = None if frequency is None else frequency.direction
-        problem = Ablations(logits, batch.targets, c, r, path, readout.b_U, direction)
+        logits = readout.uncapped(centred, scale)
+        m = batch.mlp_raw
+        change = readout.change(centred, scale, targets[neurons] - batch.activations[:, neurons], m)
+        if known is None:
+            before = Before.of(logits, batch.targets, readout.b_U, readout.softcap)
+        else:
+            before = known.with_rows(logits, readout.softcap)
+        problem = Ablations(
+            logits,
+            batch.targets,
+            change.c,
+            change.r,
+            path,
+            readout.b_U,
+            fixed_direction=None if frequency is None else frequency.direction,
+            along=None if m is None or change.e is None else Along(readout.gained(m) @ readout.W_U, change.e),
+            softcap=readout.softcap,
+            p_freq=None if frequency is None or readout.softcap is None else frequency.p,
+        )
         pairs = self.kernel.every_pair(problem, before)
-        distances = None if frequency is None else frequency.distances(problem, before, pairs.delta_loss)
+        distances = None if frequency is None else frequency.distances(problem, before, pairs)
         return effects_of(before, pairs, distances), before
+
+    def _with_mlp_raw(self, batch: TokenBatch) -> TokenBatch:
+        """With what the MLP writes before a norm that follows it."""
+        post = self.readout.post_norm
+        if post is None or batch.mlp_raw is not None:
+            return batch
+        return replace(batch, mlp_raw=post.before(batch.activations))
 
     def _paths(self) -> Iterator[tuple[slice, DirectPath]]:
         """A by slabs of neurons: kept if it is one slab, else formed anew each time, with its powers either way."""
@@ -153,20 +179,30 @@ class UnigramReadout:
     """v̂ of v_freq, in the readout's precision and on its device."""
     read: Float64[Tensor, "d_model"]
     """W_U·P_freq"""
+    p: Float[Tensor, "d_vocab"]
+    """P_freq, in the readout's precision and on its device."""
 
     @classmethod
     def of(cls, readout: Readout, unigram: Unigram) -> Self:
         """Of a readout and P_freq over its vocabulary."""
         placed = Unigram(unigram.p.to(readout.W_U.device))
-        return cls(placed, placed.direction.to(readout.W_U), read_by(readout.W_U, placed.p))
+        W_U = readout.W_U
+        return cls(placed, placed.direction.to(W_U), read_by(W_U, placed.p), placed.p.to(W_U))
 
-    def distances(self, problem: Ablations, before: Before, delta_loss: Float[Tensor, "tokens neurons"]) -> Distances:
-        """D_KL(P_freq‖P) before, and how every ablation changes it, from how it changes the loss."""
-        d, path = problem.r.double() * problem.c, problem.path
-        written = d * (path.of_tokens(problem.targets).double() - path.W_out.double() @ self.read)
+    def distances(self, problem: Ablations, before: Before, pairs: PairStatistics) -> Distances:
+        """D_KL(P_freq‖P) before, and how every ablation changes it: summed by the kernel, or from the change of
+        loss."""
         divergence = self.unigram.divergence(before.predictions.log_p)
+        if pairs.delta_kl is not None:
+            return Distances(divergence, pairs.delta_kl.double())
+        r, path = problem.r.double(), problem.path
+        written = r * problem.c * (path.of_tokens(problem.targets).double() - path.W_out.double() @ self.read)
+        if problem.along is not None:
+            v = problem.along.v
+            ahead = problem.along.of_tokens(problem.targets).double() - along_component(v, self.p).double()
+            written += r * problem.along.e * ahead.reshape(-1, 1)
         lead = self.unigram.lead(before.predictions, problem.b_U, divergence)
-        return Distances(divergence, delta_divergence(delta_loss, problem.r.double() - 1, lead[:, None], written))
+        return Distances(divergence, delta_divergence(pairs.delta_loss, r - 1, lead[:, None], written))
 
 
 def ablation_effects(
@@ -186,7 +222,7 @@ def effects_of(before: Before, pairs: PairStatistics, distances: Distances | Non
     """What a kernel found of every pair, beside the predictions before."""
     known = {} if distances is None else {"before_kl": distances.before, "delta_kl": distances.delta}
     by_itself = {"before_loss": before.loss, "before_entropy": before.entropy, "before_rank": before.rank}
-    return Effects(**vars(pairs), **by_itself, **known)
+    return Effects(**(vars(pairs) | by_itself | known))
 
 
 def joined_effects(parts: Sequence[Effects]) -> Effects:

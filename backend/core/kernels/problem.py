@@ -19,8 +19,9 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from backend.core.metrics.distributions import count_above
-from backend.core.metrics.effects import BESIDE_A_DIRECTION, PairStatistics
+from backend.core.metrics.effects import BESIDE_A_DIRECTION, SUMMED_DISTANCE, PairStatistics
 from backend.core.metrics.predictions import Predictions
+from backend.core.models.readout import capped
 
 TILE = 4096
 """Tokens of the vocabulary that are summed together in float32, and whose extremes are known."""
@@ -183,8 +184,10 @@ class Ablations:
     """Where an ablation moves the logits along a direction of each token's own too, as a norm after the MLP makes it:
     by e with the final norm's scale frozen, by r·e with it recomputed."""
     softcap: float | None = None
-    """The final logits are softcap·tanh(y/softcap) of all the above, where a model caps them; `logits` are not capped,
-    `Before` is of those that are."""
+    """Where the model's logits are softcap·tanh(y/softcap), of y with all of the above done; None where they are y.
+    `logits` are those before it; what a kernel gives back is of those after it."""
+    p_freq: Float[Tensor, "d_vocab"] | None = None
+    """P_freq, where the change of D_KL(P_freq‖p) must be summed, as it must under a soft-cap; asks for `delta_kl`."""
 
     @cached_property
     def frozen(self) -> Tilt:
@@ -197,22 +200,26 @@ class Ablations:
         return self.frozen.rescaled(self.r)
 
     def room(self) -> PairStatistics:
-        """Room for the statistics of all pairs; `delta_loss_freq` is None where no direction is fixed."""
+        """Room for the statistics of all pairs; `delta_loss_freq` is None where no direction is fixed, and `delta_kl`
+        where it need not be summed."""
         kinds = {"rank": torch.int64, "changed": torch.bool}
         names = [field.name for field in fields(PairStatistics) if self._asks_for(field.name)]
         return PairStatistics(**{name: torch.empty_like(self.c, dtype=kinds.get(name)) for name in names})
 
     def _asks_for(self, statistic: str) -> bool:
-        return self.fixed_direction is not None or statistic != BESIDE_A_DIRECTION
+        needed = {BESIDE_A_DIRECTION: self.fixed_direction, SUMMED_DISTANCE: self.p_freq}
+        return statistic not in needed or needed[statistic] is not None
 
     def require_along_none(self, kernel: str) -> None:
-        """Refuse ablations that move logits along a direction of each token's own, for a kernel that cannot.
+        """Refuse what only the plain kernel takes: moving logits along a direction of each token's own, and a soft-cap.
 
         Raises:
             NotImplementedError: they do.
         """
         if self.along is not None:
             raise NotImplementedError(f"The {kernel} kernel moves logits along no direction of each token's own.")
+        if self.softcap is not None:
+            raise NotImplementedError(f"The {kernel} kernel has no soft-cap.")
 
 
 @dataclass(frozen=True)
@@ -237,9 +244,11 @@ class Before:
         logits: Float[Tensor, "tokens d_vocab"],
         targets: Int[Tensor, "tokens"],
         b_U: Float[Tensor, "d_vocab"] | None,
+        softcap: float | None = None,
     ) -> "Before":
-        """From logits, the correct next tokens and the unembedding's bias, None where it is zero."""
-        predictions = Predictions.of(logits, targets, b_U)
+        """From logits before a soft-cap, the correct next tokens, the unembedding's bias (None where it is zero) and
+        the soft-cap: predictions are those after it. It keeps the order of the logits, and so ranks."""
+        predictions = Predictions.of(capped(logits, softcap), targets, b_U)
         correct = logits.gather(1, targets[:, None])
         scratch = torch.empty_like(logits[:_ROWS_AT_ONCE])
         parts = zip(torch.split(logits, _ROWS_AT_ONCE), torch.split(correct, _ROWS_AT_ONCE), strict=True)
@@ -252,9 +261,9 @@ class Before:
         """What is small: all but p and its logarithm."""
         return replace(self, predictions=self.predictions.without_rows())
 
-    def with_rows(self, logits: Float[Tensor, "tokens d_vocab"]) -> "Before":
-        """The rows that `without_rows` left out, from the logits that `of` was given."""
-        return replace(self, predictions=self.predictions.with_rows(logits))
+    def with_rows(self, logits: Float[Tensor, "tokens d_vocab"], softcap: float | None = None) -> "Before":
+        """The rows that `without_rows` left out, from the logits and the soft-cap that `of` was given."""
+        return replace(self, predictions=self.predictions.with_rows(capped(logits, softcap)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from backend.core.kernels.problem import Ablations, Before, DirectPath, FixedDir
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.effects import Effects, PairStatistics
 from backend.core.metrics.frequency import delta_divergence
-from backend.core.models.readout import Readout
+from backend.core.models.readout import Readout, capped
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Unablated:
     scale: Float[Tensor, "tokens"]
     """s"""
     logits: Float[Tensor, "tokens d_vocab"]
+    """Before a soft-cap."""
     targets: Int[Tensor, "tokens"]
     """The next tokens."""
     before: Before
@@ -44,8 +45,9 @@ class Unablated:
         """From the residual stream after the last block and the next tokens."""
         centred = readout.centred(residual)
         scale = readout.scale(centred)
-        logits = readout.logits(centred, scale)
-        return cls(centred, scale, logits, targets, Before.of(logits, targets, readout.b_U), frequency)
+        logits = readout.uncapped(centred, scale)
+        before = Before.of(logits, targets, readout.b_U, readout.softcap)
+        return cls(centred, scale, logits, targets, before, frequency)
 
 
 def effects_of_residual(readout: Readout, unablated: Unablated, residual: Float[Tensor, "tokens d_model"]) -> Effects:
@@ -53,25 +55,27 @@ def effects_of_residual(readout: Readout, unablated: Unablated, residual: Float[
     ablated = readout.centred(residual)
     r = unablated.scale / readout.scale(ablated)
     change = (ablated - unablated.centred) / unablated.scale[:, None]
-    if residual.device.type == "cpu":
+    if residual.device.type == "cpu" and readout.softcap is None:
         pairs = _compiled(readout, unablated, change, r)
     else:
         pairs = _plain(readout, unablated, change, r)
-    return effects_of(unablated.before, pairs, _distances(readout, unablated, change, r, pairs.delta_loss))
+    return effects_of(unablated.before, pairs, _distances(readout, unablated, change, r, pairs))
 
 
 def _distances(
-    readout: Readout, unablated: Unablated, change: Tensor, r: Tensor, delta_loss: Tensor
+    readout: Readout, unablated: Unablated, change: Tensor, r: Tensor, pairs: PairStatistics
 ) -> Distances | None:
     """D_KL(P_freq‖P), where every token has a change of its own; None where token frequencies are not known."""
     frequency, predictions = unablated.frequency, unablated.before.predictions
     if frequency is None:
         return None
+    divergence = frequency.unigram.divergence(predictions.log_p)
+    if pairs.delta_kl is not None:
+        return Distances(divergence, pairs.delta_kl.double())
     change, r = change.double(), r.double()
     written = r * ((change * readout.W_U.T[unablated.targets]).sum(dim=1) - change @ frequency.read)
-    divergence = frequency.unigram.divergence(predictions.log_p)
     lead = frequency.unigram.lead(predictions, readout.b_U, divergence)
-    return Distances(divergence, delta_divergence(delta_loss, r[:, None] - 1, lead[:, None], written[:, None]))
+    return Distances(divergence, delta_divergence(pairs.delta_loss, r[:, None] - 1, lead[:, None], written[:, None]))
 
 
 def _compiled(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor) -> PairStatistics:
@@ -93,21 +97,28 @@ def _compiled(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor)
 
 
 def _plain(readout: Readout, unablated: Unablated, change: Tensor, r: Tensor) -> PairStatistics:
-    before, frozen_logits = unablated.before, unablated.logits + change @ readout.W_U
-    frozen = distribution(frozen_logits, unablated.targets)
-    after = readout.rescaled(frozen_logits, r)
+    before, cap = unablated.before, readout.softcap
+    after_frozen = unablated.logits + change @ readout.W_U
+    frozen = distribution(capped(after_frozen, cap), unablated.targets)
+    uncapped = readout.rescaled(after_frozen, r)
+    after = capped(uncapped, cap)
     total = distribution(after, unablated.targets)
-    freq = None
+    order = total if cap is None else distribution(uncapped, unablated.targets)
+    freq = kl = None
     if unablated.frequency is not None:
-        direction = unablated.frequency.direction
-        along = ((after - unablated.logits) @ direction)[:, None]
-        freq = (distribution(after - along * direction, unablated.targets).loss - before.loss)[:, None]
+        frequency = unablated.frequency
+        along = ((after - before.predictions.log_p) @ frequency.direction)[:, None]
+        freq = (distribution(after - along * frequency.direction, unablated.targets).loss - before.loss)[:, None]
+        if cap is not None:
+            gained = after.log_softmax(dim=1) - before.predictions.log_p
+            kl = -(gained @ frequency.p)[:, None]
     return PairStatistics(
         delta_loss=(total.loss - before.loss)[:, None],
         delta_loss_frozen=(frozen.loss - before.loss)[:, None],
         delta_entropy=(total.entropy - before.entropy)[:, None],
         delta_entropy_frozen=(frozen.entropy - before.entropy)[:, None],
-        rank=total.rank[:, None],
-        changed=(total.top != before.top)[:, None],
+        rank=order.rank[:, None],
+        changed=(order.top != before.top)[:, None],
         delta_loss_freq=freq,
+        delta_kl=kl,
     )

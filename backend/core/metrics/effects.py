@@ -29,14 +29,20 @@ class TokenBatch:
     """n"""
     targets: Int[Tensor, "tokens"]
     """The next tokens."""
+    mlp_raw: Float[Tensor, "tokens d_model"] | None = None
+    """What the MLP writes before the norm that follows it (`PostNorm.before`). None where no norm does, or where
+    `activations` are those of all of the layer's neurons, from which it follows."""
 
     def at(self, tokens: slice) -> Self:
         """Some of the positions."""
-        return type(self)(self.residual[tokens], self.activations[tokens], self.targets[tokens])
+        raw = None if self.mlp_raw is None else self.mlp_raw[tokens]
+        return type(self)(self.residual[tokens], self.activations[tokens], self.targets[tokens], raw)
 
 
 BESIDE_A_DIRECTION = "delta_loss_freq"
 """The statistic that is there only where token frequencies, and so a direction of the logits, are known."""
+SUMMED_DISTANCE = "delta_kl"
+"""The statistic that a kernel sums only where the logits have a soft-cap: else it follows from the change of loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,8 @@ class PairStatistics:
     """Whether some token now beats the token that was most probable before (norm recomputed)."""
     delta_loss_freq: Float[Tensor, "tokens neurons"] | None = None
     """The change of loss with the logits' component along v_freq as it was (Eq. 8), nats; None without frequencies."""
+    delta_kl: Float[Tensor, "tokens neurons"] | None = None
+    """The change of D_KL(P_freq‖P), nats; None where token frequencies are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,6 @@ class Effects(PairStatistics):
     """The correct token's, from 1."""
     before_kl: Float[Tensor, "tokens"] | None = None
     """D_KL(P_freq‖P), nats; None, as the change of it, where token frequencies are not known."""
-    delta_kl: Float[Tensor, "tokens neurons"] | None = None
 
     def at(self, tokens: slice | Bool[Tensor, "tokens"]) -> Self:
         """At some of the tokens."""

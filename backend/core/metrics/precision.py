@@ -5,7 +5,7 @@ besides. Here both are measured together: each chosen neuron is ablated at each 
 residual stream, norming it, and reading all logits out, in float64, from the float32 residual stream and weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.metrics.frequency import Unigram
-from backend.core.models.readout import Readout
+from backend.core.models.readout import Readout, capped
 
 _COLUMNS = 8_192
 """Of W_U that are read in float64 at once."""
@@ -92,17 +92,19 @@ def recomputed(
         neurons: indices of those to compute.
         unigram: token frequencies; None leaves out the loss beside their direction.
     """
-    x, w = batch.residual.double(), readout.W_out[neurons].double()
-    deltas = targets[neurons].double() - batch.activations[:, neurons].double()
-    plain = readout.centred(x)
-    scale = readout.scale(plain)
-    before = _Predictions.of(_logits(readout, plain / scale[:, None]), batch.targets)
+    x, n = batch.residual.double(), batch.activations.double()
+    deltas = targets[neurons].double() - n[:, neurons]
+    exact = _doubled(readout.of_neurons(neurons))
+    m = None if exact.post_norm is None else exact.post_norm.before(n)
+    plain = exact.centred(x)
+    scale = exact.scale(plain)
+    before = _Predictions.of(_logits(exact, plain / scale[:, None]), batch.targets)
     effects: dict[str, list[Tensor]] = {}
     direction = None if unigram is None else unigram.direction.double().to(x.device)
     for place in range(len(neurons)):
-        ablated = readout.centred(x + deltas[:, place, None] * w[place])
-        normed = torch.cat([ablated / readout.scale(ablated)[:, None], ablated / scale[:, None]])
-        after, frozen = torch.split(_logits(readout, normed), len(x))
+        ablated = exact.centred(x + _written(exact, m, place, deltas[:, place, None]))
+        normed = torch.cat([ablated / exact.scale(ablated)[:, None], ablated / scale[:, None]])
+        after, frozen = torch.split(_logits(exact, normed), len(x))
         for suffix, logits in (("", after), ("_frozen", frozen)):
             now = _Predictions.of(logits, batch.targets)
             effects.setdefault(f"delta_loss{suffix}", []).append(now.loss - before.loss)
@@ -112,6 +114,26 @@ def recomputed(
             without = _Predictions.of(after - gained[:, None] * direction, batch.targets)
             effects.setdefault("delta_loss_freq", []).append(without.loss - before.loss)
     return {name: torch.stack(columns, dim=1) for name, columns in effects.items()}
+
+
+def _doubled(readout: Readout) -> Readout:
+    """All of a readout but W_U, which is read in pieces, in float64."""
+    post = readout.post_norm
+    if post is not None:
+        b_raw = None if post.b_raw is None else post.b_raw.double()
+        post = replace(post, gain=post.gain.double(), W_raw=post.W_raw.double(), b_raw=b_raw)
+    return replace(readout, W_out=readout.W_out.double(), post_norm=post)
+
+
+def _written(
+    readout: Readout, m: Float64[Tensor, "tokens d_model"] | None, neuron: int, delta: Float64[Tensor, "tokens 1"]
+) -> Float64[Tensor, "tokens d_model"]:
+    """What the residual stream gains, where a norm follows the MLP by forming what it writes anew."""
+    post = readout.post_norm
+    if post is None or m is None:
+        return delta * readout.W_out[neuron]
+    after = m + delta * post.rows[neuron]
+    return (after / post.scale(after)[:, None] - m / post.scale(m)[:, None]) * post.gain
 
 
 @dataclass(frozen=True)
@@ -131,4 +153,4 @@ def _logits(readout: Readout, normed: Tensor) -> Tensor:
     """[tokens, d_vocab], float64"""
     parts = [normed @ part.double() for part in torch.split(readout.W_U, _COLUMNS, dim=1)]
     logits = torch.cat(parts, dim=1)
-    return logits if readout.b_U is None else logits + readout.b_U.double()
+    return capped(logits if readout.b_U is None else logits + readout.b_U.double(), readout.softcap)

@@ -22,8 +22,9 @@ from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.models import hook_points
 from backend.core.models.conversions import require_every_weight
 from backend.core.models.devices import choose_device, refusing_memory_errors
-from backend.core.models.families import SEPARATORS, SUPPORTED, refuse_unsupported
-from backend.core.models.readout import NormKind, Readout
+from backend.core.models.families import SEPARATORS, SUPPORTED, Ending, refuse_unsupported, stand_in_for_absent_norm
+from backend.core.models.norms import Norm
+from backend.core.models.readout import PostNorm, Readout, centre
 from backend.core.models.self_check import SelfCheck
 from backend.core.models.sizes import require_sizes
 from backend.core.models.sources import ModelFiles
@@ -58,11 +59,12 @@ class AnalysisModel:
         self.family: str = str(cfg.architecture or type(bridge.original_model).__name__)
         self.n_layers, self.d_model = int(cfg.n_layers), int(cfg.d_model)
         self.max_tokens = int(cfg.n_ctx)
-        self.norm: NormKind = "RMSNorm" if cfg.uses_rms_norm or "RMS" in str(cfg.normalization_type) else "LayerNorm"
-        self.eps = float(cfg.eps)
         self.device = bridge.W_U.device
         self.n_heads = int(cfg.n_heads)
         self.last_layer = self.n_layers - 1
+        self.ending = Ending.of(bridge.original_model.config, self.family)
+        self._final_norm = self._norm(self._last_norm_module())
+        self.norm, self.eps = self._final_norm.kind, self._final_norm.eps
         self.readout = self._readout()
         # Not cfg.d_mlp: for families whose configuration names it otherwise (OPT, Falcon) the bridge puts 4·d_model.
         self.d_mlp, self.d_vocab = self.readout.W_out.shape[0], self.readout.W_U.shape[1]
@@ -170,26 +172,47 @@ class AnalysisModel:
         """
         if not 0 <= layer < self.n_layers:
             raise BadLayer(f"{self.name} has no layer {layer}: its layers are 0 to {self.last_layer}.")
-        return self.readout if layer == self.last_layer else replace(self.readout, W_out=self._W_out(layer))
+        if layer == self.last_layer:
+            return self.readout
+        W_out, post_norm = self._written(layer)
+        return replace(self.readout, W_out=W_out, post_norm=post_norm)
+
+    def input_norm(self, layer: int) -> Norm:
+        """The norm that stands before a layer's MLP: a block whose MLP runs in parallel to attention may have one for
+        both, and where a norm follows the MLP there may be none before it."""
+        block = self.bridge.blocks[layer]
+        before = getattr(block, "ln2", None)
+        if before is None and self.parallel:
+            before = getattr(block, "ln1", None)
+        return self._norm(None if self.ending.norm_in_block else before)
 
     def input_directions(self, neurons: list[int]) -> list[InputDirection]:
         """What last-layer neurons read of the normed residual stream: one direction each, of a gated MLP two."""
-        mlp = self.bridge.blocks[self.last_layer].mlp
+        mlp, norm = self.bridge.blocks[self.last_layer].mlp, self.input_norm(self.last_layer)
         gated = getattr(mlp, "W_gate", None) is not None
         named: list[tuple[Reads, str]] = [("up", "in"), ("gate", "gate")] if gated else [("in", "in")]
         directions = []
         for reads, name in named:
             W, b = getattr(mlp, f"W_{name}").detach().float()[:, neurons], getattr(mlp, f"b_{name}", None)
-            if self.norm == "LayerNorm":
-                W = W - W.mean(dim=0, keepdim=True)
-            directions.append(InputDirection(reads, W, None if b is None else b.detach().float()[neurons]))
+            W, b = norm.folded(W, None if b is None else b.detach().float()[neurons])
+            directions.append(InputDirection(reads, centre(W.T, norm.kind).T, b))
         return directions
 
     def head_outputs(self, layer: int) -> tuple[Float[Tensor, "heads d_head d_model"], Float[Tensor, "d_model"] | None]:
-        """W_O and b_O of a layer's attention; None where it has no bias."""
-        attention = self.bridge.blocks[layer].attn
+        """W_O and b_O of a layer's attention, as they reach the residual stream: up to the divisor of a norm that
+        follows (`attention_scale_point`). b_O is None where there is no bias."""
+        block = self.bridge.blocks[layer]
+        attention, after = block.attn, getattr(block, "ln1_post", None)
+        gain = None if after is None else self._norm(after).gain
+        factor = self.ending.residual_multiplier * (1.0 if gain is None else gain)
         b_O = getattr(attention, "b_O", None)
-        return attention.W_O.detach().float(), None if b_O is None else b_O.detach().float()
+        return factor * attention.W_O.detach().float(), None if b_O is None else factor * b_O.detach().float()
+
+    def attention_scale_point(self, layer: int) -> str | None:
+        """The hook point of the divisor of the norm between a layer's attention and the residual stream; None where
+        there is no such norm."""
+        after = getattr(self.bridge.blocks[layer], "ln1_post", None)
+        return None if after is None else hook_points.attention_norm_scale(layer)
 
     @property
     def parallel(self) -> bool:
@@ -198,8 +221,17 @@ class AnalysisModel:
 
     @property
     def residual_point(self) -> str:
-        """The hook point that the residual stream passes after the last block."""
+        """The hook point that the residual stream passes before the last norm."""
+        if self.ending.norm_in_block:
+            return hook_points.residual_before_last_norm(self.last_layer)
         return hook_points.residual_after(self.last_layer)
+
+    @property
+    def scale_point(self) -> str | None:
+        """The hook point of the last norm's divisor; None where there is no norm."""
+        if self.norm == "none":
+            return None
+        return hook_points.scale_in_block(self.last_layer) if self.ending.norm_in_block else hook_points.FINAL_SCALE
 
     @torch.no_grad()
     def residual_before(
@@ -260,16 +292,20 @@ class AnalysisModel:
 
     @contextmanager
     def _without_blocks_before(self, layer: int) -> Iterator[None]:
-        """The bridge runs blocks whose output it then discards; here they only pass on what they are given."""
-        skipped = list(self.bridge.blocks)[:layer]
+        """The bridge runs blocks whose output it then discards; here they only pass on what they are given, and so does
+        a projection of the embedding (OPT 350M), which a residual stream does not fit."""
         outputs = self._block_outputs
-        for block in skipped:  # in its own dictionary: the bridge hands attributes on to the module that it wraps
-            block.__dict__["forward"] = _passing_on(outputs)
+        skipped = dict.fromkeys(list(self.bridge.blocks)[:layer], _passing_on(outputs))
+        projection = getattr(self.bridge, "project_in", None)
+        if projection is not None:
+            skipped[projection] = _passing_on(None)
+        for module, forward in skipped.items():  # in its own dictionary: the bridge hands attributes on to the module
+            module.__dict__["forward"] = forward  # that it wraps
         try:
             yield
         finally:
-            for block in skipped:
-                del block.__dict__["forward"]
+            for module in skipped:
+                del module.__dict__["forward"]
 
     @cached_property
     def _block_outputs(self) -> int | None:
@@ -305,18 +341,65 @@ class AnalysisModel:
             hooks.append((self.residual_point, _stop))
         return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks, **options), kept
 
+    @torch.no_grad()
+    def intervened(
+        self, tokens: Int[Tensor, "sequences length"], hooks: Hooks
+    ) -> Float[Tensor, "sequences length d_vocab"]:
+        """The model's own logits while hooks intervene."""
+        logits: Tensor = self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks)
+        return logits.detach().float()
+
+    def _last_norm_module(self) -> Any:
+        if self.ending.norm_in_block:
+            return self.bridge.blocks[self.last_layer].ln2
+        return getattr(self.bridge, "ln_final", None)
+
+    def _norm(self, module: Any) -> Norm:
+        return Norm.of(module, self.d_model, float(self.bridge.cfg.eps), self.device)
+
     def _readout(self) -> Readout:
         W_U, b_U = self.bridge.W_U.detach().float(), self.bridge.b_U
-        # A bias that is equal for all tokens shifts every logit alike and changes nothing that is measured.
-        has_bias = b_U is not None and bool((b_U.max() - b_U.min()) > 0)
-        b_U = b_U.detach().float() if has_bias else None
-        return Readout(self._W_out(self.last_layer), W_U.contiguous(), b_U, self.norm, self.eps)
+        b_U = None if b_U is None else b_U.detach().float()
+        projection = getattr(self.bridge, "project_out", None)
+        if projection is not None:  # OPT 350M unembeds from fewer dimensions than its residual stream has
+            W_U = projection.weight.detach().float().T @ W_U
+        W_U, b_U = self._final_norm.folded(W_U, b_U)
+        multiplier, softcap = self.ending.logit_multiplier, self.ending.softcap
+        if multiplier != 1:
+            W_U, b_U = multiplier * W_U, None if b_U is None else multiplier * b_U
+        # A bias that is equal for all tokens shifts every logit alike: without a soft-cap that changes nothing.
+        if b_U is not None and not bool(b_U.any() if softcap is not None else b_U.max() - b_U.min() > 0):
+            b_U = None
+        W_out, post_norm = self._written(self.last_layer)
+        return Readout(W_out, W_U.contiguous(), b_U, self.norm, self.eps, post_norm, softcap)
 
-    def _W_out(self, layer: int) -> Tensor:
-        W_out: Tensor = self.bridge.blocks[layer].mlp.W_out.detach().float()
-        if self.norm == "LayerNorm":  # TransformerLens centres them for most families; the closed forms need it for all
-            W_out = W_out - W_out.mean(dim=1, keepdim=True)
-        return W_out.contiguous()
+    def _written(self, layer: int) -> tuple[Tensor, PostNorm | None]:
+        """What a layer's neurons write into the stream, [d_mlp, d_model], and the norm that their MLP passes on the
+        way."""
+        block = self.bridge.blocks[layer]
+        W_out: Tensor = block.mlp.W_out.detach().float()
+        post_norm, multiplier = None, self.ending.residual_multiplier
+        if getattr(block, "ln2_post", None) is not None:
+            post_norm = self._post_norm(block)
+            W_out = post_norm.gain * centre(W_out, post_norm.kind)
+        elif multiplier != 1:
+            W_out = multiplier * W_out
+        # TransformerLens centres them for most families with a LayerNorm; the closed forms need it for all.
+        return centre(W_out, self.norm).contiguous(), post_norm
+
+    def _post_norm(self, block: Any) -> PostNorm:
+        norm, mlp = self._norm(block.ln2_post), block.mlp
+        if norm.kind == "none":
+            raise UnsupportedModel(f"{self.name}: the norm after its last MLP is neither LayerNorm nor RMSNorm.")
+        gain = torch.ones(self.d_model, device=self.device) if norm.gain is None else norm.gain
+        b_raw = getattr(mlp, "b_out", None)
+        return PostNorm(
+            norm.kind,
+            norm.eps,
+            self.ending.residual_multiplier * gain,
+            centre(mlp.W_out.detach().float(), norm.kind).contiguous(),
+            None if b_raw is None or not bool(b_raw.any()) else centre(b_raw.detach().float(), norm.kind),
+        )
 
 
 def _named(token: Any, d_vocab: int) -> int | None:
@@ -379,11 +462,12 @@ def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device
     os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
     from transformer_lens.model_bridge import TransformerBridge
 
+    has_last_norm = not stand_in_for_absent_norm(original)
     try:
         bridge = TransformerBridge.boot_transformers(
             str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
         )
-        bridge.enable_compatibility_mode(disable_warnings=True)
+        bridge.enable_compatibility_mode(disable_warnings=True, center_writing_weights=has_last_norm)
         if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
             raise AttributeError("its last MLP has no single W_out")
     except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:

@@ -25,13 +25,24 @@ def up_projections(layer: int) -> str:
 
 
 def mlp_output(layer: int) -> str:
-    """What a layer's MLP writes, its bias included, [b, p, d_model]."""
+    """What a layer's MLP adds to the residual stream, its bias, a norm after it and a multiplier included,
+    [b, p, d_model]."""
     return f"blocks.{layer}.hook_mlp_out"
+
+
+def mlp_before_norm(layer: int) -> str:
+    """What a layer's MLP writes, its bias included, before the norm that follows it, [b, p, d_model]."""
+    return f"blocks.{layer}.mlp.hook_out"
 
 
 def head_outputs(layer: int) -> str:
     """What a layer's W_O reads: its heads' z, [b, p, heads, d_head]."""
     return f"blocks.{layer}.attn.hook_z"
+
+
+def attention_norm_scale(layer: int) -> str:
+    """The divisor of a norm between a layer's attention and the residual stream, [b, p, 1]."""
+    return f"blocks.{layer}.ln1_post.hook_scale"
 
 
 def attention_patterns(layer: int) -> str:
@@ -52,6 +63,16 @@ def residual_between(layer: int) -> str:
 def residual_after(layer: int) -> str:
     """The residual stream after a block, [b, p, d_model]."""
     return f"blocks.{layer}.hook_resid_post"
+
+
+def residual_before_last_norm(layer: int) -> str:
+    """The residual stream after a layer's MLP, where a norm of the block itself follows, [b, p, d_model]."""
+    return f"blocks.{layer}.ln2.hook_in"
+
+
+def scale_in_block(layer: int) -> str:
+    """The divisor of the norm that a block ends in, [b, p, 1]."""
+    return f"blocks.{layer}.ln2.hook_scale"
 
 
 def of_unit(unit: Unit) -> str:

@@ -11,7 +11,7 @@ from backend.core.metrics.distributions import count_above, normalise
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.predictions import Predictions
 from backend.core.models.analysis_model import AnalysisModel
-from backend.core.models.readout import Readout
+from backend.core.models.readout import Readout, capped
 from backend.core.neurons import Unit
 
 PREDICTIONS = 10
@@ -61,6 +61,12 @@ class TracedText:
     intervention can bring among the first ten."""
     mean_column: Float[Tensor, "tokens d_model"] = field(repr=False)
     """Σ_v p_v·W_U[:, v]"""
+    uncapped: Float[Tensor, "tokens d_vocab"] | None = field(default=None, repr=False)
+    """The logits before the model's soft-cap; None where it has none."""
+    mlp_raw: Float[Tensor, "tokens d_model"] | None = field(default=None, repr=False)
+    """What the last MLP writes before the norm that follows it (`PostNorm.before`); None where none does."""
+    mlp_logits: dict[str, Float[Tensor, "tokens d_vocab"]] = field(default_factory=dict, repr=False)
+    """What `mlp_raw` times the norm's gain writes onto the logits, once it was asked for."""
     prefixes: dict[int, Float[Tensor, "tokens d_model"]] = field(default_factory=dict, repr=False)
     """The residual stream before a layer, for the layers that were continued from."""
     rows: dict[int, Float[Tensor, "d_vocab"]] = field(default_factory=dict, repr=False)
@@ -79,6 +85,29 @@ class TracedText:
         if not 0 <= position < len(self.tokens):
             raise BadText(f"The text has no position {position}: its tokens are 0 to {len(self.tokens) - 1}.")
         return position
+
+    @property
+    def residual_norm(self) -> Float[Tensor, "tokens"]:
+        """‖x̃‖"""
+        lengths: Tensor = self.centred.norm(dim=1)
+        return lengths
+
+    @property
+    def logits(self) -> Float[Tensor, "tokens d_vocab"]:
+        """Before a soft-cap, and where there is none up to a constant a token."""
+        return self.predictions.log_p if self.uncapped is None else self.uncapped
+
+    def mlp_direction(self, readout: Readout) -> Float[Tensor, "tokens d_vocab"]:
+        """The direction of the logits along which the norm after the MLP moves each token; computed once for a text.
+
+        Raises:
+            ValueError: no norm follows the MLP.
+        """
+        if self.mlp_raw is None:
+            raise ValueError("no norm follows this model's last MLP")
+        if "last" not in self.mlp_logits:
+            self.mlp_logits["last"] = readout.gained(self.mlp_raw) @ readout.W_U
+        return self.mlp_logits["last"]
 
     @property
     def following(self) -> Int[Tensor, "tokens"]:
@@ -112,12 +141,12 @@ def trace_tokens(
         bos: the token among them that stands for no text, besides those that the tokenizer names; None for no other.
     """
     trace = model.trace(torch.tensor([tokens]))
-    readout = model.readout
+    readout, activations = model.readout, trace.activations[0]
     centred = readout.centred(trace.residual[0])
     scale = readout.scale(centred)
-    logits = readout.logits(centred, scale)
+    logits = readout.uncapped(centred, scale)
     targets = torch.tensor([*tokens[1:], tokens[-1]], device=logits.device)
-    predictions = Predictions.of(logits, targets, readout.b_U)
+    predictions = Predictions.of(capped(logits, readout.softcap), targets, readout.b_U)
     nearest = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1).indices
     return TracedText(
         tokens,
@@ -125,11 +154,13 @@ def trace_tokens(
         truncated,
         centred,
         scale,
-        trace.activations[0],
+        activations,
         _unchanged(logits, targets, scale, predictions, nearest),
         predictions,
         nearest,
         predictions.p @ readout.W_U.T,
+        uncapped=None if readout.softcap is None else logits,
+        mlp_raw=None if readout.post_norm is None else readout.post_norm.before(activations),
     )
 
 
@@ -161,28 +192,38 @@ def recomputed_and_frozen(
     """A changed text with the final norm recomputed, and with its scale frozen.
 
     Args:
-        frozen: the logits with the scale frozen.
+        frozen: the logits with the scale frozen, before a soft-cap.
         scale: what it is where it is recomputed.
         unigram: the token frequencies to take the distance from; None where they are not known.
     """
-    with_frozen = _state(frozen, text.following, text.scale, unigram)
+    with_frozen = _state(frozen, text.following, text.scale, unigram, readout.softcap)
     # Without a bias the recomputed norm multiplies all of a token's logits by one number: they keep their order.
     order = with_frozen if readout.b_U is None else None
     total = readout.rescaled(frozen, text.scale / scale)
-    return _state(total, text.following, scale, unigram, order), with_frozen
+    return _state(total, text.following, scale, unigram, readout.softcap, order), with_frozen
 
 
 def _state(
-    logits: Tensor, targets: Tensor, scale: Tensor, unigram: Unigram | None, order: State | None = None
+    logits: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    unigram: Unigram | None,
+    softcap: float | None,
+    order: State | None = None,
 ) -> State:
     """
     Args:
+        logits: before the soft-cap, which keeps their order.
         order: a state whose logits have the order of these.
     """
     blocks = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(logits), _ROWS_AT_ONCE))
     parts = [
         _predictions(
-            logits[rows], targets[rows], unigram, None if order is None else (order.rank[rows], order.top_tokens[rows])
+            logits[rows],
+            targets[rows],
+            unigram,
+            softcap,
+            None if order is None else (order.rank[rows], order.top_tokens[rows]),
         )
         for rows in blocks
     ]
@@ -192,13 +233,18 @@ def _state(
 
 
 def _predictions(
-    logits: Tensor, targets: Tensor, unigram: Unigram | None, order: tuple[Tensor, Tensor] | None
+    logits: Tensor,
+    targets: Tensor,
+    unigram: Unigram | None,
+    softcap: float | None,
+    order: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, ...]:
-    correct = logits.gather(1, targets[:, None])
     if order is None:
-        order = _rank(logits, correct), logits.topk(min(PREDICTIONS, logits.shape[1]), dim=1).indices
+        rank = _rank(logits, logits.gather(1, targets[:, None]))
+        order = rank, logits.topk(min(PREDICTIONS, logits.shape[1]), dim=1).indices
     rank, top = order
-    highest = logits.gather(1, top[:, :1])
+    logits = capped(logits, softcap)
+    correct, highest = logits.gather(1, targets[:, None]), logits.gather(1, top[:, :1])
     log_p = logits - highest
     normaliser = normalise(log_p, torch.empty_like(logits))
     loss = normaliser.log_partition + (highest - correct).squeeze(1)

@@ -22,7 +22,7 @@ Models = Callable[[str], AnalysisModel]
 NEURONS = [3, 11, 40]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"opt-350m"}))
 def test_contributions_add_up_to_the_pre_activation(family: str, tiny_model: Models) -> None:
     model = tiny_model(family)
     repeats = random_repeats(model.ordinary, model.bos, 2, 9, seed=1)
@@ -37,8 +37,10 @@ def test_contributions_add_up_to_the_pre_activation(family: str, tiny_model: Mod
     if FAMILIES[family].gated:  # the activation is a function of the two sums
         up, gate = (c.total for c in found)
         activations = model.trace(repeats.tokens).activations[..., NEURONS]
-        act = torch.nn.functional.gelu if family == "gemma" else torch.nn.functional.silu
-        torch.testing.assert_close(activations, act(gate) * up, atol=5e-3 if family == "gemma" else 1e-5, rtol=1e-3)
+        act = torch.nn.functional.gelu if family.startswith("gemma") else torch.nn.functional.silu
+        torch.testing.assert_close(
+            activations, act(gate) * up, atol=5e-3 if family.startswith("gemma") else 1e-5, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "llama"])
@@ -132,3 +134,9 @@ def test_a_stream_with_another_writer_is_refused(tiny_model: Models, monkeypatch
     monkeypatch.setattr(model, "head_outputs", lambda layer: (0.5 * W_O, b_O))
     with pytest.raises(UnsupportedModel, match="does not add up"):
         contributions(model, repeats.tokens, NEURONS)
+
+
+def test_a_stream_that_is_normed_between_components_is_refused(tiny_model: Models) -> None:
+    model = tiny_model("opt-350m")
+    with pytest.raises(UnsupportedModel, match="does not add up"):
+        contributions(model, random_repeats(model.ordinary, model.bos, 2, 9, seed=1).tokens, NEURONS)

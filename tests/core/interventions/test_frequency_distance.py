@@ -14,7 +14,7 @@ from backend.core.models.traced_text import trace_text
 from backend.core.neurons import HeadId, NeuronId
 from tests.core.metrics.test_frequency import zipf
 from tests.reference.brute_force import Reference
-from tests.reference.tiny_models import FAMILIES, LAYERS
+from tests.reference.tiny_models import ENDINGS, FAMILIES, LAYERS
 
 TEXT = "The cat sat on the mat."
 LAST = LAYERS - 1
@@ -37,7 +37,7 @@ def _reference(
     return (p * (p.log() - log_p)).sum(-1)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "gemma"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "gemma", *ENDINGS])
 @pytest.mark.parametrize("values", [{5: 1.5}, {5: 30.0}, {3: 0.0, 8: -2.0, 1: 4.0}])
 def test_neurons_of_the_last_layer_agree_with_brute_force(
     family: str, values: dict[int, float], tiny_model: Callable[[str], AnalysisModel],

@@ -24,7 +24,7 @@ from backend.core.models.sources import ModelFiles
 from tests.core.kernels.test_kernels import small_problem
 from tests.core.readouts import random_batch, random_readout
 from tests.reference.brute_force import FrequencyReference, Reference
-from tests.reference.tiny_models import D_MLP, FAMILIES, VOCAB
+from tests.reference.tiny_models import ENDINGS, FAMILIES, RELATIVES, VOCAB
 
 SEEDS = st.integers(0, 2**31)
 NORMS: st.SearchStrategy[NormKind] = st.sampled_from(["LayerNorm", "RMSNorm"])
@@ -113,11 +113,11 @@ def test_a_certificate_is_a_bound(
     assert share < 0.7 or strength < 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES | RELATIVES)
 def test_effects_agree_with_brute_force(
     family: str, tiny_model: Callable[[str], AnalysisModel], tiny_files: Callable[[str], ModelFiles]
 ) -> None:
-    model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), FAMILIES[family])
+    model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), (FAMILIES | RELATIVES)[family])
     tokens = torch.randint(2, VOCAB, (18,), generator=torch.Generator().manual_seed(3))
     trace = model.trace(tokens[None])
     means = trace.activations[0].mean(dim=0)
@@ -128,7 +128,7 @@ def test_effects_agree_with_brute_force(
     assert effects.before_kl is not None
     before = reference.frequency(tokens, unigram.p.numpy())
     torch.testing.assert_close(effects.before_kl, before.divergence(None), atol=2e-5, rtol=0)
-    for neuron in range(D_MLP):
+    for neuron in range(model.d_mlp):
         _agree(effects, neuron, before, reference.ablated_logits(tokens, neuron, float(means[neuron])))
     assert effects.delta_kl is not None
     assert float(effects.delta_kl.abs().max()) > 1e-2, "ablations must matter, or agreement says nothing"
@@ -143,19 +143,19 @@ def _agree(effects: Effects, neuron: int, before: FrequencyReference, after: tor
     torch.testing.assert_close(held, before.held_loss(after), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "phi"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi", *ENDINGS])
 def test_effects_of_an_earlier_layer_agree_with_brute_force(
     family: str, tiny_model: Callable[[str], AnalysisModel], tiny_files: Callable[[str], ModelFiles]
 ) -> None:
     model, reference = tiny_model(family), Reference(str(tiny_files(family).folder), FAMILIES[family])
     tokens = torch.randint(2, VOCAB, (12,), generator=torch.Generator().manual_seed(3))
     unigram = zipf(5, model.readout.W_U.shape[1])
-    targets, positions = torch.zeros(D_MLP), torch.arange(11)
+    targets, positions = torch.zeros(model.d_mlp), torch.arange(11)
     told = UnigramReadout.of(model.readout, unigram)
     effects = ablate_each(model, tokens, 0, targets, positions, frequency=told)
     before = reference.frequency(tokens, unigram.p.numpy())
     torch.testing.assert_close(effects.before_kl, before.divergence(None), atol=2e-5, rtol=0)
-    for neuron in range(D_MLP):
+    for neuron in range(model.d_mlp):
         _agree(effects, neuron, before, reference.ablated_logits(tokens, neuron, 0.0, layer=0))
 
 

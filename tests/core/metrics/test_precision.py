@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,9 @@ from backend.core.metrics.effects import TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision, recomputed
 from backend.core.models.analysis_model import AnalysisModel
+from backend.core.models.readout import NormKind
+from tests.core.readouts import random_batch, random_readout
+from tests.reference.tiny_models import ENDINGS
 
 
 def _measured(model: AnalysisModel, mode: Mode = "exact") -> tuple[Precision, Callable[[float], Precision]]:
@@ -38,7 +41,7 @@ def _measured(model: AnalysisModel, mode: Mode = "exact") -> tuple[Precision, Ca
     return of(0.0), of
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])  # RMSNorm; LayerNorm; a bias of the unembedding
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi", *ENDINGS])  # RMSNorm; LayerNorm; a bias of the unembedding
 def test_exact_effects_are_within_rounding_and_a_wrong_one_is_seen(
     family: str, tiny_model: Callable[[str], AnalysisModel]
 ) -> None:
@@ -74,3 +77,31 @@ def test_the_neurons_of_largest_effect_are_always_among_those_computed_again(
     largest = effects.delta_loss.abs().mean(dim=0).argsort(descending=True)[:4]
     assert set(largest.tolist()) <= set(seen[0].tolist())
     assert len(set(seen[0].tolist())) == 8
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("post_norm", [None, "RMSNorm", "LayerNorm"])
+@pytest.mark.parametrize("norm", ["RMSNorm", "LayerNorm", "none"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_every_way_to_end_agrees_with_float64(
+    norm: NormKind, post_norm: Literal["LayerNorm", "RMSNorm"] | None, softcap: float | None, bias: bool
+) -> None:
+    """Each with every other: a norm after the MLP, the last norm, a bias of the unembedding, a soft-cap."""
+    readout = random_readout(3, norm=norm, bias=bias, post_norm=post_norm, softcap=softcap)
+    batch, targets = random_batch(3, readout), torch.linspace(-2, 2, 7)
+    unigram = Unigram.of_counts(torch.arange(1, 32).double())
+    effects = EffectsEngine(readout, unigram=unigram).effects(batch, targets)
+    again = recomputed(readout, batch, targets, torch.arange(7), unigram)
+    for name, expected in again.items():
+        torch.testing.assert_close(getattr(effects, name).double(), expected, atol=1e-5, rtol=1e-5)
+    assert float(effects.delta_loss.abs().max()) > 0.1
+    through_norm = float((effects.delta_loss - effects.delta_loss_frozen).abs().max())
+    assert (through_norm < 1e-5) is (norm == "none")
+    some = EffectsEngine(readout.of_neurons([5, 2]), unigram=unigram)
+    raw = None if readout.post_norm is None else readout.post_norm.before(batch.activations)
+    chosen = replace(batch, activations=batch.activations[:, [5, 2]], mlp_raw=raw)
+    few = some.effects(chosen, targets[[5, 2]])
+    assert few.delta_kl is not None
+    assert effects.delta_kl is not None
+    torch.testing.assert_close(few.delta_loss, effects.delta_loss[:, [5, 2]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(few.delta_kl, effects.delta_kl[:, [5, 2]], atol=1e-5, rtol=1e-5)

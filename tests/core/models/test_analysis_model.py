@@ -18,7 +18,7 @@ from backend.core.models.devices import choose_device
 from backend.core.models.devices import refusing_memory_errors as _refusing
 from backend.core.models.readout import Readout
 from backend.core.models.sources import ModelFiles
-from tests.reference.tiny_models import D_MLP, D_MODEL, FAMILIES, LAYERS, VOCAB, build
+from tests.reference.tiny_models import D_MLP, D_MODEL, FAMILIES, LAYERS, RELATIVES, VOCAB, build
 
 
 def test_a_trace_has_the_shapes_it_says(tiny_model: Callable[[str], AnalysisModel]) -> None:
@@ -49,18 +49,7 @@ def test_a_trace_stops_after_the_last_block(tiny_model: Callable[[str], Analysis
     assert torch.equal(observed, whole)
 
 
-@pytest.mark.parametrize(
-    ("family", "reason"),
-    [
-        ("gemma2", "soft-cap"),
-        ("gemma3", "norm follows the MLP"),
-        ("mixtral", "experts"),
-        ("granite", "closed forms"),
-        ("olmo2", "norm follows the MLP"),
-        ("nemotron", "closed forms"),
-        ("opt-350m", "no final norm"),
-    ],
-)
+@pytest.mark.parametrize(("family", "reason"), [("mixtral", "experts"), ("vaultgemma", "compatibility mode")])
 def test_what_the_closed_forms_do_not_cover_is_refused(family: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=reason):
         AnalysisModel.load(build(family, tmp_path), "cpu")
@@ -86,9 +75,9 @@ def test_a_processed_model_that_predicts_otherwise_is_refused(
     [
         (lambda r: replace(r, W_U=r.W_U * 1.1), "logits are not norm"),
         (lambda r: replace(r, b_U=torch.linspace(0, 1, VOCAB)), "logits are not norm"),
-        (lambda r: replace(r, W_out=r.W_out * 1.1), "not activations"),
-        (lambda r: replace(r, W_out=r.W_out.flip(0)), "not activations"),
-        (lambda r: replace(r, norm="LayerNorm"), "not activations"),
+        (lambda r: replace(r, W_out=r.W_out * 1.1), "not activations · W_out"),
+        (lambda r: replace(r, W_out=r.W_out.flip(0)), "not activations · W_out"),
+        (lambda r: replace(r, norm="LayerNorm"), "not activations · W_out"),
         (
             lambda r: replace(r, norm="LayerNorm", W_out=r.W_out - r.W_out.mean(1, keepdim=True)),
             "final norm is neither",
@@ -177,9 +166,9 @@ def test_an_incomplete_download_is_refused(tiny_files: Callable[[str], ModelFile
         AnalysisModel.load(ModelFiles(broken, "incomplete", "folder"), "cpu")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES | RELATIVES)
 def test_the_width_of_the_mlp_is_that_of_its_weights(family: str, tiny_model: Callable[[str], AnalysisModel]) -> None:
-    assert tiny_model(family).d_mlp == D_MLP
+    assert tiny_model(family).d_mlp == (FAMILIES | RELATIVES)[family].d_mlp
 
 
 @pytest.mark.parametrize("content", [b"", b"junk junk junk junk", None], ids=["empty", "junk", "cut short"])

@@ -13,9 +13,7 @@ from backend.core.errors import SourceError
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sizes import require_sizes
 from backend.core.models.sources import ModelFiles
-from tests.reference.tiny_models import FAMILIES, REFUSED, UNCHECKED
-
-ALL = [*FAMILIES, *UNCHECKED, *REFUSED]
+from tests.reference.tiny_models import EVERY
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def _change(folder: Path, **fields: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config | fields))
 
 
-@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("family", EVERY)
 def test_models_as_they_are_pass(family: str, tiny_files: Callable[[str], ModelFiles]) -> None:
     require_sizes(tiny_files(family).folder, family)
 

@@ -14,13 +14,13 @@ from backend.core.models.sources import ModelFiles
 from backend.core.models.traced_text import trace_text
 from backend.core.neurons import HeadId, NeuronId
 from tests.reference.brute_force import Reference
-from tests.reference.tiny_models import FAMILIES, LAYERS
+from tests.reference.tiny_models import ENDINGS, FAMILIES, LAYERS
 
 TEXT = "The cat sat on the mat."
 LAST = LAYERS - 1
 
 
-@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "gemma"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "gemma", *ENDINGS])
 def test_setting_a_neuron_agrees_with_brute_force(
     family: str, tiny_model: Callable[[str], AnalysisModel], tiny_files: Callable[[str], ModelFiles]
 ) -> None:
