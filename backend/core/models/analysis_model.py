@@ -462,12 +462,13 @@ def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device
     os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
     from transformer_lens.model_bridge import TransformerBridge
 
-    has_last_norm = not stand_in_for_absent_norm(original)
+    # Where no last norm takes out the mean of what is written into the stream, that mean must stay.
+    options = {"center_writing_weights": False} if stand_in_for_absent_norm(original) else {}
     try:
         bridge = TransformerBridge.boot_transformers(
             str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
         )
-        bridge.enable_compatibility_mode(disable_warnings=True, center_writing_weights=has_last_norm)
+        bridge.enable_compatibility_mode(disable_warnings=True, **options)
         if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
             raise AttributeError("its last MLP has no single W_out")
     except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
