@@ -76,7 +76,18 @@ def test_two_models_read_one_text(visit: Visit, pair: Site, compared_atlas: Comp
     strips = page.locator("#compare-canvas .strip")
     expect(strips.first).to_contain_text("<b>")
     assert strips.count() >= 5
-    expect(page.get_by_role("region", name="How well both models predict the text")).to_be_visible()
+    predicted = page.get_by_role("region", name="How well both models predict the text")
+    expect(predicted).to_be_visible()
+    page.locator("#compare-metric").click()
+    page.get_by_role("option", name="Weight norm").click()
+    expect(page.get_by_role("heading", name="Weight norm ‖w_out‖: how it is distributed")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(predicted).to_be_visible()
+    page.locator("#compare-other-model").click()
+    page.get_by_role("listbox", name="Second model").get_by_role("option", name=runs.slug).click()
+    expect(page.get_by_text("Their weights are the same")).to_be_visible()
+    expect(strips).to_have_count(0)
+    expect(predicted).to_have_count(0)
 
 
 def test_a_narrow_page_has_no_sideways_scrolling(chromium: Browser, pair: Site, compared_atlas: ComparedAtlas) -> None:

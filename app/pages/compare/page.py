@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 from app.asking import answer_or_refusal
 from app.components import run_card
 from app.components.layout import aria, panel
-from app.components.states import empty_atlas, failure, missing_run_notice
+from app.components.states import empty, empty_atlas, failure, missing_run_notice
 from app.figures.scales import SCALES
 from app.pages.compare import ids, texts, views
 from app.pages.compare.state import (
@@ -72,21 +72,22 @@ def register(app: Dash, client: Sender) -> None:
         return no_update if written is None else written
 
     @app.callback(
-        Output(ids.STRIPS, "data"), Output(ids.TEXT_RESULT, "children"),
+        Output(ids.STRIPS, "data"), Output(ids.TEXT_RESULT, "children"), Output(ids.READ_BY, "data"),
         Input(ids.ANALYSE, "n_clicks"), State(ids.TEXT, "value"), State(ids.MODEL, "value"),
         State(ids.OTHER_MODEL, "value"),
         running=[(Output(ids.ANALYSE, "loading"), True, False)], prevent_initial_call=True,
     )  # fmt: skip
-    async def read(_: int | None, text: str | None, first: str | None, second: str | None) -> tuple[Any, Any]:
-        return await texts.through_both(client, text, first, second)
+    async def read(_: int | None, text: str | None, first: str | None, second: str | None) -> tuple[Any, ...]:
+        return *await texts.through_both(client, text, first, second), [first, second]
 
     @app.callback(
         Output(ids.STRIPS, "data", allow_duplicate=True), Output(ids.TEXT_RESULT, "children", allow_duplicate=True),
-        Input(ids.MODEL, "value"), Input(ids.OTHER_MODEL, "value"), prevent_initial_call=True,
+        Input(ids.MODEL, "value"), Input(ids.OTHER_MODEL, "value"), State(ids.READ_BY, "data"),
+        prevent_initial_call=True,
     )  # fmt: skip
-    async def forget(_: str | None, __: str | None) -> tuple[None, None]:
-        """What was read by other models than those that are chosen now."""
-        return None, None
+    async def forget(first: str | None, second: str | None, read_by: list[str | None] | None) -> tuple[Any, Any]:
+        """Take away what was read by other models than those that are chosen now."""
+        return (no_update, no_update) if read_by in (None, [first, second]) else (None, None)
 
     run_card.register(app, client, "compare-first", ids.RUN, ids.POLL, what="First")
     run_card.register(app, client, "compare-second", ids.OTHER, ids.POLL, what="Second")
@@ -116,7 +117,8 @@ def layout(
 ) -> Component:  # fmt: skip
     """The page's frame; what it shows is fetched."""
     asked = CompareSettings(model, run, other_model, other, metric, scale, neurons, bars == "1")
-    stores = (dcc.Store(id=ids.SEEN), dcc.Store(id=ids.STRIPS), dcc.Interval(id=ids.POLL, interval=POLL_MS))
+    stores = (dcc.Store(id=ids.SEEN), dcc.Store(id=ids.STRIPS), dcc.Store(id=ids.READ_BY),
+              dcc.Interval(id=ids.POLL, interval=POLL_MS))  # fmt: skip
     cards = (run_card.place("compare-first"), run_card.place("compare-second"))
     main = html.Div(
         [dcc.Loading(html.Div(id=ids.BODY), delay_show=400), html.Div(_text_part(), id=ids.TEXT_PART, style=_HIDDEN)],
@@ -186,8 +188,14 @@ async def shown(client: Sender, asked: CompareSettings, seen: str | None) -> tup
     if state == seen:
         return *pair.selects, no_update, no_update, no_update, is_final
     answered = await _answers(client, first, second, asked)
-    panels = [failure(answered.problem.detail)] if isinstance(answered, ApiError) else views.body(answered, asked)
+    panels = [_refused(answered)] if isinstance(answered, ApiError) else views.body(answered, asked)
     return *pair.selects, [*_notices(pair), *panels], {}, state, is_final
+
+
+def _refused(error: ApiError) -> Component:
+    """Why two runs cannot be compared: mostly that one is at its beginning."""
+    is_early = error.problem.status == 404
+    return empty("Not to be compared yet", error.problem.detail) if is_early else failure(error.problem.detail)
 
 
 def _state(first: RunSummary, second: RunSummary, asked: CompareSettings) -> str:

@@ -88,7 +88,8 @@ def rank_agreement(a: Float64[Array, "neurons"], b: Float64[Array, "neurons"]) -
     if left < 1e-12:
         return RankAgreement(value, value, value)
     reach = interval_errors(len(a)) * _rank_correlation_error(a, b, value) / left
-    return RankAgreement(value, math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach))
+    low, high = (math.tanh(math.atanh(value) + end) for end in (-reach, reach))
+    return RankAgreement(value, min(low, value), max(high, value))
 
 
 def _rank_correlation_error(a: Float64[Array, "neurons"], b: Float64[Array, "neurons"], value: float) -> float:
