@@ -232,6 +232,10 @@ TERMS: dict[str, str] = {
     "looks back on changed positions too; its answers say which. The text lab changes heads at every position.",
     "clipping": "Letting a neuron's activation not rise above a mean: mean ablation where it is above it, nothing "
     "where it is below.",
+    "rank correlation": "Spearman's: how far two runs put their neurons in the same order by a metric, from −1 to 1. "
+    "Its 95 % interval is over neurons: what another layer of as many such neurons could give.",
+    "noise ceiling": "The rank correlation that two samples with a run's standard errors would have were the neurons "
+    "the very same: what noise alone leaves of 1. None is given where most of how neurons differ is noise.",
     "null space": "Directions of the residual stream that the unembedding hardly reads: its smallest singular values.",
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -9,7 +10,7 @@ import plotly.graph_objects as go
 from app.figures.scales import Scale, not_drawn, placed, threshold, tick_label, ticks
 from app.figures.scatter import CLASS_ORDER, class_marker
 from app.figures.theme import CLASS_COLOURS, LIMIT_COLOUR, SERIES_COLOURS, axis_title, blank
-from app.notation.numbers import number
+from app.notation.numbers import number, percent
 from backend.glossary import CLASS_LABELS, METRIC, NeuronClass
 from backend.schemas import NeuronColumns
 
@@ -52,7 +53,7 @@ class PairedMetric:
         named = classes[0] if classes[0] == classes[1] else f"{classes[0]} → {classes[1]}"
         sides = zip(self.labels, (self.a, self.b), (self.a_errors, self.b_errors), strict=True)
         lines = [
-            f"{label}: {number(values[row], unit, None if errors is None else errors[row])}"
+            f"{escape(label, quote=False)}: {number(values[row], unit, None if errors is None else errors[row])}"
             for label, values, errors in sides
         ]
         return f"<b>{self.neurons[row]}</b> · {named}<br>" + "<br>".join(lines)
@@ -128,8 +129,8 @@ def against_itself(
             go.Scatter(**trace, mode="markers+text", textposition="top center", name="chosen", marker=ring)
         )
     title = axis_title(paired.metric)
-    figure.update_xaxes(title_text=f"{title}, {paired.labels[0]}", **axis.layout(shown))
-    figure.update_yaxes(title_text=f"{title}, {paired.labels[1]}", **axis.layout(shown))
+    figure.update_xaxes(title_text=f"{title}, {escape(paired.labels[0], quote=False)}", **axis.layout(shown))
+    figure.update_yaxes(title_text=f"{title}, {escape(paired.labels[1], quote=False)}", **axis.layout(shown))
     return figure, _note(paired, axis, rows)
 
 
@@ -184,14 +185,18 @@ def cumulative(metric: str, scale: Scale, named: Mapping[str, Sequence[float | N
         known = sorted(value for value in values if value is not None and axis.can_show(value))
         left = sum(value is not None for value in values) - len(known)  # too low for the axis: below all that is drawn
         steps = _steps(len(known))
+        shares = [(left + step + 1) / (left + len(known)) for step in steps]
+        at = [number(known[step], METRIC[metric].unit) for step in steps]
         figure.add_trace(
             go.Scatter(
                 x=[axis.place(known[step]) for step in steps],
-                y=[100 * (left + step + 1) / (left + len(known)) for step in steps],
-                name=name,
+                y=[100 * share for share in shares],
+                name=escape(name, quote=False),
                 line={"color": SERIES_COLOURS[place], "width": 2, "dash": _DASHES[place % 2], "shape": "hv"},
-                text=[number(known[step], METRIC[metric].unit) for step in steps],
-                hovertemplate="%{fullData.name}<br>%{y:.1f} % of neurons at or below %{text}<extra></extra>",
+                text=[
+                    f"{percent(share)} of neurons at or below {value}" for share, value in zip(shares, at, strict=True)
+                ],
+                hovertemplate="%{fullData.name}<br>%{text}<extra></extra>",
             )
         )
     figure.update_xaxes(title_text=axis_title(metric), **axis.layout(every))

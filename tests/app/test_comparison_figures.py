@@ -30,6 +30,8 @@ def test_a_point_is_a_neuron_and_classes_that_differ_have_an_outline() -> None:
     assert entropy.marker.color == CLASS_COLOURS["entropy"]
     assert plain.error_x.array is None
     assert "run 1: 0.100 ± 0.010 nats" in plain.text[0]
+    assert "&lt;i&gt;run 2: 0.20 ± 0.10" in plain.text[0], "a model's name is no markup"
+    assert figure.layout.yaxis.title.text.endswith("&lt;i&gt;run 2")
     assert "Plain neuron → Prediction neuron" in plain.text[1]
     assert note.startswith("1 of 5 is not drawn: 1 has no value of")
 
@@ -76,6 +78,7 @@ def test_a_distribution_says_how_many_lie_at_or_below_each_value() -> None:
     few, all_of_many = figure.data
     assert list(few.x) == [-0.3, 0.1, 0.2, 1.0]
     assert list(few.y) == [25, 50, 75, 100]
+    assert few.text[1] == "50.0 % of neurons at or below 0.100 nats"
     assert len(all_of_many.x) == 400
     for x, y in zip(all_of_many.x[::37], all_of_many.y[::37], strict=True):
         assert y == pytest.approx(100 * np.mean(np.array(many) <= x), abs=1e-9)
