@@ -71,7 +71,8 @@ def singular_values(named: Mapping[str, Spectrum]) -> go.Figure:
         size = len(data.singular_values)
         figure.add_trace(
             go.Scatter(
-                x=[100 * (rank + 0.5) / size for rank in range(size)], y=data.singular_values, name=escape(name, quote=False),
+                x=[100 * (rank + 0.5) / size for rank in range(size)], y=data.singular_values,
+                name=escape(name, quote=False),
                 line={"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "width": 2,
                       "dash": _DASHES[place % len(_DASHES)]},
                 customdata=[f"{rank} of {size}: {number(value)}" for rank, value in enumerate(data.singular_values)],
