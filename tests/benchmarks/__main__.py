@@ -71,10 +71,24 @@ class Figure:
 
 
 def measure(case: Case, method: Method) -> Figure:
-    """The best of three."""
+    """The best of three, for all of a model's neurons.
+
+    What is of the tokens alone costs the same however many neurons there are: where a share of them is there, half of it
+    is measured too, and the cost of the others follows from the difference.
+    """
     part = case.tokens(method.tokens)
     if method.neurons is not None:
         part = part.neurons(min(method.neurons, len(case.readout.W_out)))
+    seconds, found = _best(part, method)
+    if method.kernel is None or part.share == 1:
+        seconds /= part.share
+    else:
+        seconds = _extrapolated(part, seconds, lambda fewer: _best(fewer, method)[0])
+    return Figure(1e3 * seconds / len(part.batch.targets), part.error(found))
+
+
+def _best(part: Case, method: Method) -> tuple[float, Deltas]:
+    """Seconds, and what was found."""
     readout = part.readout
     path = None if method.kernel is None else DirectPath.of(readout.W_out, readout.W_U, keep_powers=True)
 
@@ -90,7 +104,14 @@ def measure(case: Case, method: Method) -> Figure:
         if found[0].is_cuda:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return Figure(1e3 * best / len(part.batch.targets) / part.share, part.error(found))
+    return best, found
+
+
+def _extrapolated(part: Case, seconds: float, measured: Callable[[Case], float]) -> float:
+    """Seconds for all of a model's neurons, from those for a share of them and for half of that."""
+    there = len(part.readout.W_out)
+    half = there // 2
+    return seconds + (seconds - measured(part.neurons(half))) / (there - half) * (there / part.share - there)
 
 
 def table(console: Console, case: Case, methods: tuple[Method, ...]) -> list[Figure]:
@@ -124,8 +145,9 @@ def default_effects_ms(case: Case, baseline: Figure, console: Console) -> float:
     d_model, d_vocab = case.readout.W_U.shape
     d_mlp = round(len(case.readout.W_out) / case.share)
     tiles = engine.Tiles.within(engine.DEFAULT_MEMORY, d_mlp, d_model, d_vocab)
-    first, again = _engine_seconds(case, replace(tiles, neurons=len(case.readout.W_out), keep_powers=True))
-    seconds = again / case.share
+    kept = replace(tiles, neurons=d_mlp, keep_powers=True)
+    first, again = _engine_seconds(case, kept)
+    seconds = again if case.share == 1 else _extrapolated(case, again, lambda fewer: _engine_seconds(fewer, kept)[1])
     if tiles.neurons < d_mlp:
         few = replace(tiles, neurons=64)
         one, two = (_engine_seconds(case.neurons(count), few)[1] for count in (64, 128))

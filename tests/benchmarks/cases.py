@@ -29,7 +29,7 @@ class Case:
     batch: TokenBatch
     means: Tensor
     share: float = 1.0
-    """Part of the model's neurons that is there; figures are scaled up, since they cost the same each."""
+    """Part of the model's neurons that is there."""
 
     def tokens(self, count: int) -> "Case":
         rows = self.batch

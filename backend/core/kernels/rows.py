@@ -198,8 +198,9 @@ def _movement(problem: Ablations, tokens: Tensor) -> Tensor:
         return movement
     # The recomputed norm moves them by q·(their distance, the movement and what their biases differ) on top.
     q = (problem.r - 1).abs()
-    b_range = problem.b_U.max() - problem.b_U.min()
-    near = ((1 + q) * movement + q * b_range) / (1 - q)
+    b = problem.b_U[tokens][:, None]
+    apart = torch.maximum(problem.b_U.max() - b, b - problem.b_U.min())
+    near = ((1 + q) * movement + q * apart) / (1 - q)
     return torch.where(q < 0.5, near, torch.inf)
 
 
