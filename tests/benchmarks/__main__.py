@@ -73,8 +73,8 @@ class Figure:
 def measure(case: Case, method: Method) -> Figure:
     """The best of three, for all of a model's neurons.
 
-    What is of the tokens alone costs the same however many neurons there are: where a share of them is there, half of it
-    is measured too, and the cost of the others follows from the difference.
+    What is of the tokens alone costs the same however many neurons there are: where a share of them is there, half of
+    it is measured too, and the cost of the others follows from the difference.
     """
     part = case.tokens(method.tokens)
     if method.neurons is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from backend.core.kernels import plain, rows, series, survey
+from backend.core.kernels import plain, rows, rows_capped, series, survey
 from backend.core.kernels.problem import Ablations, Before, FixedDirection
 from backend.core.metrics.effects import PairStatistics
 from backend.core.toolchain import missing_for_triton
@@ -102,7 +102,11 @@ def choose_kernel(
         softcap: what bounds the logits (`Ablations.softcap`).
     """
     if softcap is not None:
-        return Kernel("row by row", "the logits have a soft-cap, which only the plain kernel takes", plain.every_pair)
+        if device.type == "cpu":
+            reason = "CPU; the logits' soft-cap bends every tilt, so that it has no moment series: whole rows, compiled"
+            return Kernel("row by row, compiled", reason, rows_capped.every_pair)
+        reason = "the logits have a soft-cap, which on a GPU only the plain kernel takes"
+        return Kernel("row by row", reason, plain.every_pair)
     if device.type == "cpu":
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"

@@ -210,14 +210,12 @@ class Ablations:
         needed = {BESIDE_A_DIRECTION: self.fixed_direction, SUMMED_DISTANCE: self.p_freq}
         return statistic not in needed or needed[statistic] is not None
 
-    def require_along_none(self, kernel: str) -> None:
-        """Refuse what only the plain kernel takes: moving logits along a direction of each token's own, and a soft-cap.
+    def require_no_softcap(self, kernel: str) -> None:
+        """Refuse a soft-cap, for a kernel whose sums it would make wrong.
 
         Raises:
-            NotImplementedError: they do.
+            NotImplementedError: there is one.
         """
-        if self.along is not None:
-            raise NotImplementedError(f"The {kernel} kernel moves logits along no direction of each token's own.")
         if self.softcap is not None:
             raise NotImplementedError(f"The {kernel} kernel has no soft-cap.")
 

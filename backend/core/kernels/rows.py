@@ -59,6 +59,7 @@ def fill_rows(
         spread: what is known of x under p, which lets lower polynomials do; without it their degree follows max |x|.
         rounding: what the polynomials may leave out, in nats.
     """
+    problem.require_no_softcap("row by row, compiled")
     predictions = before.predictions
     moved = moved_along(problem, predictions)
     reach = Reach.of(problem, predictions, mean_a, moved)

@@ -319,6 +319,7 @@ class Series:
             losses_only: leave out the moments that only entropies need; for `fill_fixed` alone.
             remembered: that of `Before`, where other neurons of the same tokens find what is of the tokens alone.
         """
+        problem.require_no_softcap("moment series")
         self._problem, self._predictions, self._accuracy = problem, predictions, accuracy
         self._directions = _Directions.of(problem, predictions)
         self._half = half_precision(problem.c.device.type) or torch.float32
