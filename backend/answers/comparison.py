@@ -167,8 +167,9 @@ def _paired(metric: Metric, a: MeasuredRun, b: MeasuredRun) -> dict[str, float |
 
 
 def _errors(metric: Metric, a: MeasuredRun, b: MeasuredRun) -> tuple[Column, Column] | None:
-    """The standard errors of a metric in both runs; None where one has none."""
-    if not metric.has_se:
+    """The standard errors of a metric in both runs; None where one has none. Of one run beside itself nothing was drawn
+    twice, so that its errors say nothing of the difference."""
+    if not metric.has_se or a.run.id == b.run.id:
         return None
     both = tuple(one.columns[f"{metric.name}_se"] for one in (a, b))
     return (both[0], both[1]) if all(np.isfinite(one).any() for one in both) else None

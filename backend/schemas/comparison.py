@@ -37,7 +37,8 @@ class MetricAgreement(Wire):
     mean_difference: Number
     """Mean of b − a, in the metric's unit."""
     mean_difference_error: Number
-    """The most that its standard error can be, however neurons' errors go together; null for metrics without."""
+    """The most that its standard error can be, however neurons' errors go together; null for metrics without, and
+    for one run beside itself."""
     larger_share: Number
     """Probability that a neuron of b, drawn at random, has a larger value than one of a; equal values count half."""
     larger_share_error: Number

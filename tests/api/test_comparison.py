@@ -103,6 +103,7 @@ def test_a_run_beside_itself(http: TestClient, compared_atlas: ComparedAtlas) ->
     for one in known:
         assert (one["rank_correlation"], one["mean_difference"]) == (pytest.approx(1), 0)
         assert one["larger_share"] == pytest.approx(0.5)
+        assert one["mean_difference_error"] is None, "nothing was drawn twice"
     assert all(row["difference"] == 0 for row in found["changes"]["rows"])
 
 
