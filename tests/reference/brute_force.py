@@ -76,7 +76,8 @@ class Reference:
         with ExitStack() as stack:
             for module, columns, values in edits:
                 stack.enter_context(_hooked(module.register_forward_pre_hook(_replacing(columns, values))))
-            stack.enter_context(self._norm((lambda _: own_scale[0]) if frozen else (lambda scale: scale)))
+            own = iter(own_scale)  # NanoChat norms the embedding by the same module first
+            stack.enter_context(self._norm((lambda _: next(own)) if frozen else (lambda scale: scale)))
             return self._logits(tokens)
 
     def ablated_logits(self, tokens: Tensor, neuron: int, target: float, layer: int = -1) -> Tensor:
@@ -134,12 +135,13 @@ class Reference:
         eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", 1e-5)
         weight: Any = getattr(module, "weight", None)
         bias: Any = getattr(module, "bias", None)
-        gain = 1.0 if weight is None else weight + 1 if kind.endswith("1") else weight
+        shift: Any = 0.0 if bias is None else bias
+        gain: Any = 1.0 if weight is None else weight + 1 if kind.endswith("1") else weight
 
         def written_out(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> Tensor:
             x = inputs[0] - inputs[0].mean(-1, keepdim=True) if kind.startswith("layer") else inputs[0]
             scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()
-            normed: Tensor = x / choose(scale) * gain + (0.0 if bias is None else bias)
+            normed: Tensor = x / choose(scale) * gain + shift
             return normed
 
         with _hooked(module.register_forward_hook(written_out)):

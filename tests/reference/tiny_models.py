@@ -57,6 +57,14 @@ _OPT = {
 _GPT = {"n_embd": D_MODEL, "n_inner": D_MLP, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}
 _FC_OUT, _LN_F = "transformer.h.-1.mlp.fc_out", "transformer.ln_f"
 
+_LINEAR_ATTENTION: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+
 
 def _llama_like(config: str, norm: str = "rms", *, parallel: bool = False, **options: Any) -> Family:
     return Family(config, _DOWN, _NORM, _LLAMA_LIKE | options, norm, parallel, gated=True)
@@ -155,6 +163,25 @@ RELATIVES: dict[str, Family] = {
     "glm4": _llama_like("Glm4Config"),
     "cohere": _llama_like("CohereConfig", "layer", parallel=True, logit_scale=0.4),
     "cohere2": _llama_like("Cohere2Config", "layer", parallel=True, logit_scale=0.4, sliding_window=5),
+    "ministral3": _llama_like("Ministral3Config"),
+    "arcee": Family("ArceeConfig", _DOWN, _NORM, _LLAMA_LIKE),
+    "apertus": Family("ApertusConfig", _DOWN, _NORM, _LLAMA_LIKE),
+    "ernie4.5": _llama_like("Ernie4_5Config"),
+    "hunyuan": _llama_like("HunYuanDenseV1Config"),
+    "seed-oss": _llama_like("SeedOssConfig"),
+    "jais2": Family("Jais2Config", _DOWN, _NORM, _LLAMA_LIKE, "layer"),
+    "nanochat": Family("NanoChatConfig", "model.layers.-1.mlp.fc2", _NORM, _LLAMA_LIKE | {"final_logit_softcapping": 2.5}),
+    "lfm2": Family(
+        "Lfm2Config", "model.layers.-1.feed_forward.w2", "model.embedding_norm",
+        _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, gated=True,
+    ),
+    "qwen3.5": _llama_like("Qwen3_5TextConfig", "rms1", **_LINEAR_ATTENTION),
+    "olmo-hybrid": _llama_like("OlmoHybridConfig", **_LINEAR_ATTENTION),
+    "bamba": Family(
+        "BambaConfig", "model.layers.-1.feed_forward.down_proj", "model.final_layernorm",
+        _LLAMA_LIKE | {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8,
+                       "mamba_chunk_size": 8}, gated=True,
+    ),
 }  # fmt: skip
 """Further architectures, and variants that add nothing new to the text lab: their effects and live interventions are
 compared with the original, what is parametrised by `FAMILIES` alone is not."""

@@ -116,7 +116,8 @@ class EffectsEngine:
     def _piece(
         self, batch: TokenBatch, targets: Tensor, neurons: slice, path: DirectPath, known: Before | None
     ) -> tuple[Effects, Before]:
-        readout, frequency = replace(self.readout.of_neurons(neurons), W_out=path.W_out), self._frequency
+        frequency = self._frequency
+        readout = self.readout if path is self._kept else replace(self.readout.of_neurons(neurons), W_out=path.W_out)
         centred = readout.centred(batch.residual)
         scale = readout.scale(centred)
         logits = readout.uncapped(centred, scale)

@@ -14,12 +14,86 @@ from torch import nn
 
 from backend.core.errors import UnsupportedModel
 
-SUPPORTED = (
-    "GPT-1, GPT-2, GPT-Neo, GPT-NeoX/Pythia, GPT-J, CodeGen, GPT-BigCode, BLOOM, MPT, OPT, Phi 1 to 3, Falcon, LLaMA, "
-    "Mistral, Qwen 2 and 3, Gemma 1 to 3, OLMo 1 to 3, Granite, Nemotron, Cohere, StarCoder2, SmolLM3, GLM-4, "
-    "EXAONE 4, StableLM"
-)
-"""The families whose tiny models the tests compare with the original in float64."""
+EXACT: dict[str, str] = {
+    "ApertusForCausalLM": "Apertus",
+    "ArceeForCausalLM": "Arcee",
+    "BambaForCausalLM": "Bamba",
+    "BloomForCausalLM": "BLOOM",
+    "CodeGenForCausalLM": "CodeGen",
+    "CohereForCausalLM": "Cohere",
+    "Cohere2ForCausalLM": "Cohere 2",
+    "Ernie4_5ForCausalLM": "ERNIE 4.5",
+    "Exaone4ForCausalLM": "EXAONE 4",
+    "FalconForCausalLM": "Falcon",
+    "GemmaForCausalLM": "Gemma",
+    "Gemma2ForCausalLM": "Gemma 2",
+    "Gemma3ForCausalLM": "Gemma 3",
+    "GlmForCausalLM": "GLM-4",
+    "Glm4ForCausalLM": "GLM-4-0414",
+    "OpenAIGPTLMHeadModel": "GPT-1",
+    "GPT2LMHeadModel": "GPT-2",
+    "GPTBigCodeForCausalLM": "GPT-BigCode",
+    "GPTJForCausalLM": "GPT-J",
+    "GPTNeoForCausalLM": "GPT-Neo",
+    "GPTNeoXForCausalLM": "GPT-NeoX, Pythia",
+    "GraniteForCausalLM": "Granite",
+    "HunYuanDenseV1ForCausalLM": "HunYuan",
+    "Jais2ForCausalLM": "Jais 2",
+    "Lfm2ForCausalLM": "LFM2",
+    "LlamaForCausalLM": "LLaMA 1 to 3, SmolLM2",
+    "Ministral3ForCausalLM": "Ministral 3",
+    "MistralForCausalLM": "Mistral",
+    "MptForCausalLM": "MPT",
+    "NanoChatForCausalLM": "NanoChat",
+    "NemotronForCausalLM": "Nemotron",
+    "OlmoForCausalLM": "OLMo",
+    "Olmo2ForCausalLM": "OLMo 2",
+    "Olmo3ForCausalLM": "OLMo 3",
+    "OlmoHybridForCausalLM": "OLMo Hybrid",
+    "OPTForCausalLM": "OPT",
+    "PhiForCausalLM": "Phi 1 and 2",
+    "Phi3ForCausalLM": "Phi 3",
+    "Qwen2ForCausalLM": "Qwen 2 and 2.5",
+    "Qwen3ForCausalLM": "Qwen 3",
+    "Qwen3_5ForCausalLM": "Qwen 3.5",
+    "SeedOssForCausalLM": "Seed-OSS",
+    "SmolLM3ForCausalLM": "SmolLM3",
+    "StableLmForCausalLM": "StableLM",
+    "Starcoder2ForCausalLM": "StarCoder2",
+}
+"""Architectures, by transformers' name, whose tiny models the tests compare with the original in float64, and what
+models of them are called."""
+
+SUPPORTED = ", ".join(EXACT.values())
+
+_NO_MLP = "it has no MLPs of neurons: its layers are a state space, a recurrence or a mixture of both."
+_UNREADABLE_MLP = "its last MLP cannot be read through TransformerLens."
+_UNPROCESSED = "TransformerLens cannot process its weights."
+REFUSED: dict[str, str] = {
+    "BertLMHeadModel": "its prediction passes a further layer after the last norm.",
+    "BitNetForCausalLM": "a norm stands between its activations and W_out; its processed weights predict otherwise.",
+    "FalconH1ForCausalLM": _UNPROCESSED,
+    "FalconMambaForCausalLM": _NO_MLP,
+    "Gemma4ForCausalLM": "its blocks multiply the stream, and add embeddings gated by it, after the MLP.",
+    "GraniteMoeHybridForCausalLM": _UNREADABLE_MLP,
+    "HrmTextForCausalLM": "its layers run several times over one text, so that a neuron has no one activation.",
+    "MambaForCausalLM": _NO_MLP,
+    "Mamba2ForCausalLM": _NO_MLP,
+    "ModernBertDecoderForCausalLM": "its prediction passes a further layer after the last norm.",
+    "RecurrentGemmaForCausalLM": _UNREADABLE_MLP,
+    "RwkvForCausalLM": _NO_MLP,
+    "VaultGemmaForCausalLM": "TransformerLens does not process its weights (it has no compatibility mode for them).",
+    "YoutuForCausalLM": _UNPROCESSED,
+}
+"""Architectures that TransformerLens has and for which the closed forms of the effects cannot be had: a sentence that
+follows a model's name."""
+
+NOT_COMPARED: dict[str, str] = {
+    "XGLMForCausalLM": "transformers cannot run it in float64, so that nothing exact is there to compare with.",
+    "Zamba2ForCausalLM": "no tiny model of it has been made.",
+}
+"""Architectures whose models load if the check on loading finds that all holds, and no test compares with the original,
+each with the reason."""
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """What separates documents in training: of GPT-2, GPT-NeoX, Phi, Qwen, SmolLM, OLMo, Falcon and others; of LLaMA 3; of
@@ -110,6 +184,9 @@ def refuse_unsupported(config: Any, name: str) -> None:
         UnsupportedModel: it does.
     """
     text = config.get_text_config()
+    for architecture in getattr(config, "architectures", None) or ():
+        if architecture in REFUSED:
+            raise UnsupportedModel(f"{name} ({architecture}) cannot be analysed: {REFUSED[architecture]}")
     for refusal in REFUSALS:
         if any(getattr(text, setting, None) for setting in refusal.settings):
             raise UnsupportedModel(f"{name}: {refusal.reason}")

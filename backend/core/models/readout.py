@@ -1,6 +1,6 @@
 """The last steps of a model, from the last MLP's activations and the residual stream to the logits, as data."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -40,8 +40,8 @@ class PostNorm:
     LayerNorm."""
     b_raw: Float[Tensor, "d_model"] | None
     """The MLP's own bias; None where it is zero."""
-    chosen: Int[Tensor, "neurons"] | slice = field(default_factory=lambda: slice(None))
-    """Which neurons the readout's `W_out` has."""
+    chosen: Int[Tensor, "neurons"] | None = None
+    """Which neurons the readout's `W_out` has; None for all."""
 
     def before(self, activations: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
         """m̃, what the norm divides, from the activations of all of the layer's neurons."""
@@ -63,7 +63,7 @@ class PostNorm:
     @property
     def rows(self) -> Float[Tensor, "neurons d_model"]:
         """W_raw of the neurons that the readout has."""
-        return self.W_raw[self.chosen]
+        return self.W_raw if self.chosen is None else self.W_raw[self.chosen]
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,11 @@ class Readout:
     """What bounds the logits; None where nothing does. W_U is not centred where something does."""
 
     def of_neurons(self, neurons: Int[Tensor, "neurons"] | list[int] | slice) -> "Readout":
-        """The readout of some of its neurons; of a slice nothing is copied."""
+        """The readout of some of its neurons."""
         post = self.post_norm
         if post is not None:
-            if isinstance(neurons, slice) and isinstance(post.chosen, slice) and post.chosen == slice(None):
-                chosen: Tensor | slice = neurons
-            else:
-                chosen = torch.arange(len(post.W_raw), device=post.W_raw.device)[post.chosen][neurons]
-            post = replace(post, chosen=chosen)
+            known = torch.arange(len(post.W_raw), device=post.W_raw.device) if post.chosen is None else post.chosen
+            post = replace(post, chosen=known[neurons])
         return replace(self, W_out=self.W_out[neurons], post_norm=post)
 
     def centred(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
