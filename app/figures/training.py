@@ -47,7 +47,8 @@ def metric_lines(lines: NeuronLines, training: TrainingDetail, *, log: bool) -> 
             mode="lines+markers",
         )  # fmt: skip
     _name_steps(figure, lines.steps, log)
-    figure.update_yaxes(title_text=axis_title(lines.metric), title_font_size=13)
+    figure.update_layout(legend={"traceorder": "normal"})
+    figure.update_yaxes(title_text=axis_title(lines.metric), title_font_size=13, title_standoff=12)
     if lines.metric in _LOG_METRICS:
         figure.update_yaxes(type="log")
     return figure
@@ -89,7 +90,7 @@ def spectrum_tails(named: Mapping[str, TrainingDetail], *, log: bool) -> go.Figu
             line = {"color": colour, "width": 2, "dash": dash}
             _add_line(figure, places, numbers, values, label + behind, line=line, mode="lines+markers")
     _name_steps(figure, _all_steps(named), log)
-    figure.update_yaxes(title_text="singular value / median (log)", title_font_size=13, type="log")
+    figure.update_yaxes(title_text="singular value / median (log)", title_font_size=13, type="log", title_standoff=12)
     return figure
 
 
@@ -140,6 +141,7 @@ def _add_line(
     errors: Sequence[float | None] | None = None, **options: Any,
 ) -> None:  # fmt: skip
     options.setdefault("mode", "lines")
+    options.setdefault("connectgaps", True)  # a run of some checkpoints alone
     if errors is not None:
         options["error_y"] = {"type": "data", "array": list(errors), "thickness": 1}
     figure.add_trace(
