@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,11 +26,17 @@ def test_the_readout_is_that_of_the_whole_model(family: str, tiny_model: Loaded,
     whole, last = tiny_model(family).readout, LastLayer.load(tiny_files(family))
     assert last.is_alone, "the other blocks were read"
     assert (last.layer, last.family) == (LAYERS - 1, tiny_model(family).family)
-    assert torch.equal(last.readout.W_out, whole.W_out)
-    assert torch.equal(last.readout.W_U, whole.W_U)
-    assert (last.readout.norm, last.readout.eps) == (whole.norm, whole.eps)
-    assert (last.readout.b_U is None) == (whole.b_U is None)
-    assert whole.b_U is None or last.readout.b_U is None or torch.equal(last.readout.b_U, whole.b_U)
+    _require_equal(last.readout, whole)
+
+
+def _require_equal(one: Any, other: Any) -> None:
+    """Of dataclasses every field, of tensors every number."""
+    assert type(one) is type(other)
+    if is_dataclass(one):
+        for field in fields(one):
+            _require_equal(getattr(one, field.name), getattr(other, field.name))
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 def test_another_block_may_hold_anything(tiny_model: Loaded, tiny_files: Files, tmp_path: Path) -> None:
