@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +30,7 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def trained(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny models after a few steps on a little text."""
     out = tmp_path_factory.mktemp("trained")
     lines = [f"Lamp {n} hangs by hook {n % 5}; it is lit where the road ends." for n in range(120)]
@@ -42,7 +41,7 @@ def trained(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Ite
         patch.setattr(script, "LENGTH", 32)
         patch.setattr(sys, "argv", ["train_dropout", "--out", str(out), "--seeds", "3", "--steps", str(STEPS)])
         script.main()
-    yield out
+    return out
 
 
 def test_both_begin_alike_and_end_apart(trained: Path) -> None:

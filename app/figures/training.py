@@ -101,7 +101,7 @@ def tail_ranks(null_dim: int, known: int) -> list[tuple[str, int]]:
         known: how many of the smallest are known.
     """
     ranks = {"smallest": 1, "largest in the null space": null_dim, "next before it": null_dim + 1}
-    ranks |= {f"{known} from the smallest": known}
+    ranks |= {f"{known}th from the smallest": known}
     shown: dict[int, str] = {}
     for label, rank in ranks.items():
         if 1 <= rank <= known:

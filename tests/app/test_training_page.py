@@ -156,6 +156,6 @@ def test_classes_of_runs_stand_only_where_there_is_a_run() -> None:
 def test_the_tail_is_told_as_shares_of_the_middle_singular_value() -> None:
     drawn = lines(figures.spectrum_tails({"tiny": detail()}, log=False))
     assert {name: trace.y[0] for name, trace in drawn.items()} == pytest.approx(
-        {"smallest": 0.1, "largest in the null space": 0.25, "next before it": 0.5, "4 from the smallest": 0.8}
+        {"smallest": 0.1, "largest in the null space": 0.25, "next before it": 0.5, "4th from the smallest": 0.8}
     )
-    assert figures.tail_ranks(0, 4) == [("smallest", 1), ("4 from the smallest", 4)]
+    assert figures.tail_ranks(0, 4) == [("smallest", 1), ("4th from the smallest", 4)]
