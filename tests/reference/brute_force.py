@@ -133,10 +133,8 @@ class Reference:
             yield
             return
         eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", 1e-5)
-        weight: Any = getattr(module, "weight", None)
-        bias: Any = getattr(module, "bias", None)
-        shift: Any = 0.0 if bias is None else bias
-        gain: Any = 1.0 if weight is None else weight + 1 if kind.endswith("1") else weight
+        weight, shift = _part(module, "weight", 0.0 if kind.endswith("1") else 1.0), _part(module, "bias", 0.0)
+        gain = weight + 1 if kind.endswith("1") else weight
 
         def written_out(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> Tensor:
             x = inputs[0] - inputs[0].mean(-1, keepdim=True) if kind.startswith("layer") else inputs[0]
@@ -190,6 +188,11 @@ def _at(model: nn.Module, path: str) -> nn.Module:
         found = found[int(part)] if part.lstrip("-").isdigit() else getattr(found, part)
     module: nn.Module = found
     return module
+
+
+def _part(module: Any, name: str, otherwise: float) -> Any:
+    value = getattr(module, name, None)
+    return otherwise if value is None else value
 
 
 @contextmanager

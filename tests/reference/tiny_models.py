@@ -170,7 +170,9 @@ RELATIVES: dict[str, Family] = {
     "hunyuan": _llama_like("HunYuanDenseV1Config"),
     "seed-oss": _llama_like("SeedOssConfig"),
     "jais2": Family("Jais2Config", _DOWN, _NORM, _LLAMA_LIKE, "layer"),
-    "nanochat": Family("NanoChatConfig", "model.layers.-1.mlp.fc2", _NORM, _LLAMA_LIKE | {"final_logit_softcapping": 2.5}),
+    "nanochat": Family(
+        "NanoChatConfig", "model.layers.-1.mlp.fc2", _NORM, _LLAMA_LIKE | {"final_logit_softcapping": 2.5}
+    ),
     "lfm2": Family(
         "Lfm2Config", "model.layers.-1.feed_forward.w2", "model.embedding_norm",
         _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, gated=True,
