@@ -32,7 +32,8 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("weight_norm", "Weight norm ‖w_out‖", "", "weights",
-           "Length of the neuron's output weights after weight processing."),
+           "Length of the neuron's output weights after weight processing; where a norm follows the MLP, of the norm's "
+           "gain times these weights, as in all weight metrics."),
     Metric("logit_var", "Logit variance", "", "weights",
            "Variance over the vocabulary of the cosine between w_out and each token's unembedding direction: "
            "low when the neuron promotes no token in particular.", "Eq. 3", scale="log"),

@@ -70,6 +70,7 @@ def card_of(
         tokens=_tokens(sample),
         bos=schemas.CardSection.model_validate(beginning.as_section()),
         separator=schemas.CardSection.model_validate(separator_section(model)),
+        ending=ending_section(model.readout),
         null_space=schemas.CardNullSpace(k=k, rule=_rule(config, model, k)),
         computation=_computation(config, model, layer),
         self_check=schemas.CardSelfCheck(
@@ -79,6 +80,27 @@ def card_of(
         ),
         platform=f"{platform.system()} {platform.machine()}",
     )
+
+
+def ending_section(readout: Readout) -> schemas.CardSection | None:
+    """What a model does after its last MLP that a reader of its numbers must know; None where it is nothing."""
+    short, facts = [], {}
+    if readout.post_norm is not None:
+        short.append("a norm after the MLP")
+        facts["Norm after the MLP"] = (
+            f"{readout.post_norm.kind}, recomputed in every effect. Weight metrics are those of its gain times w_out: "
+            "what a neuron writes, up to the norm's scale"
+        )
+    if readout.softcap is not None:
+        short.append(f"logits capped at {readout.softcap:g}")
+        facts["Soft-cap"] = (
+            f"the logits are {readout.softcap:g}·tanh(y/{readout.softcap:g}), so that W_U is not centred over the "
+            "vocabulary"
+        )
+    if readout.norm == "none":
+        short.append("no final norm")
+        facts["Final norm"] = "none: total and direct effects are the same by definition"
+    return schemas.CardSection(short=", ".join(short), facts=facts) if short else None
 
 
 def _checkpoint(config: RunConfig, files: ModelFiles, model: AnalysisModel) -> schemas.CardCheckpoint:

@@ -35,7 +35,7 @@ def line(run: RunSummary) -> str:
     if card is None:
         parts = [run.model, text, f"k = {run.null_dim}", f"run {run.id}", "made before its card was kept"]
     else:
-        sections = (card.bos, card.separator, card.preset)
+        sections = (card.bos, card.separator, card.ending, card.preset)
         short = [section.short for section in sections if section is not None and section.short]
         parts = [_checkpoint(card), f"layer {run.layer}", text, *short, f"k = {run.null_dim}", accuracy(run)]
         parts.append(f"run {run.id}")
@@ -85,6 +85,7 @@ def parts(run: RunSummary) -> list[FactList]:
         ("Whose settings", card.preset),
         ("The beginning of a sequence", card.bos),
         ("Between documents", card.separator),
+        ("After the last MLP", card.ending),
     )
     return [
         FactList("Which model", _model(card.checkpoint, run)),

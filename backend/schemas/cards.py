@@ -169,6 +169,9 @@ class RunCard(Wire):
     """Whether and why sequences begin with a BOS token; null for a run made before it was kept."""
     separator: CardSection | None = None
     """What stands between documents; null for a run made before it was kept."""
+    ending: CardSection | None = None
+    """What the model does after its last MLP besides a final norm and an unembedding, and what that means for its
+    numbers; null where it does nothing else, and for a run made before it was kept."""
     null_space: CardNullSpace
     computation: CardComputation
     self_check: CardSelfCheck

@@ -132,7 +132,7 @@ class Reference:
         if kind == "none":
             yield
             return
-        eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", 1e-5)
+        eps = _part(module, "eps", _part(module, "variance_epsilon", 1e-5))
         weight, shift = _part(module, "weight", 0.0 if kind.endswith("1") else 1.0), _part(module, "bias", 0.0)
         gain = weight + 1 if kind.endswith("1") else weight
 
