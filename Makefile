@@ -12,12 +12,13 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test lint format bench setup tools browser clean help
+.PHONY: demo test lint format bench gpu-check setup tools browser clean help
 
 help:
 	@echo "make demo    analyse the packaged model and open the dashboard (HOST=$(HOST) PORT=$(PORT))"
 	@echo "make test    lint, types and all tests"
 	@echo "make lint    ruff, oxlint and mypy  make format  ruff format"
+	@echo "make gpu-check  whether all is well on this machine's GPU, with a log to paste"
 	@echo "make setup   the virtual environment in $(VENV)"
 
 demo: setup
@@ -39,6 +40,10 @@ format: tools
 
 bench: tools
 	OMP_WAIT_POLICY=PASSIVE THP_MEM_ALLOC_ENABLE=1 $(BIN)/python -m tests.benchmarks
+
+# On a machine with an NVIDIA card: looks at it, runs the tests that need one, measures, and keeps gpu-check.log to paste.
+gpu-check: tools
+	$(BIN)/python -m tests.benchmarks.gpu
 
 setup: $(STAMP)
 

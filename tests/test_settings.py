@@ -1,10 +1,12 @@
 """Settings come from the environment, under the project's name only."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from app.cli import app
 from backend.settings import Settings
 
 
@@ -43,3 +45,15 @@ def test_host_names_are_a_list_with_commas(value: str, monkeypatch: pytest.Monke
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ValidationError):
         Settings(port=70_000)
+
+
+def test_no_option_overrules_a_setting_unless_it_is_given() -> None:
+    """A default of its own would make the environment's word worth nothing."""
+    checked = 0
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            if name in Settings.model_fields:
+                assert parameter.default is None, f"{command.callback.__name__} has a default for {name}"
+                checked += 1
+    assert checked > 10

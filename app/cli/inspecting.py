@@ -5,7 +5,7 @@ import typer
 from app.cli.options import AtlasFile, Device, Host, Port, settings_of
 
 
-def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = "auto") -> None:
+def doctor(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Check this installation, and with --atlas everything that an atlas holds; ends with 1 where something is wrong.
 
     Nothing is changed or mended: a damaged atlas is replaced by a whole copy, or measured again.

@@ -68,7 +68,7 @@ def precompute(
     induction: Annotated[
         int, typer.Option(min=0, max=2_000, help="Sequences for the induction lab's figures, after all else; 0: none.")
     ] = 20,
-    device: Device = "auto",
+    device: Device = None,
     out: AtlasFile = None,
 ) -> None:
     """Measure every neuron of a model's last layer, or of others; interrupted, it resumes where it stopped."""
@@ -134,7 +134,7 @@ def measure(
 
 def worker(
     atlas: AtlasFile = None,
-    device: Device = "auto",
+    device: Device = None,
     once: Annotated[bool, typer.Option("--once", help="Stop when no job is waiting.")] = False,
 ) -> None:
     """Do the jobs that wait in the atlas; stopped, the job it was at waits again and keeps what it has found."""

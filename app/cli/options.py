@@ -34,7 +34,7 @@ Revision = Annotated[
     str | None,
     typer.Option(help="Which of the model's checkpoints: a branch, tag or commit of the hub, or a folder in its own."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: settings, else auto]")]
 AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. [default: 8050]")]

@@ -41,7 +41,7 @@ def reproduce(
     ] = 20,
     bos: BosOrPreset = None,
     atlas: AtlasFile = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Redraw the paper's figures for a model, and set its claims beside what was measured.
 

@@ -28,7 +28,7 @@ def demo(
     seq_len: SeqLen = 256,
     bos: Bos = "auto",
     revision: Revision = None,
-    device: Device = "auto",
+    device: Device = None,
     atlas: AtlasFile = None,
     host: Host = None,
     port: Port = None,
@@ -38,13 +38,13 @@ def demo(
     settings = settings_of(atlas=atlas, host=host, port=port, device=device)
     _require_free_port(settings)
     command = [sys.executable, "-m", "app.cli", "precompute", "--model", model, "--dataset", dataset]
-    command += ["--sequences", str(sequences), "--seq-len", str(seq_len), f"--bos={bos}", "--device", device]
+    command += ["--sequences", str(sequences), "--seq-len", str(seq_len), f"--bos={bos}", "--device", settings.device]
     command += ["--out", str(settings.atlas), *([] if revision is None else [f"--revision={revision}"])]
     with analysis_beside(command) as analysis:
         _serve(settings, _open_page if browser else None, analysis)
 
 
-def serve(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = "auto") -> None:
+def serve(atlas: AtlasFile = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Serve the dashboard and the API on one port."""
     settings = settings_of(atlas=atlas, host=host, port=port, device=device)
     _require_free_port(settings)

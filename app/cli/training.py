@@ -24,7 +24,7 @@ def checkpoints(
     seq_len: SeqLen = 256,
     seed: Seed = 0,
     bos: Bos = "auto",
-    device: Device = "auto",
+    device: Device = None,
     out: AtlasFile = None,
 ) -> None:
     """Measure a model's last layer at steps of its training: null space, logit variance, norms, spectrum, classes.

@@ -215,17 +215,6 @@ def live_ms(model: AnalysisModel) -> float:
     return 1e3 * sorted(times)[len(times) // 2]
 
 
-def _on_cuda(console: Console) -> None:
-    kernel = engine.choose_kernel(torch.device("cuda"))
-    methods = (
-        Method("published algorithm (baseline)", None, 256, 120),
-        Method("row by row, plain torch", kernels.every_pair, 64),
-        Method(f"{kernel.name} ({kernel.reason})", kernel.every_pair, 256),
-    )
-    for shape in SHAPES:
-        table(console, synthetic(shape, 256, "cuda"), methods)
-
-
 @torch.inference_mode()
 def main() -> None:
     """Print the tables, and end with one line for machines."""
@@ -253,7 +242,7 @@ def main() -> None:
             gc.collect()
             default_effects_ms(synthetic(shape, 256), figures[1], console)
         if torch.cuda.is_available():
-            _on_cuda(console)
+            console.print("There is a GPU: `make gpu-check` checks and measures it.")
     print(
         f"exact_ratio={baseline.milliseconds / exact.milliseconds:.1f} exact_error_nats={exact.error:.2e} "
         f"survey_ratio={baseline.milliseconds / surveyed.milliseconds:.1f} survey_error={surveyed.error:.2e} "

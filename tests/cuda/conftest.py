@@ -1,7 +1,7 @@
-"""A card to run on: one that is simulated everywhere, so that the tests here are run in CI, and a real one where it is.
+"""A card to run on: for the effects one that is simulated everywhere, so that their tests run in CI, and a real one.
 
 On a simulated card numbers are those of the CPU; what is tested is that every tensor is where it must be. Rounding,
-memory and the compiled kernel are tested on a real one (`make gpu-check`).
+memory, the compiled kernel, and whole models are tested on a real one (`make gpu-check`).
 """
 
 from collections import Counter
