@@ -74,8 +74,8 @@ class Gpu:
             )
         return (
             f"PyTorch {self.torch_version}, built for CUDA {self.torch_cuda}, finds no card though driver "
-            f"{self.driver} answers: the driver may be too old for that CUDA, or the card hidden (CUDA_VISIBLE_DEVICES, a container "
-            "started without --gpus all)."
+            f"{self.driver} answers: the driver may be too old for that CUDA, or the card hidden "
+            "(CUDA_VISIBLE_DEVICES, a container started without --gpus all)."
         )
 
     def diagnoses(self) -> Iterator[Diagnosis]:

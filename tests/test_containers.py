@@ -1,4 +1,4 @@
-"""What the container files ask for is there: commands with their options, and what a GPU's kernels are compiled with."""
+"""What the container files ask for is there: commands with their options, and what Triton compiles with."""
 
 from pathlib import Path
 from typing import Any

@@ -101,12 +101,9 @@ def choose_kernel(
         along: whether ablations move the logits along a direction of each token's own (`Ablations.along`).
         softcap: what bounds the logits (`Ablations.softcap`).
     """
-    if softcap is not None:
-        if device.type == "cpu":
-            reason = "CPU; the logits' soft-cap bends every tilt, so that it has no moment series: whole rows, compiled"
-            return Kernel("row by row, compiled", reason, rows_capped.every_pair)
-        reason = "the logits have a soft-cap, which on a GPU only the plain kernel takes"
-        return Kernel("row by row", reason, plain.every_pair)
+    if softcap is not None and device.type == "cpu":
+        reason = "CPU; the logits' soft-cap bends every tilt, so that it has no moment series: whole rows, compiled"
+        return Kernel("row by row, compiled", reason, rows_capped.every_pair)
     if device.type == "cpu":
         narrow = series.half_precision("cpu")
         products = "float32" if narrow is None else f"float32 and {str(narrow).removeprefix('torch.')}"

@@ -77,16 +77,18 @@ def _total(lanes, T: tl.constexpr, N: tl.constexpr, V: tl.constexpr, HALVINGS: t
 
 @triton.jit
 def _rows(
-    logits, p, A, b, v_, w_, level_, mean_b, mean_w, targets, tops, c_, q_, o_, o_total_, e_, ew_, farthest, sums,
-    above, cap, n_tokens, n_neurons, d_vocab, v_stride, w_stride,
-    BIASED: tl.constexpr, ALONG: tl.constexpr, FIXED: tl.constexpr, CAPPED: tl.constexpr, GROUP: tl.constexpr,
-    V: tl.constexpr, HALVINGS: tl.constexpr, T: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
+    logits, p, A, b, v_, w_, level_, mean_b, mean_w, targets, tops, c_, q_, o_, o_total_, e_, ew_, farthest, p_freq,
+    sums, above, cap, n_tokens, n_neurons, d_vocab, v_stride, w_stride,
+    BIASED: tl.constexpr, ALONG: tl.constexpr, FIXED: tl.constexpr, CAPPED: tl.constexpr, DISTANT: tl.constexpr,
+    GROUP: tl.constexpr, V: tl.constexpr, HALVINGS: tl.constexpr, T: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sums over the vocabulary for T tokens and N neurons; what a flag leaves out is a pointer that is not followed.
 
-    sums [n_tokens, n_neurons, 7]: Σ p·(e^X − 1) and Σ p·(e^X − 1)·(l̃ + X) of the frozen tilt, then of the total one,
+    sums [n_tokens, n_neurons, 8]: Σ p·(e^X − 1) and Σ p·(e^X − 1)·(l̃ + X) of the frozen tilt, then of the total one,
     where CAPPED with Σ p·X in the second of each; Σ p·(e^X − 1) beside the fixed direction w; and where CAPPED how far
-    the logits are moved along w for it, and what is taken from X where e^X could not hold it: then Σ p·e^X.
+    the logits are moved along w for it, and what is taken from X where e^X could not hold it: then Σ p·e^X. Last,
+    where DISTANT, Σ P_freq·X of the total tilt.
     above [n_tokens, n_neurons, 2]: how many logits exceed the correct token's, and whether one exceeds that of the
     token which was most probable.
     """
@@ -141,6 +143,7 @@ def _rows(
     total_y = tl.zeros((T, N, V), tl.float32)
     fixed = tl.zeros((T, N, V), tl.float32)
     gained = tl.zeros((T, N, V), tl.float32)
+    expected = tl.zeros((T, N, V), tl.float32)
     highest = tl.full((T, N, V), float("-inf"), tl.float32)
     largest = tl.zeros((T, N, V), tl.float32)
     beaten = tl.zeros((T, N, V), tl.int32)
@@ -185,6 +188,9 @@ def _rows(
         if CAPPED:
             frozen_y = tl.fma(weight, x, frozen_y)
             total_y = tl.fma(weight, x2, total_y)
+        if DISTANT:
+            often = tl.load(p_freq + v, mask=v_in, other=0.0)[None, None, :]
+            expected = tl.fma(often, x2, expected)
         if FIXED:
             w = tl.load(w_ + w_row[:, None] + v[None, :], mask=here, other=0.0)[:, None, :]
             if CAPPED:
@@ -201,8 +207,8 @@ def _rows(
         moved = -_total(gained, T, N, V, HALVINGS)
         far = tl.abs(moved) * tl.load(farthest + t, mask=t_in, other=0.0)[:, None]
         lower = tl.maximum(tl.max(largest, axis=2) + far - LARGEST * LOG2_E, 0.0)
-        tl.store(sums + pair * 7 + 5, moved, mask=pair_in)
-        tl.store(sums + pair * 7 + 6, lower, mask=pair_in)
+        tl.store(sums + pair * 8 + 5, moved, mask=pair_in)
+        tl.store(sums + pair * 8 + 6, lower, mask=pair_in)
         ew, one = moved[:, :, None], tl.where(lower > 0, 0.0, 1.0)[:, :, None]
         for start in range(0, d_vocab, V):
             v = start + tl.arange(0, V)
@@ -222,17 +228,19 @@ def _rows(
             x2 = LOG2_E * (_capped(tl.fma(q, before_norm, step), _tanh(L / cap), cap) - o_total)
             w = tl.load(w_ + w_row[:, None] + v[None, :], mask=here, other=0.0)[:, None, :]
             fixed = tl.fma(weight, tl.exp2(tl.fma(ew, w - w_mean, x2 - lower[:, :, None])) - one, fixed)
-    tl.store(sums + pair * 7, _total(frozen, T, N, V, HALVINGS), mask=pair_in)
-    tl.store(sums + pair * 7 + 1, _total(frozen_y, T, N, V, HALVINGS), mask=pair_in)
-    tl.store(sums + pair * 7 + 2, _total(total, T, N, V, HALVINGS), mask=pair_in)
-    tl.store(sums + pair * 7 + 3, _total(total_y, T, N, V, HALVINGS), mask=pair_in)
+    tl.store(sums + pair * 8, _total(frozen, T, N, V, HALVINGS), mask=pair_in)
+    tl.store(sums + pair * 8 + 1, _total(frozen_y, T, N, V, HALVINGS), mask=pair_in)
+    tl.store(sums + pair * 8 + 2, _total(total, T, N, V, HALVINGS), mask=pair_in)
+    tl.store(sums + pair * 8 + 3, _total(total_y, T, N, V, HALVINGS), mask=pair_in)
     if FIXED:
-        tl.store(sums + pair * 7 + 4, _total(fixed, T, N, V, HALVINGS), mask=pair_in)
+        tl.store(sums + pair * 8 + 4, _total(fixed, T, N, V, HALVINGS), mask=pair_in)
+    if DISTANT:
+        tl.store(sums + pair * 8 + 7, _total(expected, T, N, V, HALVINGS), mask=pair_in)
     tl.store(above + pair * 2, tl.sum(beaten, axis=2), mask=pair_in)
     tl.store(above + pair * 2 + 1, (tl.max(highest, axis=2) > best).to(tl.int32), mask=pair_in)
 
 
-_FLAGS = ["d_vocab", "BIASED", "ALONG", "FIXED", "CAPPED"]
+_FLAGS = ["d_vocab", "BIASED", "ALONG", "FIXED", "CAPPED", "DISTANT"]
 _tuned = triton.autotune(_BLOCKS[:1] if triton.knobs.runtime.interpret else _BLOCKS, _FLAGS, cache_results=True)(_rows)
 """The kernel with the blocks that are fastest on this card for this vocabulary; the interpreter takes the first."""
 
@@ -298,6 +306,7 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
         rank=above[..., 0].long() + 1,
         changed=above[..., 1] > 0,
         delta_loss_freq=None if fixed is None else _loss_beside(problem, sums, x_total, fixed),
+        delta_kl=None if problem.p_freq is None else _distance(sums),
     )
     if some_are_wild:
         for t in wild.any(dim=1).nonzero().flatten().tolist():
@@ -308,16 +317,17 @@ def every_pair(problem: Ablations, before: Before) -> PairStatistics:
 def _passed(problem: Ablations, before: Before, shift: Shift, fixed: FixedDirection | None) -> tuple[Tensor, Tensor]:
     """The kernel's `sums` and `above`."""
     (tokens, n_neurons), d_vocab = problem.c.shape, problem.logits.shape[1]
-    sums = torch.empty(tokens, n_neurons, 7, device=problem.c.device)
+    sums = torch.empty(tokens, n_neurons, 8, device=problem.c.device)
     above = torch.empty(tokens, n_neurons, 2, dtype=torch.int32, device=problem.c.device)
     nothing, predictions, along = sums, before.predictions, problem.along
     v, e_v = (nothing, nothing) if along is None else (along.v, along.e)
     w, e_w = (nothing, nothing) if fixed is None else (fixed.along.v, fixed.along.e)
     mean_w, farthest = (nothing, nothing) if fixed is None else (fixed.mean, fixed.farthest)
-    b, o_total = (nothing if given is None else given for given in (problem.b_U, shift.total))
+    b, o_total, p_freq = (nothing if given is None else given for given in (problem.b_U, shift.total, problem.p_freq))
     given = (
         problem.logits, predictions.p, problem.path.A, b, v, w, _level(problem, before), predictions.mean_b, mean_w,
         problem.targets, before.top, problem.c, problem.r - 1, shift.frozen, o_total, e_v, e_w, farthest,
+        p_freq,
     )  # fmt: skip
     strides = (d_vocab if direction is not nothing and direction.ndim == 2 else 0 for direction in (v, w))
 
@@ -327,7 +337,8 @@ def _passed(problem: Ablations, before: Before, shift: Shift, fixed: FixedDirect
     _tuned[grid](
         *(tensor.contiguous() for tensor in given), sums, above, problem.softcap or 1.0, tokens, n_neurons, d_vocab,
         *strides, BIASED=problem.b_U is not None, ALONG=along is not None, FIXED=fixed is not None,
-        CAPPED=problem.softcap is not None, GROUP=_TOGETHER, V=LANES, HALVINGS=LANES.bit_length() - 1,
+        CAPPED=problem.softcap is not None, DISTANT=problem.p_freq is not None, GROUP=_TOGETHER,
+        V=LANES, HALVINGS=LANES.bit_length() - 1,
     )  # fmt: skip
     return sums, above
 
@@ -373,7 +384,7 @@ def _changes(
 
 def _loss_beside(
     problem: Ablations,
-    sums: Float[Tensor, "tokens neurons 7"],
+    sums: Float[Tensor, "tokens neurons 8"],
     x_total: Float64[Tensor, "tokens neurons"],
     fixed: FixedDirection,
 ) -> Float[Tensor, "tokens neurons"]:
@@ -381,7 +392,12 @@ def _loss_beside(
     grown = sums[..., 4].double()
     if problem.softcap is None:
         return (grown.log1p() - x_total - fixed.along.e * fixed.correct.double()).float()
-    moved, lower = (log(2) * sums[..., 5:].double()).unbind(dim=-1)
+    moved, lower = (log(2) * sums[..., 5:7].double()).unbind(dim=-1)
     log_partition = torch.where(lower > 0, grown.log() + lower, grown.log1p())
     changed: Tensor = log_partition - x_total - moved * fixed.correct
     return changed.float()
+
+
+def _distance(sums: Float[Tensor, "tokens neurons 8"]) -> Float[Tensor, "tokens neurons"]:
+    """By how much D_KL(P_freq‖p) = −H(P_freq) − Σ P_freq·log p grows, nats: log Σ p·e^X − Σ P_freq·X."""
+    return (sums[..., 2].double().log1p() - log(2) * sums[..., 7]).float()

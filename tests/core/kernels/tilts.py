@@ -39,6 +39,9 @@ def tilted_problem(
     if along is not None:
         e = strength * torch.randn(tokens, neurons, generator=torch.Generator().manual_seed(seed + 1))
         problem = replace(problem, along=Along(direction(seed + 2, shapes[along], unit=False).to(device), e.to(device)))
+    if softcap is not None:
+        p_freq = torch.rand(d_vocab, generator=torch.Generator().manual_seed(seed + 4)) ** 4
+        problem = replace(problem, p_freq=(p_freq / p_freq.sum()).to(device))
     if fixed is not None:
         problem = replace(problem, fixed_direction=direction(seed + 3, shapes[fixed]).to(device))
     return problem
@@ -74,6 +77,9 @@ def exactly(problem: Ablations) -> dict[str, Tensor]:
             found.setdefault(f"delta_entropy{suffix}", []).append(entropy_after - entropy)
         found.setdefault("rank", []).append((total > total[:, target, None]).sum(dim=1) + 1)
         found.setdefault("changed", []).append(total.argmax(dim=1) != l.argmax())
+        if problem.p_freq is not None:
+            grown = capped(problem, total).log_softmax(-1) - before.log_softmax(-1)
+            found.setdefault("delta_kl", []).append(-grown @ problem.p_freq.double())
         if problem.fixed_direction is not None:
             v = problem.fixed_direction.double()
             v, after = v if v.ndim == 1 else v[t], capped(problem, total)
