@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from backend.core.models.sources import ModelFiles
+from precompute.gpu import Gpu
 from tests.benchmarks import gpu
 from tests.benchmarks.cases import Shape
 from tests.precompute.test_gpu import H100, NONE
@@ -56,7 +57,7 @@ def test_a_step_that_breaks_is_named_and_the_others_are_done(
 def test_without_a_card_one_sentence_is_said_and_the_check_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(gpu.Gpu, "here", lambda: NONE)
+    monkeypatch.setattr(Gpu, "here", lambda: NONE)
     assert gpu.main(["--log", str(tmp_path / "none.log")]) == 1
     assert capsys.readouterr().out.strip() == NONE.why_not
     assert not (tmp_path / "none.log").exists()
