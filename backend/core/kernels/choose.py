@@ -25,11 +25,11 @@ _FEW_TOKENS = 16
 _ROWS_A_TOKEN = 12
 """Rows of float32 over the vocabulary that a token takes: logits, p, log p, the series' weights, and what comes and
 goes while these are formed."""
-_ROWS_OF_SCRATCH = 560
+_ROWS_OF_SCRATCH = 440
 """Rows of float32 over the vocabulary that the kernel takes besides, however many tokens there are."""
-_WITH_POWERS = 4
-"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, some of them narrower; in a
-survey A, its transpose and what is narrower."""
+_WITH_POWERS, _WITH_NARROW_POWERS = 4, 3.5
+"""Rows of float32 that a neuron takes when the powers of its row of A are kept: A to A⁴, or A, A² and three that are
+narrower where the device has such a type; in a survey A, its transpose and what is narrower."""
 _WITHOUT_POWERS = 2
 """Rows of float32 that a neuron takes when no powers are kept: A, and its transpose in a survey."""
 _KEPT_BACK = 64 * 10**6
@@ -61,12 +61,13 @@ class Tiles:
         while tokens > 8 and tokens * _ROWS_A_TOKEN * row > memory / 3:
             tokens //= 2
         left = memory - (tokens * _ROWS_A_TOKEN + _ROWS_OF_SCRATCH) * row
-        if left >= _WITH_POWERS * n_neurons * row:
+        a_neuron = (_WITH_POWERS if series.half_precision("cpu") is None else _WITH_NARROW_POWERS) * row
+        if left >= a_neuron * n_neurons:
             return cls(tokens, n_neurons, keep_powers=True)
         block = min(_MOST_BLOCK, _TOKENS_A_DIMENSION * d_model, memory // 8 // (_READ_A_TOKEN * d_model))
         block = max(tokens, block // tokens * tokens)
         left -= block * _READ_A_TOKEN * d_model
-        neurons = left // (_WITH_POWERS * row)
+        neurons = int(left / a_neuron)
         if neurons >= _LEAST_SLAB:
             return cls(tokens, neurons, keep_powers=True, block=block)
         return cls(tokens, max(64, min(n_neurons, left // (_WITHOUT_POWERS * row))), block=block)

@@ -79,9 +79,9 @@ def _product(values, weights):
 @njit(nogil=True, cache=True)
 def _count(y, place, bar):
     """How many of a tile's tokens are above a bar, the token at `place` of it left out."""
-    above = 0
+    above = np.int32(0)
     for k in range(y.shape[0]):
-        above += int(y[k] > bar)
+        above += np.int32(y[k] > bar)
     if 0 <= place < y.shape[0] and y[place] > bar:
         above -= 1
     return above

@@ -43,7 +43,7 @@ from backend.core.metrics.effects import PairStatistics
 from backend.core.metrics.predictions import Predictions
 
 _NEURONS_AT_ONCE = 256
-_TOKENS_AT_ONCE = 32
+_TOKENS_AT_ONCE = 16
 """Tokens whose weights meet the unembedding together, in float32."""
 _HALF_ERROR = 3 * 2.0**-9
 """Relative error of a half-precision product against the sum of its terms' sizes: both factors and the result are
