@@ -151,8 +151,10 @@ def default_effects_ms(case: Case, baseline: Figure, console: Console) -> float:
     if tiles.neurons < d_mlp:
         few = replace(tiles, neurons=64)
         one, two = (_engine_seconds(case.neurons(count), few)[1] for count in (64, 128))
-        formed = (first - again) / case.share * len(case.batch.targets) / tiles.block
-        seconds += (math.ceil(d_mlp / tiles.neurons) - 1) * (two - one) + formed
+        a_neuron = (first - again) / len(case.readout.W_out)
+        further = two - one - 128 * a_neuron  # the two slabs are formed each time, for these few tokens alone
+        formed = a_neuron * d_mlp * len(case.batch.targets) / tiles.block
+        seconds += (math.ceil(d_mlp / tiles.neurons) - 1) * further + formed
     found = 1e3 * seconds / len(case.batch.targets)
     console.print(
         f"The effects of a default run, token frequencies included: {found:.1f} ms a token, "
