@@ -6,6 +6,7 @@ every load that the processed model still computes what the original computes an
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -468,7 +469,9 @@ def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device
         bridge = TransformerBridge.boot_transformers(
             str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
         )
-        bridge.enable_compatibility_mode(disable_warnings=True, **options)
+        with warnings.catch_warnings():  # of what it leaves to us: gains are folded, and rows centred, by the readout
+            warnings.filterwarnings("ignore", message=".*does not support (fold_ln|center_writing_weights)")
+            bridge.enable_compatibility_mode(disable_warnings=True, **options)
         if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
             raise AttributeError("its last MLP has no single W_out")
     except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:

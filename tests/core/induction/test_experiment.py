@@ -42,7 +42,7 @@ Files = Callable[[str], ModelFiles]
 Kind = TypeVar("Kind")
 SPAN, SEQUENCES, NEURONS = 8, 3, (5, 17)
 D_HEAD = D_MODEL // HEADS
-KINDS = ["gpt2", "gpt-neox", "opt", "llama", "qwen3", "falcon"]
+KINDS = ["gpt2", "gpt-neox", "opt", "llama", "qwen3", "falcon", "gemma2"]
 """Families that between them have every norm, bias, gate, sharing of keys and order of blocks."""
 POST_HOC = {"opt", "gpt-neo"}
 """Families whose patterns TransformerLens tells but does not use."""
