@@ -20,7 +20,9 @@ def test_what_is_chosen_stands_in_the_address_and_a_neuron_leads_to_its_page(vis
     page.get_by_label("Or these neurons").fill("1.3, 1.5")
     page.get_by_label("Or these neurons").press("Enter")
     expect(page.get_by_role("link", name="1.5", exact=True)).to_be_visible()
-    expect(page).to_have_url(re.compile(r"/training\?training=trained&metric=weight_norm&neurons=1\.3,\+?(%20)?1\.5&log=1"))
+    expect(page).to_have_url(
+        re.compile(r"/training\?training=trained&metric=weight_norm&neurons=1\.3,\+?(%20)?1\.5&log=1")
+    )
     page.reload()
     expect(page.get_by_role("link", name="1.5", exact=True)).to_be_visible()
     page.get_by_role("link", name="1.3", exact=True).click()
