@@ -12,6 +12,7 @@ from backend.atlas.inspection import Diagnosis
 from backend.core.errors import CalibroscopeError
 from backend.core.models.devices import choose_device
 from backend.core.models.sources import PACKAGED_MODELS
+from precompute.gpu import Gpu
 
 _PACKAGES = ("calibroscope", "torch", "transformers", "transformer-lens", "numpy", "dash", "fastapi", "sqlalchemy")
 _ROOM = 2_000_000_000
@@ -29,7 +30,10 @@ def inspect_installation(cache: Path, device: str, host: str, port: int) -> Iter
         absent = f"not here yet: fetched when first used ({packaged.megabytes} MB)"
         yield Diagnosis(name, True, cached if here else absent)
     try:
-        yield Diagnosis("device", True, str(choose_device(device)))
+        chosen = choose_device(device)
+        yield Diagnosis("device", True, str(chosen))
+        if chosen.type == "cuda":
+            yield from Gpu.here(chosen.index or 0).diagnoses()
     except CalibroscopeError as error:
         yield Diagnosis("device", False, str(error))
     yield _port(host, port)

@@ -1,9 +1,12 @@
 """What is said of a graphics card before anything is computed on it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+from precompute import installation
 from precompute.gpu import Gpu
 
 H100 = Gpu(
@@ -50,3 +53,11 @@ def test_without_a_card_one_sentence_says_why(gpu: Gpu, words: str) -> None:
     assert gpu.why_not is not None
     assert words in gpu.why_not
     assert gpu.why_not in wrong(gpu)["card"]
+
+
+def test_doctor_looks_at_the_card_where_one_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(installation, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(Gpu, "here", lambda index: replace(H100, free=10**9))
+    found = {one.what: one for one in installation.inspect_installation(tmp_path, "auto", "127.0.0.1", 0)}
+    assert found["architecture"].is_well
+    assert not found["memory"].is_well
