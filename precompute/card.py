@@ -12,7 +12,9 @@ from torch import Tensor
 from backend import schemas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
+from backend.core.kernels.choose import Mode
 from backend.core.kernels.engine import kernel_of
+from backend.core.metrics import weights
 from backend.core.metrics.effects import Effects, TokenBatch
 from backend.core.metrics.frequency import Unigram
 from backend.core.metrics.precision import Precision
@@ -21,8 +23,9 @@ from backend.core.models.beginning import BY_FREQUENCY, NOT_ITSELF, Beginning, n
 from backend.core.models.checkpoints import Checkpoint
 from backend.core.models.devices import device_words
 from backend.core.models.downloads import Say, sha256_of
+from backend.core.models.dtypes import dtype_name
 from backend.core.models.readout import Readout
-from backend.core.models.self_check import CLOSED_FORM_TOLERANCE, LOG_PROB_TOLERANCE
+from backend.core.models.self_check import tolerance_of
 from backend.core.models.sources import ModelFiles
 from precompute.config import RunConfig
 from precompute.corpus import FIRST_COUNTED_POSITION, PACKAGED_CORPORA, Corpus, tokens_hash
@@ -52,15 +55,13 @@ def card_of(
     reading: Reading,
     sample: Sample,
     layer: int,
-    k: int,
 ) -> schemas.RunCard:
-    """What is known when a run begins.
+    """What is known once a run's model and text are.
 
     Args:
         beginning: of every sequence.
         reading: the corpus that the sample was drawn from.
         layer: whose neurons are measured.
-        k: dimensions of the null space.
     """
     return schemas.RunCard(
         warnings=beginning.warnings,
@@ -71,12 +72,15 @@ def card_of(
         bos=schemas.CardSection.model_validate(beginning.as_section()),
         separator=schemas.CardSection.model_validate(separator_section(model)),
         ending=ending_section(model.readout),
-        null_space=schemas.CardNullSpace(k=k, rule=_rule(config, model, k)),
-        computation=_computation(config, model, layer),
+        null_space=null_space(config, model.d_model),
+        computation=computation(config.mode, model.readout, layer, is_last=layer == model.last_layer).model_copy(
+            update={"weights": dtype_name(model.dtype)}
+        ),
         self_check=schemas.CardSelfCheck(
             **asdict(model.self_check),
-            log_probs_allowed=LOG_PROB_TOLERANCE,
-            relative_allowed=CLOSED_FORM_TOLERANCE,
+            log_probs_allowed=tolerance_of(model).log_probs,
+            relative_allowed=tolerance_of(model).relative,
+            allowed_because=tolerance_of(model).reason,
         ),
         platform=f"{platform.system()} {platform.machine()}",
     )
@@ -107,7 +111,7 @@ def _checkpoint(config: RunConfig, files: ModelFiles, model: AnalysisModel) -> s
     asked = config.model if files.origin in ("packaged", "hub") else Path(config.model).name or files.name
     asked = asked if files.revision is None else files.name
     return schemas.CardCheckpoint(
-        **asdict(Checkpoint.of(files)),
+        **asdict(Checkpoint.of(files, dtype_name(model.dtype))),
         name=files.name,
         asked=asked,
         origin=files.origin,
@@ -149,21 +153,27 @@ def _tokens(sample: Sample) -> schemas.CardTokens:
     )
 
 
-def _rule(config: RunConfig, model: AnalysisModel, k: int) -> str:
+def null_space(config: RunConfig, d_model: int) -> schemas.CardNullSpace:
+    """How many directions count as the null space, and why."""
+    k = min(config.null_dim or weights.default_null_dim(d_model), d_model)
     if config.null_dim is None:
-        return f"1 % of d_model = {model.d_model}, at least 1"
-    return "as asked for" if k == config.null_dim else f"{config.null_dim} asked for, d_model is {model.d_model}"
+        rule = f"1 % of d_model = {d_model}, at least 1"
+    else:
+        rule = "as asked for" if k == config.null_dim else f"{config.null_dim} asked for, d_model is {d_model}"
+    return schemas.CardNullSpace(k=k, rule=rule)
 
 
-def _computation(config: RunConfig, model: AnalysisModel, layer: int) -> schemas.CardComputation:
-    if layer == model.last_layer:
-        kernel = kernel_of(model.readout, config.mode)
+def computation(mode: Mode, readout: Readout, layer: int, *, is_last: bool) -> schemas.CardComputation:
+    """On what and how effects are computed here."""
+    device = readout.W_U.device
+    if is_last:
+        kernel = kernel_of(readout, mode)
         name, reason, bound = kernel.name, kernel.reason, kernel.bound
     else:
         name, bound = "forward passes", None
         reason = f"layer {layer} is not the last: each neuron is ablated by running the layers after it again"
     return schemas.CardComputation(
-        dtype="float32", device=device_words(model.device), kernel=name, kernel_reason=reason, bound=bound,
+        dtype="float32", device=device_words(device), kernel=name, kernel_reason=reason, bound=bound,
         precision=None, also_on=[],
     )  # fmt: skip
 

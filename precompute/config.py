@@ -8,6 +8,7 @@ from backend.core.kernels import survey
 from backend.core.kernels.choose import Mode
 from backend.core.kernels.series import EXACT
 from backend.core.metrics.jackknife import MOST_GROUPS
+from backend.core.models import dtypes
 from backend.core.models.beginning import AUTO
 from precompute.corpus import DEFAULT_CORPUS
 
@@ -79,6 +80,8 @@ class RunConfig:
     """What stands before each sequence: auto, always, never, or a token (`backend.core.models.beginning`)."""
     preset: PresetUse | None = None
     """Where the settings were taken from; says nothing that the others do not, so that a run is the same without."""
+    dtype: str = dtypes.AUTO
+    """In which the model's weights are kept: a type of `backend.core.models.dtypes`, or auto."""
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -100,6 +103,6 @@ class RunConfig:
         shards |= {"most_groups": MOST_GROUPS}
         tolerance = survey.TOLERANCE if self.mode == "survey" else EXACT.tolerance
         # What these come to decides the run, not how they were asked for: counts by content, BOS as a token.
-        by_outcome = ("counts", "bos", "preset")
+        by_outcome = ("counts", "bos", "preset", "dtype")
         fields = {name: value for name, value in asdict(self).items() if name not in by_outcome}
         return {**fields, **shards, "tolerance_nats": tolerance, "results_format": RESULTS_FORMAT}

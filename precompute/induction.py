@@ -21,7 +21,7 @@ from backend.requests.induction import plan, repeat_spec
 from precompute.config import RESULTS_FORMAT
 from precompute.corpus import open_corpus, pack, tokens_hash
 from precompute.kept import fingerprint
-from precompute.planning import software
+from precompute.maker import software
 from precompute.progress import Reporter
 
 GROUPS: tuple[tuple[ExperimentPart, ...], ...] = (

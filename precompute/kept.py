@@ -8,6 +8,7 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,6 +17,9 @@ from torch import Tensor
 from backend.core.models.downloads import cannot_write
 
 _MADE_FROM, _CHECKSUM = "made_from", "checksum"
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""Of each tensor by name: its type as safetensors writes it (`F32`, `I64`), and its shape."""
 
 
 def fingerprint(**parts: object) -> str:
@@ -41,19 +45,38 @@ def keep(path: Path, tensors: dict[str, Tensor], made_from: str) -> None:
         raise cannot_write(path.parent, error) from error
 
 
-def kept(path: Path, made_from: str) -> dict[str, Tensor] | None:
-    """The tensors of a file; None where there is none, it was made from something else, or it is damaged."""
+def kept(path: Path, made_from: str, layout: Layout | None = None) -> dict[str, Tensor] | None:
+    """The tensors of a file; None where there is none, it was made from something else, or it is damaged.
+
+    Args:
+        layout: the types and shapes that the file must have, no tensor more or less; None for any.
+    """
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata, names = file.metadata() or {}, list(file.keys())
             if metadata.get(_MADE_FROM) != made_from:
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+            if layout is not None and {name: _form(file.get_slice(name)) for name in names} != layout:
+                return None
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError, RuntimeError):  # a damaged header names what torch does not have
         return None
     return tensors if _checksum(tensors) == metadata.get(_CHECKSUM) else None
+
+
+def layout_of(path: Path) -> Layout:
+    """Types and shapes of a file's tensors as its header has them; none where it is no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: _form(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+    except (OSError, SafetensorError, ValueError, RuntimeError):
+        return {}
+
+
+def _form(part: Any) -> tuple[str, tuple[int, ...]]:
+    return str(part.get_dtype()), tuple(part.get_shape())
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ stopped; running a finished one again changes nothing.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from backend.atlas.records import ContextRecord
 from backend.atlas.run_writer import RunIsFinished, RunTakenOver
 from backend.atlas.store import Atlas
+from backend.core.errors import UnsupportedModel
 from backend.core.interventions.forward import ablate_each
 from backend.core.kernels.choose import DEFAULT_MEMORY
 from backend.core.kernels.engine import EffectsEngine, UnigramReadout
@@ -25,21 +27,22 @@ from backend.core.metrics.classes import ChanceLines, classify, paper_criterion
 from backend.core.metrics.effects import Effects, EffectSums, TokenBatch
 from backend.core.metrics.frequency import ReadDirection, Unigram
 from backend.core.metrics.statistics import Moments
-from backend.core.models import trust
 from backend.core.models.analysis_model import AnalysisModel
-from backend.core.models.sources import find_model
-from precompute import card, contexts, sequence_start, unigrams
+from backend.schemas import RunCard
+from precompute import card, contexts
+from precompute.capture import Capture, prepared
 from precompute.config import HISTOGRAM_BINS, SHARD_TOKENS, SIMILAR_NEURONS, RunConfig
-from precompute.corpus import open_corpus, pack
 from precompute.directions import DirectTokens
 from precompute.heartbeat import beating
-from precompute.planning import null_dim, plan_of
+from precompute.planning import plan_of
 from precompute.progress import Reporter
-from precompute.sample import GatheredPositions, Measured, Sample, TracedShard, Traces, traces_fingerprint
+from precompute.sample import GatheredPositions, KeptTraces, Measured, TracedShard, Traces
 from precompute.token_effects import TokenEffectSample, most_kept
 from precompute.workspace import working_folder
 
 Columns = dict[str, NDArray[np.float64]]
+_POSITIONS_AT_ONCE = 1024
+"""Activations that are counted together: their float64 copies stay small beside the activations themselves."""
 
 
 def run(
@@ -61,36 +64,38 @@ def run(
     Raises:
         CalibroscopeError: with a sentence that says what to do; the run is marked as failed and resumes when run again.
     """
-    files = find_model(config.model, cache, reporter.say)
-    trust.note(cache, config.model)
-    reporter.say(f"Loading {files.name} …")
-    state = files.state()
-    model = AnalysisModel.load(files, device)
-    layer = model.last_layer if config.layer is None else config.layer
-    model.readout_of(layer)  # refuses a layer that is not there before anything is written
-    corpus = open_corpus(config.dataset, cache, reporter.say, split=config.split, field=config.field)
-    beginning = sequence_start.decided(config, corpus, model, reporter.say)
-    reading = card.Reading(corpus)
-    tokens = pack(reading.corpus, model, config.sequences, config.seq_len, config.seed, beginning.token)
-    if len(tokens) < config.sequences:
-        reporter.say(f"{corpus.name} holds {len(tokens)} sequences of {config.seq_len} tokens; all are used.")
-    sample = Sample.of(tokens, beginning.uncounted(model.uncounted), config.seed)
-    frequencies = unigrams.Frequencies.of(config, corpus, model, reporter.say)
-    facts = config.as_dict() | frequencies.described() | sequence_start.decisive(beginning, model)
-    facts |= {"tokenizer_hash": files.tokenizer_hash()}
-    described = card.card_of(config, files, model, beginning, reading, sample, layer, null_dim(config, model))
-    files.require(state)
-    plan = plan_of(config, files, model, layer, sample, described, facts)
+    model, capture = prepared(config, cache, reporter, device)
+
+    @contextmanager
+    def traces() -> Iterator[KeptTraces]:
+        with working_folder(scratch, capture.fingerprint) as folder:
+            yield Traces(model, capture.sample, folder, capture.layer, capture.fingerprint)
+
+    return carry_out(capture, traces(), atlas, reporter, memory, model)
+
+
+def carry_out(
+    capture: Capture,
+    traces: AbstractContextManager[KeptTraces],
+    atlas: Atlas,
+    reporter: Reporter,
+    memory: int,
+    model: AnalysisModel | None = None,
+) -> int:
+    """Carry out the run of a capture, or what is left of it, and return its id in the atlas.
+
+    Args:
+        model: for layers before the last, which run it on for each neuron.
+    """
+    plan = plan_of(capture)
     record = atlas.runs.begin(plan, reporter.say)
     if record.status == "finished":
         reporter.say(f"Run {record.id} is finished already: nothing to do.")
         return record.id
-    card.went_on(atlas, record, described)
-    made_from = traces_fingerprint(model, sample, layer, plan.weights_hash, plan.made_by)
+    card.went_on(atlas, record, RunCard.model_validate(plan.card))
     try:
-        with beating(atlas, record.id), working_folder(scratch, made_from) as folder:
-            traces = Traces(model, sample, folder, layer, made_from)
-            Run(record.id, config, atlas, model, layer, sample, traces, frequencies, reporter, memory).carry_out()
+        with beating(atlas, record.id), traces as traced:
+            Run(record.id, capture, traced, atlas, reporter, memory, model).carry_out()
     except RunIsFinished:
         reporter.say(f"Run {record.id} has been finished by another process meanwhile.")
     except RunTakenOver:  # it is no longer this process's to mark as failed
@@ -107,22 +112,19 @@ class Run:
     def __init__(
         self,
         run_id: int,
-        config: RunConfig,
+        capture: Capture,
+        traces: KeptTraces,
         atlas: Atlas,
-        model: AnalysisModel,
-        layer: int,
-        sample: Sample,
-        traces: Traces,
-        frequencies: unigrams.Frequencies,
         reporter: Reporter,
         memory: int,
+        model: AnalysisModel | None = None,
     ) -> None:
-        self.id, self.config, self.atlas, self.model, self.layer = run_id, config, atlas, model, layer
-        self.sample, self.reporter, self.memory = sample, reporter, memory
-        self.readout = model.readout_of(layer)
-        self.traces, self.frequencies = traces, frequencies
+        self.id, self.capture, self.config, self.layer = run_id, capture, capture.config, capture.layer
+        self.sample, self.readout, self.frequencies = capture.sample, capture.readout, capture.frequencies
+        self.traces, self.atlas, self.reporter, self.memory, self.model = traces, atlas, reporter, memory, model
+        self.device = self.readout.W_U.device
         self.columns: Columns = {}
-        self.random = chance.RandomNeurons(len(self.readout.W_out), model.d_model, self.readout.norm)
+        self.random = chance.RandomNeurons(len(self.readout.W_out), capture.sizes.d_model, self.readout.norm)
 
     def carry_out(self) -> None:
         with torch.no_grad():
@@ -130,7 +132,7 @@ class Run:
             means = self.activations()
             self.contexts()
             unigram = self.unigram()
-            if self.layer == self.model.last_layer:
+            if self.capture.is_of_the_last_layer:
                 self.effects(means, unigram)
             else:
                 self.effects_by_forward(means, unigram)
@@ -154,7 +156,7 @@ class Run:
             cosines = weights.direction_cosines(readout.W_out, spectrum).numpy().astype(np.float32)
             direct = DirectTokens.of(readout)
             neighbours = weights.similar_neurons(readout.W_out, SIMILAR_NEURONS)
-            vocabulary = self.model.token_strings(list(range(self.model.d_vocab)))
+            vocabulary = self.capture.strings(list(range(self.capture.sizes.d_vocab)))
             with self.atlas.runs.writing() as writer:
                 writer.put_vocabulary(self.atlas.runs.get(self.id).model, vocabulary)
                 writer.put_spectrum(self.id, spectrum.singular_values.numpy(), cosines)
@@ -209,23 +211,24 @@ class Run:
         if 0 in self.atlas.runs.shards_done(self.id, "contexts"):
             return
         self.reporter.stage("Contexts", 1, 0, "")
-        shards = [self.traces[index] for index in range(len(self.sample.shards))]
-        activations = torch.cat([shard.activations for shard in shards]).numpy()
+        activations = torch.cat([shard.activations for shard in self._shards()]).numpy()
         shown = contexts.shown_positions(self.sample.tokens, self.sample.uncounted)
         places = contexts.windows(self.sample.tokens)
         edges, counts = _histograms(activations.reshape(-1, activations.shape[-1]))
         with self.atlas.runs.writing() as writer:
             writer.put_histograms(self.id, edges, counts)
-            ids = writer.put_contexts(self.id, self._context_records(places, shards))
+            ids = writer.put_contexts(self.id, self._context_records(places))
             writer.put_traces(self.id, contexts.choose(activations, shown, places, ids, self.config.seed))
             writer.add_shard(self.id, "contexts", 0, {})
             writer.update_run(self.id, stage="effects", progress=0.2)
         self.reporter.advance(1)
 
-    def _context_records(self, places: list[tuple[int, slice]], shards: list[TracedShard]) -> list[ContextRecord]:
-        loss, entropy, rank = (
-            torch.cat([getattr(shard, name) for shard in shards]).numpy() for name in ("loss", "entropy", "rank")
-        )
+    def _shards(self) -> Iterator[TracedShard]:
+        return (self.traces[index] for index in range(len(self.traces)))
+
+    def _context_records(self, places: list[tuple[int, slice]]) -> list[ContextRecord]:
+        columns = zip(*((shard.loss, shard.entropy, shard.rank) for shard in self._shards()), strict=True)
+        loss, entropy, rank = (torch.cat(column).numpy() for column in columns)
         last = self.config.seq_len - 1
         records = []
         for sequence, positions in places:
@@ -234,7 +237,7 @@ class Run:
             records.append(
                 ContextRecord(
                     token_ids=ids,
-                    tokens=self.model.token_strings(ids),
+                    tokens=self.capture.strings(ids),
                     loss=loss[sequence, cut],
                     entropy=entropy[sequence, positions],
                     rank=rank[sequence, cut],
@@ -244,8 +247,7 @@ class Run:
 
     def unigram(self) -> Unigram:
         """Token frequencies from where the run takes them, and how each neuron lies to their direction."""
-        shards = (self.traces[index] for index in range(len(self.sample.shards)))
-        unigram = self.frequencies.unigram(shards)
+        unigram = self.frequencies.unigram(self._shards())
         direction = ReadDirection.of(self.readout.W_U, unigram)
         self.columns["freq_alignment"] = direction.cosines(self.readout.W_out).cpu().numpy()
         self.chance = replace(self.chance, freq_alignment=chance.freq_alignment_line(direction, self.random))
@@ -257,7 +259,7 @@ class Run:
     def effects(self, means: NDArray[np.float64], unigram: Unigram) -> None:
         """Mean ablation of every neuron at every counted position."""
         gathered = GatheredPositions(self.sample, self.traces)
-        targets = torch.from_numpy(means).float().to(self.model.device)
+        targets = torch.from_numpy(means).float().to(self.device)
         engine = EffectsEngine(self.readout, self.config.mode, self.memory, unigram)
 
         def measured(pending: list[int], sampled: TokenEffectSample) -> Iterator[_Shard]:
@@ -265,7 +267,7 @@ class Run:
                 shards = [self.sample.measured[index] for index in block]
                 places = np.concatenate([shard.places for shard in shards])
                 owners = np.repeat(np.arange(len(block)), [len(shard.places) for shard in shards])
-                residual, activations, following = gathered.at(places, self.model.device)
+                residual, activations, following = gathered.at(places, self.device)
                 batch = TokenBatch(residual, activations, following)
                 chosen = sampled.wants(places)
                 first = slice(0, SHARD_TOKENS)
@@ -289,9 +291,15 @@ class Run:
 
     def effects_by_forward(self, means: NDArray[np.float64], unigram: Unigram) -> None:
         """Mean ablation of every neuron of an earlier layer, at all positions of a sequence."""
+        if self.model is None:
+            raise UnsupportedModel(
+                f"Layer {self.layer} is not the last: each neuron's ablation runs the layers after it again, so there "
+                "are no effects of it without the model. Use calibroscope precompute."
+            )
+        model = self.model
         gathered = GatheredPositions(self.sample, self.traces)
         targets = torch.from_numpy(means).float()
-        frequency = UnigramReadout.of(self.model.readout, unigram)
+        frequency = UnigramReadout.of(model.readout, unigram)
         neurons, length = len(self.readout.W_out), self.config.seq_len
 
         def of_sequences(shard: Measured) -> Iterator[_Batch]:
@@ -299,8 +307,8 @@ class Run:
                 places = shard.places[shard.places // length == sequence]
                 tokens, positions = torch.from_numpy(self.sample.tokens[sequence]), torch.from_numpy(places % length)
                 advance = self.reporter.advance
-                effects = ablate_each(self.model, tokens, self.layer, targets, positions, advance, frequency)
-                yield places, gathered.at(places, self.model.device)[1], effects
+                effects = ablate_each(model, tokens, self.layer, targets, positions, advance, frequency)
+                yield places, gathered.at(places, self.device)[1], effects
 
         def measured(pending: list[int], sampled: TokenEffectSample) -> Iterator[_Shard]:
             for index in pending:
@@ -328,7 +336,7 @@ class Run:
         parts = dict(self.atlas.runs.shards(self.id, "effects"))
         # A survey's values are within a bound, not exact: good for means, but not shown as what a token did.
         kept = 0 if self.config.mode == "survey" else most_kept(len(self.readout.W_out))
-        sampled = TokenEffectSample(self.sample, kept, self.model.token_strings, parts)
+        sampled = TokenEffectSample(self.sample, kept, self.capture.strings, parts)
         whole = reduce(_plus, (EffectSums.from_arrays(arrays) for _, arrays in sorted(parts.items())), None)
         pending = [index for index in range(len(shards)) if index not in parts]
         for index, of_shard in measured(pending, sampled):
@@ -389,7 +397,10 @@ def _histograms(activations: NDArray[np.float32]) -> tuple[NDArray[np.float64], 
     low, high = activations.min(axis=0).astype(np.float64), activations.max(axis=0).astype(np.float64)
     high = np.where(high > low, high, low + 1e-6)
     edges = np.linspace(low, high, HISTOGRAM_BINS + 1, axis=1)
-    bins = np.clip(((activations - low) / (high - low) * HISTOGRAM_BINS).astype(np.int64), 0, HISTOGRAM_BINS - 1)
-    offsets = np.arange(activations.shape[1]) * HISTOGRAM_BINS
-    counts = np.bincount((bins + offsets).ravel(), minlength=HISTOGRAM_BINS * activations.shape[1])
-    return edges, counts.reshape(activations.shape[1], HISTOGRAM_BINS)
+    neurons = activations.shape[1]
+    offsets, counts = np.arange(neurons) * HISTOGRAM_BINS, np.zeros(HISTOGRAM_BINS * neurons, dtype=np.int64)
+    for start in range(0, len(activations), _POSITIONS_AT_ONCE):
+        share = (activations[start : start + _POSITIONS_AT_ONCE] - low) / (high - low)
+        bins = np.clip((share * HISTOGRAM_BINS).astype(np.int64), 0, HISTOGRAM_BINS - 1)
+        counts += np.bincount((bins + offsets).ravel(), minlength=len(counts))
+    return edges, counts.reshape(neurons, HISTOGRAM_BINS)

@@ -1,9 +1,11 @@
 """The sample of a run: its tokens, and what the model computed on them.
 
-Traces are kept on disk while the run is unfinished, one safetensors file a shard, so that a killed run does not run the
-model again; a file that is missing, damaged, or made from anything else is made again.
+Traces are kept on disk, one safetensors file a shard, so that a killed run does not run the model again, and so that
+effects can be measured where the model is not. Where the model is, a file that is missing, damaged, or made from
+anything else is made again.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.core.errors import SourceError
 from backend.core.metrics.distributions import distribution
 from backend.core.metrics.jackknife import deal
 from backend.core.models.analysis_model import AnalysisModel
 from precompute.config import SHARD_SEQUENCES, SHARD_TOKENS
-from precompute.corpus import Tokens, counted_positions, tokens_hash
-from precompute.kept import fingerprint, keep, kept
+from precompute.corpus import Tokens, counted_positions
+from precompute.kept import Layout, keep, kept
 
 _ROWS_AT_ONCE = 128
+_MOST_RECENT_BYTES = 1 << 29
+"""Of shards that stay in memory after they were read; one stays in any case."""
 
 
 @dataclass(frozen=True)
@@ -96,37 +101,88 @@ class TracedShard:
     predicted: Tensor
     """The sum of the predictions at all its positions, [d_vocab], float64."""
 
-
-def traces_fingerprint(model: AnalysisModel, sample: Sample, layer: int, weights_hash: str, made_by: str) -> str:
-    """Everything that decides what a sample's traces hold, to the last bit.
-
-    Args:
-        made_by: a fingerprint of the code, packages and device that compute them.
-    """
-    return fingerprint(
-        weights=weights_hash,
-        layer=layer,
-        tokens=tokens_hash(sample.tokens),
-        shards=[(shard.start, shard.stop) for shard in sample.shards],
-        dtype=str(model.readout.W_U.dtype),
-        made_by=made_by,
-    )
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes."""
+        return sum(tensor.nbytes for tensor in vars(self).values())
 
 
-class Traces:
-    """Traced shards by index, computed once and kept in `folder`, marked with what they are `made_from`."""
+@dataclass(frozen=True)
+class Sizes:
+    """How many of each a traced model has."""
 
-    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path, layer: int, made_from: str) -> None:
-        self._model, self._sample, self._folder, self._layer = model, sample, folder, layer
-        self._made_from = made_from
+    d_model: int
+    neurons: int
+    d_vocab: int
+
+
+class KeptTraces:
+    """Traced shards by index out of a folder, each marked with what all are `made_from`."""
+
+    def __init__(self, sample: Sample, folder: Path, made_from: str, sizes: Sizes) -> None:
+        self._sample, self._folder, self._made_from, self.sizes = sample, folder, made_from, sizes
+        self._recent: OrderedDict[int, TracedShard] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sample.shards)
 
     def __getitem__(self, index: int) -> TracedShard:
-        path, made_from = self._folder / f"trace-{index:05d}.safetensors", f"{self._made_from}:{index}"
-        tensors = kept(path, made_from)
-        if tensors is not None:
-            return TracedShard(**tensors)
+        """A shard as it was traced.
+
+        Raises:
+            SourceError: its file is missing, or is not as it was written.
+        """
+        shard = self._recent.pop(index, None)
+        if shard is None:
+            shard = self.read(index) or self._missing(index)
+        self._recent[index] = shard
+        while len(self._recent) > max(1, _MOST_RECENT_BYTES // shard.bytes):
+            self._recent.popitem(last=False)
+        return shard
+
+    def read(self, index: int) -> TracedShard | None:
+        """A shard out of its file; None where that is missing or not as it was written."""
+        tensors = kept(self.path(index), self.mark(index), self._layout(index))
+        return None if tensors is None else TracedShard(**tensors)
+
+    def path(self, index: int) -> Path:
+        """The file of a shard."""
+        return self._folder / f"trace-{index:05d}.safetensors"
+
+    def mark(self, index: int) -> str:
+        """What the file of a shard says that it is made from."""
+        return f"{self._made_from}:{index}"
+
+    def _missing(self, index: int) -> TracedShard:
+        path = self.path(index)
+        what = "is damaged, or is of another capture" if path.exists() else "is not there"
+        raise SourceError(
+            f"{path.name} in {self._folder} {what}. Where the model is, repeat the `calibroscope capture` that made "
+            "this folder: it keeps what is whole and makes the rest; then copy the folder again."
+        )
+
+    def _layout(self, index: int) -> Layout:
+        shard, sizes = self._sample.shards[index], self.sizes
+        sequences, length = shard.stop - shard.start, self._sample.tokens.shape[1]
+        by_position = {"loss": "F32", "entropy": "F32", "rank": "I64"}
+        return {
+            "residual": ("F32", (sequences, length, sizes.d_model)),
+            "activations": ("F32", (sequences, length, sizes.neurons)),
+            "predicted": ("F64", (sizes.d_vocab,)),
+        } | {name: (kind, (sequences, length)) for name, kind in by_position.items()}
+
+
+class Traces(KeptTraces):
+    """Traced shards by index: what the folder does not have whole, the model computes, once."""
+
+    def __init__(self, model: AnalysisModel, sample: Sample, folder: Path, layer: int, made_from: str) -> None:
+        sizes = Sizes(model.d_model, len(model.readout_of(layer).W_out), model.d_vocab)
+        super().__init__(sample, folder, made_from, sizes)
+        self._model, self._layer = model, layer
+
+    def _missing(self, index: int) -> TracedShard:
         shard = self._compute(self._sample.shards[index])
-        keep(path, vars(shard), made_from)
+        keep(self.path(index), vars(shard), self.mark(index))
         return shard
 
     def _compute(self, sequences: slice) -> TracedShard:
@@ -161,15 +217,20 @@ class Traces:
 
 
 class GatheredPositions:
-    """Residuals and activations of all positions of the sample, gathered by flat index."""
+    """Residuals and activations at positions of the sample, gathered by flat index."""
 
-    def __init__(self, sample: Sample, traces: Traces) -> None:
-        self._tokens = torch.from_numpy(sample.tokens).flatten()
-        shards = [traces[index] for index in range(len(sample.shards))]
-        self.residual = torch.cat([shard.residual.flatten(0, 1) for shard in shards])
-        self.activations = torch.cat([shard.activations.flatten(0, 1) for shard in shards])
+    def __init__(self, sample: Sample, traces: KeptTraces) -> None:
+        self._tokens, self._length = torch.from_numpy(sample.tokens).flatten(), sample.tokens.shape[1]
+        self._traces, self._starts = traces, np.array([shard.start for shard in sample.shards])
 
     def at(self, places: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual [n, d_model], activations [n, d_mlp] and next tokens [n] at flat indices."""
-        index = torch.from_numpy(places)
-        return self.residual[index].to(device), self.activations[index].to(device), self._tokens[index + 1].to(device)
+        """Residual [n, d_model], activations [n, neurons] and next tokens [n] at flat indices."""
+        shards = np.searchsorted(self._starts * self._length, places, side="right") - 1
+        sizes = self._traces.sizes
+        residual, activations = torch.empty(len(places), sizes.d_model), torch.empty(len(places), sizes.neurons)
+        for index in np.unique(shards):
+            shard, here = self._traces[int(index)], torch.from_numpy(shards == index)
+            within = torch.from_numpy(places[shards == index] - self._starts[index] * self._length)
+            residual[here] = shard.residual.flatten(0, 1)[within]
+            activations[here] = shard.activations.flatten(0, 1)[within]
+        return residual.to(device), activations.to(device), self._tokens[torch.from_numpy(places) + 1].to(device)

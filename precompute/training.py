@@ -16,7 +16,7 @@ from backend.core.metrics.by_weights import WeightMetrics
 from backend.core.models import trust
 from backend.core.models.last_block import LastLayer
 from backend.core.models.sources import ModelFiles, checkpoints_in, find_model, named_revision
-from precompute.planning import software
+from precompute.maker import software
 from precompute.progress import Reporter
 
 ALL = "all"

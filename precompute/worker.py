@@ -13,6 +13,7 @@ from backend.atlas.store import Atlas
 from backend.core.errors import CalibroscopeError, SourceError
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.devices import choose_device
+from backend.core.models.dtypes import AUTO
 from backend.core.models.sources import ReadFiles, find_model
 from backend.core.models.trust import KnownSources
 from precompute import induction
@@ -85,15 +86,16 @@ class Worker:
             SourceError: they are not those that the job's run measured.
         """
         source = self._atlas.models.get(job.model).source
-        if self._model is None or self._model.source != source or not self._model.read.are_as_read():
+        dtype = AUTO if job.run is None else str(self._atlas.runs.get(job.run).config.get("dtype", "float32"))
+        if self._model is None or self._model.asked != (source, dtype) or not self._model.read.are_as_read():
             self._model = None  # makes room first
             self._atlas.jobs.report_progress(job.id, 0.0, "loading the model")
             if self._known is not None:
                 self._known.require(source)
             files = find_model(source, self._cache, self._reporter.say)
             state = files.state()
-            model = AnalysisModel.load(files, self._device)
-            self._model = _Loaded(source, model, ReadFiles.of(files, state))
+            model = AnalysisModel.load(files, self._device, dtype)
+            self._model = _Loaded((source, dtype), model, ReadFiles.of(files, state))
         if job.run is not None and self._atlas.runs.get(job.run).weights_hash != self._model.read.weights_hash:
             raise SourceError(
                 f"The weights that are now at {source} are not those that run {job.run} measured. Put those back, or "
@@ -104,7 +106,8 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Loaded:
-    source: str
+    asked: tuple[str, str]
+    """Source and type of the weights."""
     model: AnalysisModel
     read: ReadFiles
 

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from app.cli.capturing import capture, effects
 from app.cli.exporting import export
 from app.cli.inspecting import doctor, models
 from app.cli.measuring import precompute, worker
@@ -23,7 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See how a language model regulates its own confidence.",
 )
-for command in (demo, precompute, checkpoints, worker, serve, export, reproduce, upgrade, doctor, models):
+for command in (
+    demo, precompute, capture, effects, checkpoints, worker, serve, export, reproduce, upgrade, doctor, models,
+):  # fmt: skip
     app.command()(command)
 
 

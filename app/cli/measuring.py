@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +11,23 @@ import typer
 from app.cli.options import (
     AtlasFile,
     BosOrPreset,
+    Counts,
     DatasetOrPreset,
     Device,
+    DType,
+    EffectsMode,
+    Field,
+    Frequency,
+    Memory,
+    Mode,
     ModelOrPreset,
     NullDim,
     Revision,
     Seed,
     SeqLenOrPreset,
     SequencesOrPreset,
+    Split,
+    frequency_source,
     settings_of,
 )
 from backend.core.errors import BadConfig
@@ -28,16 +36,6 @@ from backend.settings import Settings
 Preset = Annotated[
     str | None, typer.Option(help="One of the paper's models with its settings (calibroscope models lists them).")
 ]
-
-
-class Mode(StrEnum):
-    exact = "exact"
-    survey = "survey"
-
-
-class Frequency(StrEnum):
-    model = "model"
-    corpus = "corpus"
 
 
 def precompute(
@@ -49,38 +47,32 @@ def precompute(
     seq_len: SeqLenOrPreset = None,
     seed: Seed = 0,
     null_dim: NullDim = None,
-    split: Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")] = "train",
-    field: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    split: Split = "train",
+    field: Field = "text",
     layers: Annotated[
         str, typer.Option(help="Layers to measure, from 0, with commas: each is a run. [default: the last]")
     ] = "",
-    mode: Annotated[
-        Mode, typer.Option(help="exact, or survey: faster, each token's effect within a stated bound.")
-    ] = Mode.exact,
-    frequency: Annotated[
-        Frequency | None, typer.Option(help="Token frequencies: the model's mean prediction, or counts of the corpus.")
-    ] = None,
-    counts: Annotated[
-        str | None, typer.Option(help="An .npy file of token counts by token id, instead of --frequency.")
-    ] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")] = None,
+    mode: EffectsMode = Mode.exact,
+    frequency: Frequency = None,
+    counts: Counts = None,
+    memory: Memory = None,
     bos: BosOrPreset = None,
     induction: Annotated[
         int, typer.Option(min=0, max=2_000, help="Sequences for the induction lab's figures, after all else; 0: none.")
     ] = 20,
+    dtype: DType = "auto",
     device: Device = None,
     out: AtlasFile = None,
 ) -> None:
     """Measure every neuron of a model's last layer, or of others; interrupted, it resumes where it stopped."""
-    if counts and frequency:
-        raise BadConfig("--counts tells the token frequencies: leave --frequency out.")
+    source = frequency_source(frequency, counts) if counts or frequency else None
     settings = settings_of(atlas=out, device=device, memory=memory)
     given = {
         "model": model, "dataset": dataset, "sequences": sequences, "seq_len": seq_len, "null_dim": null_dim,
-        "bos": bos, "counts": counts, "frequency": "counts" if counts else frequency and frequency.value,
+        "bos": bos, "counts": counts, "frequency": source,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    always = {"seed": seed, "split": split, "field": field, "mode": mode.value}
+    always = {"seed": seed, "split": split, "field": field, "mode": mode.value, "dtype": dtype}
     measure(settings, preset, given | always, _layers(layers), revision=revision, induction=induction)
 
 

@@ -1,6 +1,7 @@
 """Options that several commands take, and what they make together."""
 
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -34,10 +35,53 @@ Revision = Annotated[
     str | None,
     typer.Option(help="Which of the model's checkpoints: a branch, tag or commit of the hub, or a folder in its own."),
 ]
+Split = Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")]
+Field = Annotated[str, typer.Option(help="Field that holds the text.")]
+Memory = Annotated[str | None, typer.Option(help="Memory for the effects. [default: 4GB]")]
+
+
+class Mode(StrEnum):
+    """How effects are computed."""
+
+    exact = "exact"
+    survey = "survey"
+
+
+class FrequencyOf(StrEnum):
+    """Where token frequencies come from, where no file of counts is given."""
+
+    model = "model"
+    corpus = "corpus"
+
+
+EffectsMode = Annotated[Mode, typer.Option(help="exact, or survey: faster, each token's effect within a stated bound.")]
+Frequency = Annotated[
+    FrequencyOf | None,
+    typer.Option(help="Token frequencies: the model's mean prediction, or counts of the corpus."),
+]
+Counts = Annotated[str | None, typer.Option(help="An .npy file of token counts by token id, instead of --frequency.")]
+DType = Annotated[
+    str,
+    typer.Option(
+        help="Type of the weights: float32, bfloat16, float16, or auto (float32 where it fits, else as stored). "
+        "Readout and statistics are float32 and float64 in any case."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: settings, else auto]")]
 AtlasFile = Annotated[str | None, typer.Option(help="The atlas: a SQLite file, or a database URL. [default: settings]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. [default: 8050]")]
+
+
+def frequency_source(frequency: FrequencyOf | None, counts: str | None) -> Literal["model", "corpus", "counts"]:
+    """Where token frequencies come from.
+
+    Raises:
+        BadConfig: both options say it.
+    """
+    if counts and frequency:
+        raise BadConfig("--counts tells the token frequencies: leave --frequency out.")
+    return "counts" if counts else "model" if frequency is None else frequency.value
 
 
 def settings_of(**given: Any) -> Settings:

@@ -45,7 +45,7 @@ def line(run: RunSummary) -> str:
 def _checkpoint(card: RunCard) -> str:
     one = card.checkpoint
     commit = f" @ {one.commit[:8]}" if one.commit else ""
-    changed = "" if one.quantisation in _UNQUANTISED else f" → {card.computation.dtype}"
+    changed = "" if one.quantisation in _UNQUANTISED else f" → {card.computation.weights or card.computation.dtype}"
     return one.name + commit + changed
 
 
@@ -134,7 +134,8 @@ def _computation(card: RunCard) -> list[tuple[str, str]]:
     one = card.computation
     left_out = None if one.bound is None else f"{bound(one.bound, 'nats')}, float32 rounding not included"
     return _known(
-        ("numbers", one.dtype), ("device", one.device), ("kernel", f"{one.kernel}: {one.kernel_reason}"),
+        ("weights and layers", one.weights), ("readout and effects", one.dtype), ("device", one.device),
+        ("the model ran on", one.captured), ("kernel", f"{one.kernel}: {one.kernel_reason}"),
         ("what the kernel leaves out, at most", left_out), ("found beside float64", _precision(one.precision)),
         ("went on with", "; ".join(one.also_on) or None),
     )  # fmt: skip
@@ -179,6 +180,7 @@ def _self_check(card: RunCard) -> list[tuple[str, str]]:
         ("log-probabilities by the formulas, against the model's", f"{size(one.logits)} of the largest ({relative})"),
         ("log-probabilities with neurons set to other values, by the formulas against a forward pass",
          None if one.ablation is None else f"{size(one.ablation)} of the largest ({relative})"),
+        ("so much is allowed because", one.allowed_because),
     )  # fmt: skip
 
 

@@ -115,7 +115,13 @@ class CardComputation(Wire):
     """On what and how the effects were computed."""
 
     dtype: str
-    """Of weights, activations and logits. Sums over tokens are float64."""
+    """Of the readout, the residual stream and activations as they are read, and the logits. Sums over tokens are
+    float64."""
+    weights: str | None = None
+    """In which the model's weights were kept and its layers ran; null for a run made before it was kept: float32."""
+    captured: str | None = None
+    """Where the model ran, and with which versions, if the effects were computed elsewhere from what it had captured;
+    null where both were one."""
     device: str
     """The graphics card's name, or the processor's threads."""
     kernel: str
@@ -152,6 +158,8 @@ class CardSelfCheck(Wire):
     """Largest difference of a log-probability as the formulas have it from a forward pass in which last-layer neurons
     are set to other values; relative. Null for a run made before it was checked."""
     relative_allowed: FiniteFloat
+    allowed_because: str | None = None
+    """Why so much is allowed; null for a run made before it was kept."""
 
 
 class RunCard(Wire):

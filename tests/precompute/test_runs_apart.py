@@ -14,7 +14,7 @@ from backend.atlas.run_writer import RunTakenOver
 from backend.atlas.store import Atlas
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.sources import ModelFiles
-from precompute import pipeline, planning
+from precompute import maker, pipeline
 from precompute.config import RunConfig
 from precompute.progress import Silent
 from precompute.sample import TracedShard, Traces
@@ -113,9 +113,9 @@ def load() -> Callable[[ModelFiles, str], AnalysisModel]:
     """Loads each model once: nothing changes one."""
     plain, loaded = AnalysisModel.load, {}
 
-    def once(files: ModelFiles, device: str) -> AnalysisModel:
+    def once(files: ModelFiles, device: str, dtype: str = "auto") -> AnalysisModel:
         if files.folder not in loaded:
-            loaded[files.folder] = plain(files, device)
+            loaded[files.folder] = plain(files, device, dtype)
         return loaded[files.folder]
 
     return once
@@ -215,7 +215,7 @@ def test_what_older_code_left_is_not_gone_on_with(
     with monkeypatch.context() as older:
         older.setattr(Traces, "_compute", otherwise)
         if format == "versions":
-            older.setattr(planning, "version", lambda name: "0.1")
+            older.setattr(maker, "version", lambda name: "0.1")
         else:
             older.setattr("precompute.config.RESULTS_FORMAT", 0)
         with pytest.raises(Killed):

@@ -5,11 +5,8 @@ every load that the processed model still computes what the original computes an
 `core/metrics/effects.py` hold for it. A model for which they do not hold is refused, with the reason.
 """
 
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -18,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from backend.core.errors import BadLayer, SourceError, UnsupportedModel, first_line, is_memory_error
+from backend.core.errors import BadLayer, UnsupportedModel
 from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.models import hook_points
-from backend.core.models.conversions import require_every_weight
 from backend.core.models.devices import choose_device, refusing_memory_errors
-from backend.core.models.families import SEPARATORS, SUPPORTED, Ending, refuse_unsupported, stand_in_for_absent_norm
+from backend.core.models.dtypes import AUTO, choose_dtype
+from backend.core.models.families import SEPARATORS, Ending, refuse_unsupported
+from backend.core.models.loading import boot, load_original
 from backend.core.models.norms import Norm
 from backend.core.models.readout import PostNorm, Readout, centre
 from backend.core.models.self_check import SelfCheck
@@ -61,6 +59,7 @@ class AnalysisModel:
         self.n_layers, self.d_model = int(cfg.n_layers), int(cfg.d_model)
         self.max_tokens = int(cfg.n_ctx)
         self.device = bridge.W_U.device
+        self.dtype: torch.dtype = next(bridge.original_model.parameters()).dtype
         self.n_heads = int(cfg.n_heads)
         self.last_layer = self.n_layers - 1
         self.ending = Ending.of(bridge.original_model.config, self.family)
@@ -71,24 +70,29 @@ class AnalysisModel:
         self.d_mlp, self.d_vocab = self.readout.W_out.shape[0], self.readout.W_U.shape[1]
 
     @classmethod
-    def load(cls, files: ModelFiles, device: str = "auto") -> Self:
+    def load(cls, files: ModelFiles, device: str = "auto", dtype: str = AUTO) -> Self:
         """Load, process and check a model.
 
+        Args:
+            dtype: in which its weights are kept and its layers run: a name, or `auto` for float32 where that fits.
+
         Raises:
-            SourceError: the files cannot be read as a causal language model.
+            BadConfig: no such type.
+            SourceError: the files cannot be read as a causal language model, or the device lacks the type.
             UnsupportedModel: the architecture is one that TransformerLens or the closed forms do not cover.
             SelfCheckFailed: the processed model does not compute what the original does.
             ModelTooLarge: out of memory.
         """
         chosen = choose_device(device)
         with refusing_memory_errors(f"Loading {files.name}"), torch.no_grad():
-            original, tokenizer = _load_original(files)
+            require_sizes(files.folder, files.name)
+            kept_in = choose_dtype(dtype, files.folder, files.name, chosen)
+            original, tokenizer = load_original(files, kept_in)
             refuse_unsupported(original.config, files.name)
             original = original.to(chosen).eval()
             probe = _probe_tokens(original.config.get_text_config().vocab_size).to(chosen)
             expected = original(probe).logits.float().log_softmax(-1)
-            # A copy, because the bridge makes EOS the BOS of a tokenizer that names none.
-            model = cls(_boot(original, deepcopy(tokenizer), files, chosen), tokenizer, files.name)
+            model = cls(boot(original, tokenizer, files, chosen), tokenizer, files.name)
             model.self_check = SelfCheck.of(model, probe, expected)
         return model
 
@@ -269,9 +273,22 @@ class AnalysisModel:
         def keep(value: Tensor, hook: Any) -> None:
             after.append(value.detach().float())
 
-        every = [*hooks, (self.residual_point, keep), (self.residual_point, _stop)]
+        every = [*self._widened(hooks), (self.residual_point, keep), (self.residual_point, _stop)]
+        given = given.to(self.dtype) if given.is_floating_point() else given
         self.bridge.run_with_hooks(given, fwd_hooks=every, stop_at_layer=self.n_layers, **options)
         return after[-1]
+
+    def _widened(self, hooks: Hooks) -> Hooks:
+        """Hooks that are handed float32 and may return it, whatever the layers compute in."""
+
+        def widened(change: Any) -> Any:
+            def apply(value: Tensor, hook: Any) -> Tensor | None:
+                changed = change(value.float(), hook)
+                return None if changed is None else changed.to(value.dtype)
+
+            return apply
+
+        return hooks if self.dtype == torch.float32 else [(name, widened(change)) for name, change in hooks]
 
     def new_memory(self, *, sliding: bool = True) -> Any:
         """Room for the keys and values of a text that grows; `extended` fills it.
@@ -425,60 +442,3 @@ def _passing_on(outputs: int | None) -> Any:
 def _probe_tokens(d_vocab: int) -> Tensor:
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
     return torch.randint(0, d_vocab, (1, _CHECK_TOKENS), generator=generator)
-
-
-def _load_original(files: ModelFiles) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    options = {"local_files_only": True, "trust_remote_code": False}
-    require_sizes(files.folder, files.name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            files.folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            attn_implementation="eager",
-            output_loading_info=True,
-            **options,
-        )
-        model, loading = loaded
-    except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
-        if is_memory_error(error):
-            raise
-        raise SourceError(
-            f"{files.name} could not be read as a causal language model: {first_line(error)}. A model folder needs "
-            "config.json, *.safetensors and the tokenizer's files, of an architecture that transformers knows without "
-            "remote code."
-        ) from error
-    require_every_weight(files.name, loading["missing_keys"])
-    if not tokenizer("a word", add_special_tokens=False).input_ids:  # transformers makes an empty one without its files
-        raise SourceError(f"{files.name} has no tokenizer: put its tokenizer.json into {files.folder}.")
-    return model, tokenizer
-
-
-def _boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device) -> Any:
-    os.environ.setdefault("WANDB_MODE", "disabled")  # TransformerLens imports wandb; nothing may phone home
-    from transformer_lens.model_bridge import TransformerBridge
-
-    # Where no last norm takes out the mean of what is written into the stream, that mean must stay.
-    options = {"center_writing_weights": False} if stand_in_for_absent_norm(original) else {}
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            str(files.folder), hf_model=original, tokenizer=tokenizer, device=str(device)
-        )
-        with warnings.catch_warnings():  # of what it leaves to us: gains are folded, and rows centred, by the readout
-            warnings.filterwarnings("ignore", message=".*does not support (fold_ln|center_writing_weights)")
-            bridge.enable_compatibility_mode(disable_warnings=True, **options)
-        if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
-            raise AttributeError("its last MLP has no single W_out")
-    except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
-        if is_memory_error(error):
-            raise
-        raise UnsupportedModel(
-            f"{files.name} ({type(original).__name__}) cannot be analysed: {first_line(error)}. "
-            f"Supported are the decoder families of TransformerLens: {SUPPORTED} and their relatives."
-        ) from error
-    return bridge

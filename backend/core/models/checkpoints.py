@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.core.models.downloads import sha256_of
+from backend.core.models.quantised import Quantisation
+from backend.core.models.sizes import stored
 from backend.core.models.sources import PACKAGED_MODELS, ModelFiles
 
 _SHOWN_COMMIT = 12
@@ -57,7 +59,8 @@ class Checkpoint:
                 file_sha256=sha256_of(files.gguf),
                 quantisation=kept,
             )
-        kept = _stored_dtype(files.folder)
+        quantisation = Quantisation.of(files.folder)
+        kept = stored(files.folder).dtype if quantisation is None else quantisation.words
         if files.origin == "hub":
             commit = files.folder.name  # a snapshot's folder is named after its commit
             at = "at" if files.revision is None else f"at revision {files.revision},"
@@ -89,20 +92,6 @@ def _converted(kept: str, dtype: str) -> str:
     bits = re.match(r"I?T?Q(\d)", kept)
     if bits:
         return f"{kept} ({bits.group(1)}-bit) dequantised to {dtype}"
+    if kept not in _DTYPES:
+        return f"{kept} dequantised to {dtype}"
     return f"{known} converted to {dtype}"
-
-
-def _stored_dtype(folder: Path) -> str:
-    """The type of most of the weights in a folder's safetensors files."""
-    from safetensors import safe_open
-
-    weights: Counter[str] = Counter()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118  # not a dictionary
-                part = file.get_slice(name)
-                size = 1
-                for length in part.get_shape():
-                    size *= length
-                weights[part.get_dtype()] += size
-    return weights.most_common(1)[0][0] if weights else "F32"

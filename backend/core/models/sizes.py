@@ -3,6 +3,9 @@ before anybody noticed that its tensors are not there."""
 
 import json
 import struct
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ def require_sizes(folder: Path, name: str) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it is no object")
-        shapes = [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)]
+        shapes = [shape for file in folder.glob("*.safetensors") for shape, _ in _tensors(file)]
     except (OSError, ValueError, RecursionError, struct.error) as error:
         raise SourceError(f"{name} cannot be read: its config.json or weights are damaged ({error}).") from error
     widest = max((axis for shape in shapes for axis in shape), default=0)
@@ -42,6 +45,35 @@ def require_sizes(folder: Path, name: str) -> None:
         _require(part, _LAYERS, len(shapes), name)
         _require(part, _WIDTHS, widest, name)
         _require(part, _POSITIONS, _MOST_POSITIONS, name)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a folder's weights are, from the headers of their files."""
+
+    elements: int
+    """Numbers in all tensors."""
+    largest_axes: int
+    """Numbers in the largest matrix, which in a language model is the unembedding or as large as it."""
+    dtype: str
+    """The type of most of them as safetensors writes it, such as BF16."""
+
+
+def stored(folder: Path) -> Stored:
+    """How much a model folder holds, and in which type.
+
+    Raises:
+        SourceError: a header is damaged.
+    """
+    try:
+        tensors = [tensor for file in folder.glob("*.safetensors") for tensor in _tensors(file)]
+    except (OSError, ValueError, RecursionError, struct.error) as error:
+        raise SourceError(f"The weights in {folder} are damaged ({error}).") from error
+    sizes, types = [prod(shape) for shape, _ in tensors], Counter[str]()
+    for size, (_, dtype) in zip(sizes, tensors, strict=True):
+        types[dtype] += size
+    matrices = (size for size, (shape, _) in zip(sizes, tensors, strict=True) if len(shape) == 2)
+    return Stored(sum(sizes), max(matrices, default=0), types.most_common(1)[0][0] if types else "F32")
 
 
 def _require(config: dict[str, Any], keys: tuple[str, ...], most: int, name: str) -> None:
@@ -54,13 +86,17 @@ def _require(config: dict[str, Any], keys: tuple[str, ...], most: int, name: str
             )
 
 
-def _shapes(file: Path) -> list[list[int]]:
-    """The shapes of a safetensors file's tensors, from its header alone."""
+def _tensors(file: Path) -> list[tuple[list[int], str]]:
+    """The shapes and types of a safetensors file's tensors, from its header alone."""
     with file.open("rb") as source:
         (size,) = struct.unpack("<Q", source.read(8))
         if size > _MOST_HEADER_BYTES:
             raise ValueError(f"the header of {file.name} is far too large")
         header = json.loads(source.read(size))
-    tensors = [entry for key, entry in header.items() if key != "__metadata__"] if isinstance(header, dict) else []
-    shapes = [entry.get("shape") for entry in tensors if isinstance(entry, dict)]
-    return [shape for shape in shapes if isinstance(shape, list) and all(isinstance(axis, int) for axis in shape)]
+    entries = [entry for key, entry in header.items() if key != "__metadata__"] if isinstance(header, dict) else []
+    tensors = [(entry.get("shape"), str(entry.get("dtype"))) for entry in entries if isinstance(entry, dict)]
+    return [
+        (shape, dtype)
+        for shape, dtype in tensors
+        if isinstance(shape, list) and all(isinstance(axis, int) for axis in shape)
+    ]

@@ -7,7 +7,6 @@ A model that is kept at several points of its training is named with one of them
 commit on the hub, or a folder inside a folder.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 from backend.core.errors import SourceError, first_line
 from backend.core.models.conversions import MANIFEST, dequantised
-from backend.core.models.downloads import PackagedFile, Say, cannot_write, fetch, sha256_of
+from backend.core.models.downloads import DISK_ERRORS, PackagedFile, Say, cannot_write, fetch, sha256_of
 
 FilesState = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of every file."""
@@ -57,7 +56,6 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*", re.ASCII)
 _LONGEST_REVISION = 200
 _MOST_LISTED = 12
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _NO_TOKENIZER = {"config.json", "generation_config.json", "model.safetensors.index.json", MANIFEST}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "vocab.*", "merges.*"]
 
@@ -336,7 +334,7 @@ def _hub(name: str, revision: str | None, cache: Path, say: Say) -> ModelFiles:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SourceError(f"The hub has no model called {name} that you may read. {_choices()}") from error
     except Exception as error:  # timeouts and transfer errors come from several libraries without a common class
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise cannot_write(cache / "hub", error) from error
         raise SourceError(
             f"{asked} could not be fetched: the Hugging Face hub cannot be reached ({first_line(error)}). Check the "

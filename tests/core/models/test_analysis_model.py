@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from backend.core.errors import ModelTooLarge, SelfCheckFailed, SourceError, UnsupportedModel
 from backend.core.models import analysis_model as model_module
+from backend.core.models import loading
 from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.devices import choose_device
 from backend.core.models.devices import refusing_memory_errors as _refusing
@@ -58,14 +59,14 @@ def test_what_the_closed_forms_do_not_cover_is_refused(family: str, reason: str,
 def test_a_processed_model_that_predicts_otherwise_is_refused(
     tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot = model_module._boot
+    boot = loading.boot
 
     def boot_spoilt(*arguments: Any) -> Any:
         bridge = boot(*arguments)
         bridge.unembed.W_U.data[:, 7] += 0.5
         return bridge
 
-    monkeypatch.setattr(model_module, "_boot", boot_spoilt)
+    monkeypatch.setattr(model_module, "boot", boot_spoilt)
     with pytest.raises(SelfCheckFailed, match="log-probabilities differ"):
         AnalysisModel.load(tiny_files("llama"), "cpu")
 
@@ -237,7 +238,7 @@ def test_running_out_of_memory_is_a_sentence(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["transformers.AutoModelForCausalLM.from_pretrained", "backend.core.models.analysis_model._boot"]
+    "step", ["transformers.AutoModelForCausalLM.from_pretrained", "backend.core.models.analysis_model.boot"]
 )
 def test_running_out_of_memory_while_loading_is_not_a_damaged_model(
     step: str, tiny_files: Callable[[str], ModelFiles], monkeypatch: pytest.MonkeyPatch

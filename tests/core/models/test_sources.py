@@ -332,7 +332,7 @@ def test_running_out_of_memory_while_dequantising_is_a_sentence(
         raise MemoryError
 
     gguf = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf")
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    monkeypatch.setattr("gguf.dequantize", fail)
     with pytest.raises(ModelTooLarge, match=r"Dequantising tiny\.gguf ran out of memory"):
         find_model(str(gguf), tmp_path / "cache", _silent)
 
@@ -358,14 +358,13 @@ def test_a_gguf_file_that_changed_is_read_again(tiny_files: Callable[[str], Mode
 def test_a_gguf_file_that_changes_while_it_is_read_is_refused(
     tiny_files: Callable[[str], ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gguf, plain = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), conversions._read
+    gguf, plain = write_gguf(tiny_files("llama"), tmp_path / "tiny.gguf"), conversions._write
 
-    def read(path: Path) -> Any:
-        content = plain(path)
+    def write(path: Path, folder: Path) -> None:
+        plain(path, folder)
         _changed(path)
-        return content
 
-    monkeypatch.setattr(conversions, "_read", read)
+    monkeypatch.setattr(conversions, "_write", write)
     with pytest.raises(SourceError, match="changed while it was read"):
         find_model(str(gguf), tmp_path / "cache", _silent)
     assert not list((tmp_path / "cache").glob("models/*/"))
