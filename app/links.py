@@ -10,8 +10,7 @@ def atlas(model: str, run: int | str) -> str:
 
 def neuron(model: str, name: str, run: int | str | None = None) -> str:
     """A neuron's page; without a run, that of the newest run of its layer."""
-    layer, index = name.split(".")
-    return _with(f"/m/{quote(model, safe='')}/n/{layer}/{index}", run=run)
+    return _with(f"/m/{quote(model, safe='')}/n/{name.replace('.', '/')}", run=run)
 
 
 def lab(model: str, neuron: str) -> str:

@@ -55,6 +55,9 @@ METRICS: tuple[Metric, ...] = (
            "quiet on most tokens and loud on a few."),
     Metric("fraction_positive", "Share of positive activations", "", "activations",
            "Share of positions where the activation is above 0.", has_se=True),
+    Metric("routed_share", "Routed share", "", "activations",
+           "Share of positions for which the router chooses the neuron's expert; elsewhere its activation is 0. It is "
+           "1 in an expert that every token passes, and missing in models without experts.", has_se=True),
     Metric("total_effect", "Total effect TE", "nats", "effects",
            "Mean over tokens of |change of loss| when the neuron is set to its mean and the final norm is recomputed.",
            "Eq. 5", has_se=True, scale="log"),
@@ -99,6 +102,9 @@ METRICS: tuple[Metric, ...] = (
            has_se=True),
 )  # fmt: skip
 
+ROUTING_METRICS = frozenset({"routed_share"})
+"""What only a mixture of experts has."""
+
 FREQUENCY_METRICS = frozenset({"direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl", "freq_alignment"})
 """What a run has only if it knew how often tokens occur."""
 
@@ -113,6 +119,7 @@ FORMULAS: dict[str, str] = {
     "skew_activation": "E_x[ (n − n̄)³ ] / s.d.³",
     "kurtosis_activation": "E_x[ (n − n̄)⁴ ] / s.d.⁴",
     "fraction_positive": "P_x( n > 0 )",
+    "routed_share": "P_x( the router's weight of the neuron's expert > 0 )",
     "total_effect": "TE = E_x | L(x) − L(x; n := n̄) |",
     "direct_effect_ln": "DE_LN = E_x | L(x) − L(x; n := n̄, norm's scale held) |",
     "ln_mediated": "1 − DE_LN / TE",
@@ -200,6 +207,10 @@ TERMS: dict[str, str] = {
     "of counts (1 is added to each count), so that no probability is 0; its facts say from which. The logarithm of "
     "P_freq, less the mean over the vocabulary, is the token-frequency direction v_freq of the logits.",
     "KL": "D_KL(P_freq‖P), how far a prediction P is from the token frequencies, in nats.",
+    "expert": "One of several MLPs that stand side by side in a layer of a mixture of experts. For each token a router "
+    "chooses some and weighs them. A neuron there is named layer.expert.index; its activation has the router's weight "
+    "in it, and is 0 where its expert is not chosen. An expert that every token passes is called shared. Ablations set "
+    "that activation, also where the expert was not chosen; the choice itself they leave to the model.",
     "entropy neuron": "A neuron that changes how sure the model is without moving tokens of its own. Its null-space "
     "fraction is above the run's chance line and its logit variance below; its total effect is more than "
     f"{CUTS.effect:g} nats, and more than {100 * CUTS.mediated:.0f} % of that effect goes through the final norm, "

@@ -113,6 +113,8 @@ def prepared(
             d_vocab=model.d_vocab,
             norm=model.norm,
             source=config.model,
+            n_experts=None if model.experts is None else model.experts.count,
+            d_expert=None if model.experts is None else model.experts.width,
         ),
         layer=layer,
         readout=readout,

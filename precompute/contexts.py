@@ -2,7 +2,9 @@
 
 The sample is cut into windows of tokens. A window's peak is its highest activation over the positions that are neither
 special (BOS, EOS, padding, what separates documents) nor the first of their sequence: there activations are often
-extreme for every neuron alike, since attention that has nothing to look for rests on the first token, BOS or not.
+extreme for every neuron alike, since attention that has nothing to look for rests on the first token, BOS or not. In a
+mixture of experts only tokens that are routed to the neuron's expert can be a peak: a window without one does not show
+the neuron.
 """
 
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.atlas.records import TraceRecord
+from backend.core.metrics.routing import expert_of_neurons, routed_to
+from backend.core.neurons import Experts
 from precompute.config import WINDOW
 from precompute.corpus import Tokens
 
@@ -39,6 +43,7 @@ def choose(
     places: list[tuple[int, slice]],
     ids: list[int],
     seed: int,
+    experts: Experts | None = None,
 ) -> Iterator[TraceRecord]:
     """The trace records of every neuron, bucket by bucket; a window serves a neuron only once.
 
@@ -46,26 +51,46 @@ def choose(
         activations: [sequences, seq_len, n_neurons].
         shown: [sequences, seq_len], False where a peak does not count.
         places: the windows, and `ids` their context ids in the atlas.
+        experts: those of the layer; None where it has none.
     """
-    highest, lowest = _peaks(activations, shown, places)
+    routed = None if experts is None else routed_to(activations, experts)
+    expert = np.zeros(activations.shape[2], np.intp) if experts is None else expert_of_neurons(experts)
+    highest, lowest = _peaks(activations, shown, places, routed, expert)
     rng = np.random.default_rng(seed)
     for neuron in range(activations.shape[2]):
         for bucket, window in _pick(highest[:, neuron], lowest[:, neuron], rng):
             sequence, positions = places[window]
             values = activations[sequence, positions, neuron]
-            allowed = np.where(shown[sequence, positions], values, np.nan)
+            counted = shown[sequence, positions]
+            if routed is not None:
+                counted = counted & routed[sequence, positions, expert[neuron]]
+            allowed = np.where(counted, values, np.nan)
             peak = int(np.nanargmin(allowed) if bucket == "min" else np.nanargmax(allowed))
             yield TraceRecord(neuron, ids[window], bucket, values, float(values[peak]), peak)
 
 
-def _peaks(activations: Float, shown: NDArray[np.bool_], places: list[tuple[int, slice]]) -> tuple[Float, Float]:
-    """Highest and lowest shown activation of every window, each [windows, n_neurons]; ∓∞ where nothing is shown."""
+def _peaks(
+    activations: Float,
+    shown: NDArray[np.bool_],
+    places: list[tuple[int, slice]],
+    routed: NDArray[np.bool_] | None,
+    expert: NDArray[np.intp],
+) -> tuple[Float, Float]:
+    """Highest and lowest shown activation of every window, each [windows, n_neurons]; ∓∞ where nothing is shown.
+
+    Args:
+        routed: [sequences, seq_len, experts], which tokens pass each expert; None where there are none.
+        expert: of each neuron.
+    """
     size = (len(places), activations.shape[2])
     highest, lowest = np.full(size, -np.inf, np.float32), np.full(size, np.inf, np.float32)
     for row, (sequence, positions) in enumerate(places):
         values = activations[sequence, positions][shown[sequence, positions]]
-        if len(values):
-            highest[row], lowest[row] = values.max(axis=0), values.min(axis=0)
+        if not len(values):
+            continue
+        there = True if routed is None else routed[sequence, positions][shown[sequence, positions]][:, expert]
+        highest[row] = values.max(axis=0, where=there, initial=-np.inf)
+        lowest[row] = values.min(axis=0, where=there, initial=np.inf)
     return highest, lowest
 
 

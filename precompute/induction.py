@@ -62,7 +62,7 @@ def carry_out(
     request = schemas.InductionJobRequest.model_validate(job.request)
     run = None if job.run is None else atlas.runs.get(job.run)
     spec = _with_corpus(repeat_spec(atlas, request, run), run, cache, model, reporter)
-    measured = plan(atlas, request, run)
+    measured = plan(atlas, request, model.experts, run)
     repeats, summary = find_repeats(model, spec)
     made_from = f"{made_by}:{tokens_hash(repeats.tokens.cpu().numpy())}"
     job = atlas.jobs.take_up(job.id, made_from)

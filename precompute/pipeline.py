@@ -188,7 +188,7 @@ class Run:
                 continue
             shard = self.traces[index]
             groups = np.repeat(self.sample.groups[shards[index]], self.config.seq_len)
-            moments = Moments.of(shard.activations.flatten(0, 1).double().numpy(), groups)
+            moments = Moments.of(shard.activations.flatten(0, 1).double().numpy(), groups, self.capture.model.experts)
             with self.atlas.runs.writing() as writer:
                 writer.add_shard(self.id, "activations", index, moments.to_arrays())
                 writer.update_run(
@@ -218,7 +218,8 @@ class Run:
         with self.atlas.runs.writing() as writer:
             writer.put_histograms(self.id, edges, counts)
             ids = writer.put_contexts(self.id, self._context_records(places))
-            writer.put_traces(self.id, contexts.choose(activations, shown, places, ids, self.config.seed))
+            chosen = contexts.choose(activations, shown, places, ids, self.config.seed, self.capture.model.experts)
+            writer.put_traces(self.id, chosen)
             writer.add_shard(self.id, "contexts", 0, {})
             writer.update_run(self.id, stage="effects", progress=0.2)
         self.reporter.advance(1)

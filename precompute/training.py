@@ -117,6 +117,8 @@ class TrainingRun:
             family=last.family,
             layer=last.layer,
             n_neurons=len(last.readout.W_out),
+            n_experts=None if last.experts is None else last.experts.count,
+            d_expert=None if last.experts is None else last.experts.width,
             d_model=len(metrics.singular_values),
             norm=last.readout.norm,
             null_dim=metrics.null_dim,

@@ -25,7 +25,7 @@ window.calibroscopeAddress = (() => {
         return window.calibroscopeDom.unchanged();
     };
 
-    const neuron = (model, name) => "/m/" + encodeURIComponent(model) + "/n/" + name.replace(".", "/");
+    const neuron = (model, name) => "/m/" + encodeURIComponent(model) + "/n/" + name.replaceAll(".", "/");
 
     return { LONGEST_LINK, current, join, show, parameters, hashParameters, follow, neuron };
 })();

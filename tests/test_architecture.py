@@ -18,10 +18,11 @@ RULES: list[tuple[str, str, str]] = [
     (r"backend/", r"(app|precompute)(\.|$)", "arrows run app → backend ← precompute"),
     (r"precompute/", r"app(\.|$)", "arrows run app → backend ← precompute"),
     (r"app/(?!cli/)", r"(precompute|torch|sqlalchemy|transformer_lens|transformers)(\.|$)", "the app only draws"),
-    # A report takes errors of single tokens as the science does: that module needs NumPy alone.
+    # A report takes errors of single tokens as the science does: that module needs NumPy alone. Names are read and
+    # written in one place, which needs nothing.
     (
         r"app/(?!cli/)",
-        r"backend\.(?!(client|schemas|glossary|incidents|core\.metrics\.jackknife)$)",
+        r"backend\.(?!(client|schemas|glossary|incidents|core\.metrics\.jackknife|core\.neurons|core\.errors)$)",
         "the app sees the client and the wire",
     ),
     (r"app/notation/", r"app\.(?!notation\.)", "how numbers and names are written depends on no page"),

@@ -94,9 +94,11 @@ def _place_in_scale(strip: Strip, place: int, low: float, high: float) -> int | 
 
 
 def _ink(shade: tuple[int, int, int]) -> str:
-    """The colour of text that can be read on a shade."""
-    red, green, blue = shade
-    return "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
+    """The colour of text on a shade: of black and white the one with more contrast, which is always 4.5 or more (WCAG
+    2.2, 1.4.3)."""
+    linear = [((part / 255 + 0.055) / 1.055) ** 2.4 if part > 10 else part / 255 / 12.92 for part in shade]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#fff"
 
 
 def _shown(strip: Strip, place: int) -> str:

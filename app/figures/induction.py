@@ -20,6 +20,7 @@ from app.figures.repeats import (
 from app.figures.theme import CLASS_COLOURS, ENTROPY_COLOUR, LOSS_COLOUR, SERIES_COLOURS
 from app.notation.numbers import number, signed
 from app.notation.tokens import label
+from app.notation.units import neuron_name
 from backend.glossary import CLASS_LABELS, NeuronClass
 from backend.schemas import ClipTotals, Curve, Estimate, InductionChange, InductionClip, InductionCurves, NeuronColumns
 
@@ -231,8 +232,8 @@ def change_scatter(
             figure.add_trace(_change_points(event, name, rows, across))
     for row in _worth_a_label(event, classes):
         figure.add_annotation(
-            x=across[row], y=event.change[row], text=f"{event.layer}.{row}", showarrow=False, xanchor="left",
-            xshift=6, font={"size": 11},
+            x=across[row], y=event.change[row], text=neuron_name(event.layer, row, event.experts), showarrow=False,
+            xanchor="left", xshift=6, font={"size": 11},
         )  # fmt: skip
     figure.add_hline(y=0, line={"color": BEHIND, "width": 1})
     figure.update_xaxes(title_text="neuron" if against == "index" else "null-space fraction ρ")
@@ -245,10 +246,11 @@ def _change_points(
     event: InductionChange, name: NeuronClass, rows: list[int], across: list[float | None]
 ) -> go.Scattergl:
     plain = name == "plain"
-    texts = [f"{event.layer}.{row}: {number(event.change[row], error=event.se[row])}" for row in rows]
+    names = [neuron_name(event.layer, row, event.experts) for row in rows]
+    texts = [f"{name}: {number(event.change[row], error=event.se[row])}" for name, row in zip(names, rows, strict=True)]
     return go.Scattergl(
         x=[across[row] for row in rows], y=[event.change[row] for row in rows], mode="markers",
-        name=f"{CLASS_LABELS[name]}s", text=texts, customdata=[f"{event.layer}.{row}" for row in rows],
+        name=f"{CLASS_LABELS[name]}s", text=texts, customdata=names,
         hovertemplate="%{text}<extra></extra>",
         marker={"color": CLASS_COLOURS[name], "size": 5 if plain else 9, "opacity": 0.6 if plain else 0.9},
     )  # fmt: skip

@@ -71,7 +71,7 @@ def _entropy(
     rows.sort(key=lambda row: -np.nan_to_num(effects[row]))
     return [
         schemas.MarkedNeuron(
-            neuron=f"{run.layer}.{int(columns['index'][row])}",
+            neuron=str(run.neuron(int(columns["index"][row]))),
             norm_percentile=percentile(norms, norms[row]),
             paper_criterion=marks[row],
         )

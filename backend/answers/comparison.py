@@ -50,7 +50,7 @@ class MeasuredRun:
 
     def neuron(self, index: int) -> str:
         """The name of a neuron by its index in the layer."""
-        return f"{self.run.layer}.{index}"
+        return str(self.run.neuron(index))
 
     def finite(self, name: str) -> Column:
         """The values of a column that are there."""

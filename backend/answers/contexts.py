@@ -95,9 +95,24 @@ def _cut(
 def contexts(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.ContextList:
     listed = atlas.contexts.showing(record.id, chosen.index)
     if not listed:
+        _require_routed(atlas, record, chosen)
         raise not_yet(record, "contexts")
     first = first_predictions(atlas, record, listed)
-    return schemas.ContextList(neuron=str(chosen), contexts=[_strip(shown, *first[shown.id]) for shown in listed])
+    strips = [_strip(shown, *first[shown.id]) for shown in listed]
+    return schemas.ContextList(neuron=str(chosen), expert=chosen.routed_expert, contexts=strips)
+
+
+def _require_routed(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> None:
+    """
+    Raises:
+        NotInAtlas: the router chose the neuron's expert for no token that could be a context's peak.
+    """
+    done = chosen.routed_expert is not None and 0 in atlas.runs.shards_done(record.id, "contexts")
+    if done:
+        raise NotInAtlas(
+            f"The router chose expert {chosen.routed_expert} for no token of run {record.id} that could be shown: "
+            f"neuron {chosen} has no contexts there."
+        )
 
 
 def first_predictions(atlas: Atlas, record: RunRecord, shown: Sequence[ShownContext]) -> dict[int, First]:

@@ -42,7 +42,7 @@ def run_table(atlas: Atlas, record: RunRecord) -> pa.Table:
     columns = atlas.neurons.columns(record.id, list(METRIC_COLUMNS))
     index = columns["index"].astype(np.int64)
     table = {
-        "neuron": pa.array([f"{record.layer}.{i}" for i in index], pa.string()),
+        "neuron": pa.array([str(record.neuron(i)) for i in index.tolist()], pa.string()),
         "layer": pa.array(np.full(len(index), record.layer), pa.int64()),
         "index": pa.array(index, pa.int64()),
         "neuron_class": pa.array(atlas.neurons.classes(record.id), pa.string()),

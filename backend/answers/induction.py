@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from backend import schemas
+from backend.answers.runs import expert_layout
 from backend.core.induction.attribution import Attribution
 from backend.core.induction.clipping import ClippedTokens, Clipping, ClippingAfter
 from backend.core.induction.experiment import Experiment, Plan, Progress
@@ -83,7 +84,10 @@ class InductionAnswers:
                 return self._clip(result)
             case ActivationChange(change):
                 return schemas.InductionChange(
-                    layer=self._model.last_layer, change=change.mean.tolist(), se=_numbers(change.se)
+                    layer=self._model.last_layer,
+                    experts=expert_layout(self._model.experts),
+                    change=change.mean.tolist(),
+                    se=_numbers(change.se),
                 )
             case ScoredHeads():
                 return _heads(result)
@@ -154,7 +158,7 @@ class InductionAnswers:
 
     def _clip(self, clip: Clipping) -> schemas.InductionClip:
         return schemas.InductionClip(
-            neuron=f"{self._model.last_layer}.{clip.neuron}",
+            neuron=str(self._model.neuron(self._model.last_layer, clip.neuron)),
             reference=clip.reference,
             loss=_curve(clip.loss),
             entropy=_curve(clip.entropy),

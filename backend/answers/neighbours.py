@@ -30,7 +30,7 @@ def similar(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.Simila
     def described(indices: list[int]) -> list[schemas.SimilarNeuron]:
         return [
             schemas.SimilarNeuron(
-                neuron=f"{record.layer}.{index}",
+                neuron=str(record.neuron(index)),
                 neuron_class=classes[index],
                 weight_cosine=None if cosines is None else cosines.get(index),
                 activation_correlation=correlations.get(index),

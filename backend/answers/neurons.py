@@ -22,11 +22,13 @@ _BACKGROUND_VALUES = 4_000
 
 
 @damage.reading("a neuron's row")
-def row(record: NeuronRecord) -> schemas.MeasuredNeuron:
+def row(run: RunRecord, record: NeuronRecord) -> schemas.MeasuredNeuron:
+    neuron = run.neuron(record.index)
     return schemas.MeasuredNeuron(
-        neuron=f"{record.layer}.{record.index}",
+        neuron=str(neuron),
         layer=record.layer,
         index=record.index,
+        expert=neuron.routed_expert,
         neuron_class=record.neuron_class,
         effect_tokens=record.effect_tokens,
         metrics={name: finite(value) for name, value in record.metrics.items()},
@@ -38,7 +40,7 @@ def row(record: NeuronRecord) -> schemas.MeasuredNeuron:
 def neuron_page(atlas: Atlas, record: RunRecord, query: NeuronQuery) -> schemas.NeuronPage:
     neurons, total = atlas.neurons.page(record.id, query)
     return schemas.NeuronPage(
-        rows=[row(neuron) for neuron in neurons], total=total, next_cursor=query.next_cursor(total)
+        rows=[row(record, neuron) for neuron in neurons], total=total, next_cursor=query.next_cursor(total)
     )
 
 
@@ -49,7 +51,7 @@ def columns(atlas: Atlas, record: RunRecord, names: list[str]) -> schemas.Neuron
     columns_read = atlas.neurons.columns(record.id, list(dict.fromkeys(names)))
     index, tokens = columns_read.pop("index").astype(int), columns_read.pop("effect_tokens")
     return schemas.NeuronColumns(
-        neuron=[f"{record.layer}.{i}" for i in index],
+        neuron=[str(record.neuron(i)) for i in index.tolist()],
         neuron_class=atlas.neurons.classes(record.id),
         paper_criterion=atlas.neurons.marks(record.id),
         columns={name: finite_list(column) for name, column in columns_read.items()},
@@ -65,7 +67,7 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
     percentiles = {
         metric.name: percentile(columns_of_run[metric.name], measured_neuron.metrics[metric.name]) for metric in METRICS
     }
-    answered = row(measured_neuron)
+    answered = row(record, measured_neuron)
     chance = run_chance(record)
     return schemas.NeuronDetail(
         run=run_summary(record),
@@ -76,8 +78,8 @@ def neuron(atlas: Atlas, record: RunRecord, chosen: NeuronId) -> schemas.NeuronD
             None if chance is None else ChanceLines(**vars(chance)),
             record.error_groups,
         ),
-        previous=f"{chosen.layer}.{chosen.index - 1}" if chosen.index > 0 else None,
-        next=f"{chosen.layer}.{chosen.index + 1}" if chosen.index + 1 < len(columns_of_run["index"]) else None,
+        previous=str(record.neuron(chosen.index - 1)) if chosen.index > 0 else None,
+        next=str(record.neuron(chosen.index + 1)) if chosen.index + 1 < len(columns_of_run["index"]) else None,
     )
 
 
@@ -139,7 +141,7 @@ def spectrum(atlas: Atlas, record: RunRecord, name: str | None) -> schemas.Spect
         raise not_yet(record, "the spectrum")
     cosines = None
     if name is not None:
-        chosen = NeuronId.parse(name)
+        chosen = NeuronId.parse(name, record.experts)
         along = atlas.neurons.cosines(record.id, chosen.index) if chosen.layer == record.layer else None
         if along is None:
             raise NotInAtlas(f"Run {record.id} has no neuron {chosen}: it measures layer {record.layer}.")

@@ -12,6 +12,7 @@ from backend.atlas.connect import AtlasUnusable
 from backend.atlas.records import Config, ModelRecord, RunRecord
 from backend.atlas.store import Atlas
 from backend.core.models.sources import PACKAGED_MODELS
+from backend.core.neurons import Experts
 
 _EXACT = 3e-6
 """The bound of runs that do not tell theirs."""
@@ -31,8 +32,14 @@ def run_summary(record: RunRecord) -> schemas.RunSummary:
         "mode": record.config.get("mode", "exact"),
         "tolerance_nats": record.config.get("tolerance_nats", _EXACT),
     }
+    fields |= {"experts": expert_layout(record.experts)}
     fields |= {"config": shown_config(record.config), "card": run_card(record), "chance": run_chance(record)}
     return schemas.RunSummary(**fields)
+
+
+def expert_layout(experts: Experts | None) -> schemas.ExpertLayout | None:
+    """How a layer's neurons are divided among experts; None where it has none."""
+    return None if experts is None else schemas.ExpertLayout(**vars(experts))
 
 
 def run_card(record: RunRecord) -> schemas.RunCard | None:
@@ -96,7 +103,9 @@ def model_name(record: ModelRecord) -> str:
 @damage.reading("a model")
 def model_summary(atlas: Atlas, record: ModelRecord) -> schemas.ModelSummary:
     """A model and how many runs it has."""
-    described = {name: value for name, value in vars(record).items() if name not in ("slug", "source", "name")}
+    apart = ("slug", "source", "name", "n_experts", "d_expert")
+    described = {name: value for name, value in vars(record).items() if name not in apart}
+    described["experts"] = expert_layout(record.experts)
     runs, latest = atlas.runs.of_model(record.slug), atlas.runs.newest(record.slug)
     return schemas.ModelSummary(
         id=record.slug, name=model_name(record), n_runs=len(runs), latest_run=latest, **described

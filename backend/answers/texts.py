@@ -15,7 +15,7 @@ from backend.core.metrics.effects import EffectSums
 from backend.core.metrics.loss_position import at_predicted_token
 from backend.core.metrics.token_weights import extremes
 from backend.core.models.traced_text import State, TracedText
-from backend.core.neurons import NeuronId
+from backend.core.neurons import Experts, NeuronId
 from backend.live.texts import LiveAblation, LiveGenerationStep, LiveSweep, LiveText, LiveTokenWeights
 
 
@@ -197,7 +197,7 @@ def sweep(text: LiveText, asked: schemas.SweepRequest, swept: LiveSweep, referen
     names = ("total_effect", "direct_effect_ln", "ln_mediated", "delta_loss", "delta_entropy", "abs_delta_entropy")
     rows = [
         schemas.SweepRow(
-            neuron=str(NeuronId(text.layer, int(i))),
+            neuron=str(NeuronId(text.layer, int(i), text.model.experts)),
             activation=float(activations[i]),
             prediction_change=float(columns["prediction_change"][i]),
             **{name: _finite(float(columns[name][i])) for name in names},
@@ -233,11 +233,16 @@ def token_matches(query: str, vocabulary: Sequence[str], matches: Sequence[int],
     return schemas.TokenMatches(query=query, tokens=tokens, total=len(matches))
 
 
-def promoters(weights: LiveTokenWeights, layer: int, token: int, limit: int) -> schemas.Promoters:
+def promoters(
+    weights: LiveTokenWeights, layer: int, experts: Experts | None, token: int, limit: int
+) -> schemas.Promoters:
     """The answer to "which neurons promote this token?"."""
 
     def pushes(indices: Sequence[int]) -> list[schemas.NeuronPush]:
-        return [schemas.NeuronPush(neuron=str(NeuronId(layer, i)), value=float(weights.weights[i])) for i in indices]
+        names = [str(NeuronId(layer, i, experts)) for i in indices]
+        return [
+            schemas.NeuronPush(neuron=n, value=float(weights.weights[i])) for n, i in zip(names, indices, strict=True)
+        ]
 
     promote, suppress = (pushes(indices) for indices in extremes(weights.weights, limit))
     named = schemas.VocabularyToken(token_id=token, token=weights.token)

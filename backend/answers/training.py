@@ -14,6 +14,7 @@ from backend.atlas.database import NotInAtlas
 from backend.atlas.query import require_metric
 from backend.atlas.records import TrainingStep, WeighedStep
 from backend.atlas.store import Atlas
+from backend.core.errors import NoSuchNeuron
 from backend.core.metrics.by_weights import WEIGHT_METRICS, fits_by_weights
 from backend.core.metrics.classes import ChanceLines, paper_criterion
 from backend.core.neurons import NeuronId
@@ -64,13 +65,15 @@ def neuron_lines(
         chosen = _extremes(values, most, extreme)
     else:
         chosen = [_index(name, steps[-1]) for name in dict.fromkeys(neurons)]
-    layer = steps[-1].layer
+    last = steps[-1]
     return schemas.NeuronLines(
         metric=metric,
         steps=[step.step for step in steps],
         lines=[
             schemas.NeuronLine(
-                neuron=f"{layer}.{index}", values=finite_list(values[:, index]), errors=finite_list(errors[:, index])
+                neuron=str(last.neuron(index)),
+                values=finite_list(values[:, index]),
+                errors=finite_list(errors[:, index]),
             )
             for index in chosen
         ],
@@ -105,7 +108,7 @@ def _step(atlas: Atlas, step: WeighedStep, run: tuple[str, int] | None) -> schem
         step=step.step,
         weights_hash=step.weights_hash,
         chance=schemas.RunChance(**step.chance),
-        spreads={name: _spread(step.columns[name], step.layer) for name in WEIGHT_METRICS},
+        spreads={name: _spread(step.columns[name], step) for name in WEIGHT_METRICS},
         above_line=int((step.columns["null_fraction"] > lines.null_fraction).sum()),
         by_weights={name: int(fit.sum()) for name, fit in fits_by_weights(step.columns, lines).items()},
         paper_criterion=int(marks.sum()),
@@ -120,7 +123,7 @@ def _unread(step: TrainingStep) -> int:
     return int(step.norm == "LayerNorm")
 
 
-def _spread(column: NDArray[np.float64], layer: int) -> schemas.MetricSpread:
+def _spread(column: NDArray[np.float64], step: TrainingStep) -> schemas.MetricSpread:
     known = column[np.isfinite(column)]
     if not len(known):
         nothing = dict.fromkeys(schemas.MetricSpread.model_fields)
@@ -132,8 +135,8 @@ def _spread(column: NDArray[np.float64], layer: int) -> schemas.MetricSpread:
         median=float(middle),
         q95=float(high),
         highest=finite(float(known.max())),
-        lowest_neuron=f"{layer}.{int(np.nanargmin(column))}",
-        highest_neuron=f"{layer}.{int(np.nanargmax(column))}",
+        lowest_neuron=str(step.neuron(int(np.nanargmin(column)))),
+        highest_neuron=str(step.neuron(int(np.nanargmax(column)))),
     )
 
 
@@ -168,10 +171,13 @@ def _extremes(values: NDArray[np.float64], most: int, extreme: Extreme) -> list[
 
 
 def _index(name: str, step: TrainingStep) -> int:
-    neuron = NeuronId.parse(name)
+    try:
+        neuron = NeuronId.parse(name, step.experts)
+    except NoSuchNeuron as error:
+        raise NotInAtlas(str(error)) from error
     if neuron.layer != step.layer or neuron.index >= step.n_neurons:
         raise NotInAtlas(
-            f"The training {step.training} has no neuron {neuron}: its neurons are {step.layer}.0 to "
-            f"{step.layer}.{step.n_neurons - 1}."
+            f"The training {step.training} has no neuron {neuron}: its neurons are {step.neuron(0)} to "
+            f"{step.neuron(step.n_neurons - 1)}."
         )
     return neuron.index

@@ -8,6 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from backend.core.neurons import Experts, NeuronId
+
 Array = NDArray[Any]
 Config = dict[str, str | int | float | bool | None]
 _WINDOW = 64
@@ -27,6 +29,14 @@ class ModelRecord:
     d_vocab: int
     norm: str
     source: str
+    n_experts: int | None = None
+    """Experts of a layer that its router chooses from, of `d_expert` neurons each; None where it has none."""
+    d_expert: int | None = None
+
+    @property
+    def experts(self) -> Experts | None:
+        """How a layer's neurons are divided among experts; None where it has none."""
+        return Experts.of_layer(self.n_experts, self.d_expert, self.d_mlp)
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,12 @@ class RunRecord:
     """Groups of whole sequences behind the standard errors so far; None where these took tokens as independent."""
     chance: dict[str, Any] | None
     """Its chance lines by metric; None for a run made before there were any."""
+    experts: Experts | None
+    """How the layer's neurons are divided among experts; None where it has none."""
+
+    def neuron(self, index: int) -> NeuronId:
+        """A neuron of the run by its index in the layer, as the model's neurons are named."""
+        return NeuronId(self.layer, index, self.experts)
 
 
 def windows_of(run: RunRecord) -> int:
@@ -205,6 +221,9 @@ class TrainingStep:
     family: str
     layer: int
     n_neurons: int
+    n_experts: int | None
+    """Experts of the layer that its router chooses from, of `d_expert` neurons each; None where it has none."""
+    d_expert: int | None
     d_model: int
     norm: str
     null_dim: int
@@ -213,6 +232,15 @@ class TrainingStep:
     """Chance lines by metric."""
     versions: dict[str, str]
     measured_at: datetime
+
+    @property
+    def experts(self) -> Experts | None:
+        """How the layer's neurons are divided among experts; None where it has none."""
+        return Experts.of_layer(self.n_experts, self.d_expert, self.n_neurons)
+
+    def neuron(self, index: int) -> NeuronId:
+        """A neuron of the layer by its index, as the model's neurons are named."""
+        return NeuronId(self.layer, index, self.experts)
 
 
 @dataclass(frozen=True)

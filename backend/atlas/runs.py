@@ -18,10 +18,11 @@ from backend.atlas.neurons import Neurons
 from backend.atlas.records import Array, ModelRecord, RunPlan, RunRecord
 from backend.atlas.run_writer import RunWriter
 from backend.atlas.schema import ModelRow, RunRow, ShardRow, SpectrumRow, UnigramRow
+from backend.core.neurons import Experts
 
 _SILENCE = timedelta(minutes=2)
 """A running run that has not been heard of for this long counts as interrupted."""
-_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name != "status")
+_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("status", "experts"))
 
 
 class Runs:
@@ -234,8 +235,13 @@ def _record(row: RunRow) -> RunRecord:
     with damage.reading(where):
         silent = row.status == "running" and datetime.now(UTC) - row.heartbeat > _SILENCE
     fields = {name: getattr(row, name) for name in _FIELDS}
-    fields |= {"status": "interrupted" if silent else row.status, "revision": _revision(row)}
+    fields |= {"status": "interrupted" if silent else row.status, "revision": _revision(row), "experts": _experts(row)}
     return damage.record(RunRecord, where, fields)
+
+
+def _experts(row: RunRow) -> Experts | None:
+    of_model: Any = row  # columns that its class is given from the model's row
+    return Experts.of_layer(of_model.n_experts, of_model.d_expert, of_model.d_mlp)
 
 
 def _revision(row: RunRow) -> str:

@@ -78,6 +78,9 @@ class ModelRow(Base):
     norm: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)
     vocabulary: Mapped[list[str] | None] = mapped_column(Strings, deferred=True)
+    n_experts: Mapped[int | None]
+    """Experts of a layer that its router chooses from, of `d_expert` neurons each; None where it has none."""
+    d_expert: Mapped[int | None]
 
 
 class RunRow(Base):
@@ -254,6 +257,8 @@ class TrainingStepRow(Base):
     family: Mapped[str] = mapped_column(Text)
     layer: Mapped[int]
     n_neurons: Mapped[int]
+    n_experts: Mapped[int | None]
+    d_expert: Mapped[int | None]
     d_model: Mapped[int]
     norm: Mapped[str] = mapped_column(Text)
     null_dim: Mapped[int]
@@ -318,3 +323,6 @@ RunRow.results_of = column_property(
     .scalar_subquery()
 )
 """The job whose results of the run's neurons are shown; None where there are none, or older ones."""
+for _name in ("n_experts", "d_expert", "d_mlp"):
+    _of_model = select(getattr(ModelRow, _name)).where(ModelRow.slug == RunRow.model)
+    setattr(RunRow, _name, column_property(_of_model.correlate_except(ModelRow).scalar_subquery()))

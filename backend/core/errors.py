@@ -20,6 +20,10 @@ class BadNeuron(CalibroscopeError):
     """A neuron's name that cannot be read, or that the model does not have."""
 
 
+class NoSuchNeuron(BadNeuron):
+    """A neuron or a head, rightly named, that the model does not have."""
+
+
 class BadIntervention(CalibroscopeError):
     """An intervention whose value is missing, needless or not finite."""
 

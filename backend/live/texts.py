@@ -14,6 +14,7 @@ from backend.core.interventions.generation import EndReason, Step
 from backend.core.metrics.effects import Effects
 from backend.core.models.beginning import Beginning
 from backend.core.models.traced_text import TracedText
+from backend.core.neurons import Experts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class LiveModel:
     """As the model's run has it; None where no run tells: then texts begin as the tokenizer itself has it."""
     weights: str | None = None
     """The hash of the weights that its runs were measured on; None where there is no run."""
+    experts: Experts | None = None
+    """How a layer's neurons are divided among experts; None where it has none."""
 
 
 Distances = Tensor

@@ -27,9 +27,10 @@ def live_model(atlas: Atlas, slug: str) -> LiveModel:
     Raises:
         NotInAtlas: there is no such model.
     """
-    source, newest = atlas.models.get(slug).source, atlas.runs.newest(slug)
+    model, newest = atlas.models.get(slug), atlas.runs.newest(slug)
     run = None if newest is None else atlas.runs.get(newest)
-    return LiveModel(slug, source, of_run(atlas, run), None if run is None else run.weights_hash)
+    weights = None if run is None else run.weights_hash
+    return LiveModel(slug, model.source, of_run(atlas, run), weights, model.experts)
 
 
 def _reason(run: RunRecord) -> str:

@@ -9,7 +9,7 @@ from backend.atlas.store import Atlas
 from backend.core.errors import BadNeuron
 from backend.core.induction.experiment import Plan
 from backend.core.induction.text import CorpusSequences, RepeatSpec
-from backend.core.neurons import HeadId, NeuronId
+from backend.core.neurons import Experts, HeadId, NeuronId
 from backend.requests.beginning import of_run
 
 _DEFAULT_NEURONS = 6
@@ -49,13 +49,16 @@ def _corpus(atlas: Atlas, run: RunRecord | None) -> CorpusSequences:
     return CorpusSequences(tokens, f"{run.corpus} (run {run.id})")
 
 
-def plan(atlas: Atlas, body: schemas.InductionRequest, run: RunRecord | None) -> Plan:
+def plan(atlas: Atlas, body: schemas.InductionRequest, experts: Experts | None, run: RunRecord | None) -> Plan:
     """What is measured on it.
+
+    Args:
+        experts: those of the model's layers; None where they have none.
 
     Raises:
         BadNeuron: a malformed name, or none where no run tells which neurons matter.
     """
-    names = [NeuronId.parse(name) for name in body.neurons] or _default_neurons(atlas, run)
+    names = [NeuronId.parse(name, experts) for name in body.neurons] or _default_neurons(atlas, run)
     plan = Plan(
         neurons=tuple(dict.fromkeys(names)),
         parts=frozenset(body.parts),
@@ -84,5 +87,5 @@ def _default_neurons(atlas: Atlas, run: RunRecord | None) -> list[NeuronId]:
             order = np.argsort(-values, kind="stable")  # NaN last
             known = order[np.isfinite(values[order])][:_DEFAULT_NEURONS]
             if len(known):
-                return [NeuronId(run.layer, int(columns["index"][place])) for place in known]
+                return [run.neuron(int(columns["index"][place])) for place in known]
     raise BadNeuron("No run tells which neurons of the last layer matter: name some in `neurons`.")

@@ -12,7 +12,7 @@ from backend.atlas.connect import AtlasBusy, AtlasMissing, file_of
 from backend.atlas.database import NotInAtlas
 from backend.atlas.records import RunRecord
 from backend.atlas.store import Atlas
-from backend.core.errors import BadNeuron, CalibroscopeError
+from backend.core.errors import CalibroscopeError, NoSuchNeuron
 from backend.core.neurons import NeuronId
 from backend.live.engine import LiveEngine
 from backend.live.queue import Place
@@ -160,17 +160,17 @@ def _neuron(atlas: AtlasDep, run: RunDep, neuron: Annotated[str, Path(max_length
     Raises:
         BadNeuron: malformed; NotInAtlas: the run does not have it.
     """
-    parsed = NeuronId.parse(neuron)
     model = atlas.models.get(run.model)
-    if parsed.layer != run.layer:
-        raise NotInAtlas(
-            f"Run {run.id} has no neuron {parsed}: it measures layer {run.layer}, neurons {run.layer}.0 to "
-            f"{run.layer}.{model.d_mlp - 1}."
-        )
     try:
-        return parsed.within(model.n_layers, model.d_mlp)
-    except BadNeuron as error:
+        parsed = NeuronId.parse(neuron, run.experts)
+        if parsed.layer == run.layer:
+            return parsed.within(model.n_layers, model.d_mlp)
+    except NoSuchNeuron as error:
         raise NotInAtlas(str(error)) from error
+    raise NotInAtlas(
+        f"Run {run.id} has no neuron {parsed}: it measures layer {run.layer}, neurons {run.neuron(0)} to "
+        f"{run.neuron(model.d_mlp - 1)}."
+    )
 
 
 NeuronDep = Annotated[NeuronId, Depends(_neuron)]

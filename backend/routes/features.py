@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from backend import schemas
 from backend.answers import features as answers
 from backend.atlas.database import NotInAtlas
-from backend.core.errors import BadNeuron
+from backend.core.errors import NoSuchNeuron
 from backend.core.neurons import NeuronId
 from backend.routes.deps import AtlasDep, Reading, about_run
 
@@ -25,6 +25,8 @@ def read_feature(
     """A neuron of the model's newest run of that layer, as Neuronpedia's users parse it. The `Link` header leads to
     that run, which says what was measured.
 
+    In a mixture of experts `index` counts all of a layer's neurons, expert by expert.
+
     Not filled: `lossValues`, which elsewhere is what a feature contributes to the loss and which no run keeps for its
     contexts; and, for runs made before they were kept, `topkCosSim…` and `logits_hist_data…`. These are empty lists.
     """
@@ -32,7 +34,7 @@ def read_feature(
     model = atlas.models.get(modelId)
     try:
         neuron.within(model.n_layers, model.d_mlp)
-    except BadNeuron as error:
+    except NoSuchNeuron as error:
         raise NotInAtlas(str(error)) from error
     run = atlas.runs.newest(modelId, neuron.layer)
     if run is None:

@@ -25,7 +25,7 @@ def _begun(
     record = atlas.models.get(model)
     run = run_of(atlas, record, body.run)
     chosen = LiveModel(model, record.source, weights=None if run is None else run.weights_hash)
-    spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, run)
+    spec, measured = repeat_spec(atlas, body, run), plan(atlas, body, record.experts, run)
     return turn.turn(lambda: engine.measure(chosen, lambda loaded: experiment_events(loaded, spec, measured)))
 
 

@@ -35,7 +35,7 @@ def add_job(body: schemas.JobRequest, atlas: WritableAtlasDep) -> schemas.Job:
     asked = body.induction
     run = run_of(atlas, model, asked.run)
     repeat_spec(atlas, asked, run)  # refuses now what the worker would refuse
-    plan(atlas, asked, run)
+    plan(atlas, asked, model.experts, run)
     request = asked.model_dump(mode="json") | {"run": None if run is None else run.id}
     return answers.job_answer(atlas.jobs.add(body.kind, model.slug, None if run is None else run.id, request))
 

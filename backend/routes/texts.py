@@ -61,7 +61,7 @@ def read_activations(
     turn: TurnDep, text: TextDep, body: schemas.ActivationRequest, atlas: AtlasDep, engine: EngineDep
 ) -> schemas.ActivationList:
     """Activations of neurons, of any layer, on every token of a text."""
-    neurons = [NeuronId.parse(name) for name in body.neurons]
+    neurons = [NeuronId.parse(name, text.model.experts) for name in body.neurons]
     means, _ = atlas.runs.reference_means(text.model.slug, None)
     activations = turn.turn(lambda: engine.activations(text, neurons))
     return answers.activations(text, neurons, activations, means)
@@ -76,7 +76,7 @@ def ablate(
     Neurons of the last layer are ablated in closed form, in milliseconds; those of earlier layers, and attention heads,
     by a forward pass from their layer on.
     """
-    interventions = _interventions(body.interventions)
+    interventions = _interventions(text, body.interventions)
     means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)
@@ -87,8 +87,8 @@ def ablate(
     return answers.ablation(text, interventions, ablated, reference, described, at)
 
 
-def _interventions(asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:
-    return [Intervention(parse_unit(i.neuron), i.kind, i.value) for i in asked]
+def _interventions(text: LiveText, asked: Sequence[schemas.InterventionRequest]) -> list[Intervention]:
+    return [Intervention(parse_unit(i.neuron, text.model.experts), i.kind, i.value) for i in asked]
 
 
 def _elsewhere(text: LiveText, interventions: Sequence[Intervention]) -> str:
@@ -101,7 +101,7 @@ Begun = tuple[LiveStream[LiveGenerationStep], schemas.GenerationStart]
 
 def _begun(turn: TurnDep, text: TextDep, body: schemas.GenerateRequest, atlas: AtlasDep, engine: EngineDep) -> Begun:
     """A generation that has been let in: what is wrong with it is answered before the stream begins."""
-    interventions = _interventions(body.interventions)
+    interventions = _interventions(text, body.interventions)
     means, reference = atlas.runs.reference_means(text.model.slug, body.run)
     if means is not None:
         reference += _elsewhere(text, interventions)

@@ -48,4 +48,4 @@ def find_promoters(
         raise NotInAtlas(f"{run.model} has no token {token_id}: its tokens are 0 to {model.d_vocab - 1}.")
     chosen = LiveModel(run.model, model.source, weights=run.weights_hash)
     pushed = turn.turn(lambda: engine.token_weights(chosen, run.layer, token_id))
-    return answers.promoters(pushed, run.layer, token_id, limit)
+    return answers.promoters(pushed, run.layer, run.experts, token_id, limit)

@@ -9,6 +9,7 @@ made at token t of the token that follows it, so its last loss and rank are `nul
 from backend.schemas.base import (
     MAX_ID,
     BusyProblem,
+    ExpertLayout,
     FiniteFloat,
     Glossary,
     Health,
@@ -208,6 +209,7 @@ __all__ = [
     "ContextStrip",
     "Curve",
     "Estimate",
+    "ExpertLayout",
     "Feature",
     "FeatureActivation",
     "FiniteFloat",

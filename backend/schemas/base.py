@@ -4,15 +4,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+_NEURON = r"[0-9]{1,4}\.(([0-9]{1,5}|shared)\.)?[0-9]{1,7}"
+_LONGEST_NAME = 19
 NeuronName = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,7}$", max_length=12),
-    Field(description="layer.index, both from 0", examples=["29.830"]),
+    StringConstraints(pattern=rf"^{_NEURON}$", max_length=_LONGEST_NAME),
+    Field(
+        description="layer.index, of a mixture of experts layer.expert.index (layer.shared.index in a shared expert), "
+        "all from 0",
+        examples=["29.830", "15.3.240"],
+    ),
 ]
 UnitName = Annotated[
     str,
-    StringConstraints(pattern=r"^([0-9]{1,4}\.[0-9]{1,7}|[Ll][0-9]{1,4}[Hh][0-9]{1,4})$", max_length=12),
-    Field(description="A neuron (layer.index) or an attention head (L5H1), all from 0", examples=["29.830", "L5H1"]),
+    StringConstraints(pattern=rf"^({_NEURON}|[Ll][0-9]{{1,4}}[Hh][0-9]{{1,4}})$", max_length=_LONGEST_NAME),
+    Field(
+        description="A neuron (layer.index, of a mixture of experts layer.expert.index) or an attention head (L5H1), "
+        "all from 0",
+        examples=["29.830", "L5H1"],
+    ),
 ]
 MAX_ID = 2**31 - 1
 """What the database's integers hold: https://www.postgresql.org/docs/current/datatype-numeric.html."""
@@ -27,6 +37,17 @@ class Wire(BaseModel):
     """Base of all messages: unknown fields are refused, so that a typing error is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null")
+
+
+class ExpertLayout(Wire):
+    """How the neurons of a mixture of experts follow each other in a layer: expert by expert, a shared one last."""
+
+    count: int
+    """Experts that the router chooses from."""
+    width: int
+    """Neurons of each of them."""
+    shared: int
+    """Neurons of the expert that every token passes; 0 where there is none."""
 
 
 class Problem(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, StringConstraints
 
-from backend.schemas.base import FiniteFloat, Id, NeuronName, Number, Problem, Seed, Wire
+from backend.schemas.base import ExpertLayout, FiniteFloat, Id, NeuronName, Number, Problem, Seed, Wire
 from backend.schemas.texts import MAX_TEXT_CHARS
 
 MAX_INDUCTION_SEQUENCES = 100
@@ -204,6 +204,8 @@ class InductionChange(Wire):
 
     kind: Literal["change"] = "change"
     layer: int
+    experts: ExpertLayout | None = None
+    """Null where the layer has none."""
     change: list[FiniteFloat]
     """Mean activation over the second occurrence − over the first, over sequences."""
     se: list[Number]

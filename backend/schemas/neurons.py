@@ -20,6 +20,9 @@ class MeasuredNeuron(BaseModel):
     neuron: NeuronName
     layer: int
     index: int
+    """Among all neurons of the layer, those of all its experts."""
+    expert: int | None = None
+    """The expert it belongs to, where a router chooses that; null of a neuron that every token passes."""
     neuron_class: NeuronClass
     effect_tokens: int
     """Tokens behind the effect metrics."""
@@ -86,6 +89,9 @@ class ContextStrip(Wire):
 
 class ContextList(Wire):
     neuron: NeuronName
+    expert: int | None = None
+    """The expert it belongs to, where a router chooses that: at other tokens its activation is 0. Null of a neuron that
+    every token passes."""
     contexts: list[ContextStrip]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from backend.schemas.base import FiniteFloat, Number, Wire
+from backend.schemas.base import ExpertLayout, FiniteFloat, Number, Wire
 from backend.schemas.cards import RunCard
 from backend.schemas.classes import RunChance
 
@@ -22,6 +22,9 @@ class ModelSummary(Wire):
     n_layers: int
     d_model: int
     d_mlp: int
+    """Neurons of a layer, those of all its experts."""
+    experts: ExpertLayout | None = None
+    """Null where its layers have no experts."""
     d_vocab: int
     norm: Literal["LayerNorm", "RMSNorm"]
     n_runs: int
@@ -39,6 +42,8 @@ class RunSummary(Wire):
     """The model's slug."""
     layer: int
     """Layer whose neurons the run measures; the last one unless another was asked for."""
+    experts: ExpertLayout | None = None
+    """Null where the model's layers have no experts."""
     mode: Literal["exact", "survey"]
     """`survey`: effects were computed faster, each token's within `tolerance_nats`."""
     tolerance_nats: FiniteFloat

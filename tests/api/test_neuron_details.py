@@ -43,14 +43,17 @@ def older(tiny_atlas: TinyAtlas, tmp_path: Path) -> Iterator[TestClient]:
     with sqlite3.connect(path) as database:
         for name in ("similar_ids", "similar_values", "logit_edges", "logit_counts"):
             database.execute(f"ALTER TABLE directions DROP COLUMN {name}")
-        for table in ("job_results", "job_events", "jobs", "unigrams"):
+        for table in ("job_results", "job_events", "jobs", "unigrams", "training_steps"):
             database.execute(f"DROP TABLE {table}")
+        database.execute("DROP INDEX ix_runs_weights_hash")
         database.execute("ALTER TABLE sampled_positions DROP COLUMN kl_before")
         for name in ("direct_effect_freq", "freq_mediated", "delta_kl", "abs_delta_kl"):
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}_se")
         for name in ("freq_alignment", "fraction_positive_se", "paper_criterion"):
             database.execute(f"ALTER TABLE neurons DROP COLUMN {name}")
+        for name in ("n_experts", "d_expert"):
+            database.execute(f"ALTER TABLE models DROP COLUMN {name}")
         for name in ("card", "chance", "error_groups", "owner", "made_by"):
             database.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")

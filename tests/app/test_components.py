@@ -2,7 +2,7 @@
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -58,7 +58,21 @@ def test_the_first_token_may_be_left_out_of_the_scale() -> None:
 
 def test_text_on_colour_can_be_read() -> None:
     dark, *_, bright = _tokens(Strip("Loss", ["a", "b", "c"], [0.0, 1.0, 2.0]))
-    assert (dark["style"]["color"], bright["style"]["color"]) == ("#fff", "#111")
+    assert (dark["style"]["color"], bright["style"]["color"]) == ("#fff", "#000")
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "change"])
+def test_text_on_every_shade_has_the_contrast_that_wcag_asks_for(kind: Literal["magnitude", "change"]) -> None:
+    values: list[float | None] = [float(place) for place in range(-32, 33)]
+
+    def luminance(parts: list[int]) -> float:
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in (part / 255 for part in parts)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for token in _tokens(Strip("Value", ["a"] * len(values), values, kind=kind)):
+        behind = luminance([int(part) for part in token["style"]["backgroundColor"][4:-1].split(",")])
+        ink = luminance([255] * 3 if token["style"]["color"] == "#fff" else [0] * 3)
+        assert (max(behind, ink) + 0.05) / (min(behind, ink) + 0.05) >= 4.5
 
 
 def test_strips_as_data_are_the_strips() -> None:

@@ -104,7 +104,7 @@ async def test_interventions_are_added_once_and_edited() -> None:
     assert "layer.index" in (lab_interventions.added(chosen, "nonsense")[1] or "")
     last, tiny = sample.COUNT - 1, sample.model()
     for name, words in (
-        ("30.0", "layers of Tiny are 0 to 29"),
+        ("30.0", "layers are 0 to 29"),
         (f"3.{last + 1}", f"0 to {last}"),
         ("L30H1", "0 to 29"),
     ):

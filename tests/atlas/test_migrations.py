@@ -45,8 +45,10 @@ def older(tmp_path: Path) -> Path:
     ]
     tables = sa.MetaData()
     tables.reflect(engine)
+    models = tables.tables["models"]
+    model = {name: value for name, value in vars(MODEL).items() if name in models.columns}
     with engine.begin() as connection:
-        connection.execute(sa.insert(tables.tables["models"]), [vars(MODEL)])
+        connection.execute(sa.insert(models), [model])
         connection.execute(sa.insert(tables.tables["runs"]), [run])
         connection.execute(sa.insert(tables.tables["neurons"]), rows)
     engine.dispose()

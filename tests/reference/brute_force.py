@@ -1,8 +1,9 @@
 """The slow way, in float64, through the unmodified Hugging Face model: what every fast number is checked against.
 
 Nothing here comes from `backend.core`. A neuron is ablated by replacing one column of the input of the last layer's
-output projection; the frozen norm replaces the final norm by one that divides by the un-ablated scale. Weight
-processing (folding, centring) must not change any of these numbers.
+output projection, a neuron of an expert by taking away its output weights and adding what it shall write; the frozen
+norm replaces the final norm by one that divides by the un-ablated scale. Weight processing (folding, centring) must not
+change any of these numbers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ class Reference:
 
     def __init__(self, folder: str, family: Family) -> None:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float64, attn_implementation="eager"
+            folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
         ).eval()
         self.family = family
         self.mlp_out = _at(self.model, family.mlp_out)
@@ -75,7 +76,7 @@ class Reference:
 
         with ExitStack() as stack:
             for module, columns, values in edits:
-                stack.enter_context(_hooked(module.register_forward_pre_hook(_replacing(columns, values))))
+                stack.enter_context(_set(module, columns, values))
             own = iter(own_scale)  # NanoChat norms the embedding by the same module first
             stack.enter_context(self._norm((lambda _: next(own)) if frozen else (lambda scale: scale)))
             return self._logits(tokens)
@@ -83,13 +84,7 @@ class Reference:
     def ablated_logits(self, tokens: Tensor, neuron: int, target: float, layer: int = -1) -> Tensor:
         """Logits with a neuron set to `target` at every position, [positions, d_vocab]."""
         module = self.mlp_out if layer == -1 else self.neurons_of(layer)
-
-        def replace(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-            changed = inputs[0].clone()
-            changed[..., neuron] = target
-            return (changed,)
-
-        with _hooked(module.register_forward_pre_hook(replace)):
+        with _set(module, slice(neuron, neuron + 1), torch.tensor([target])):
             return self._logits(tokens)
 
     def frequency(self, tokens: Tensor, p_freq: Any) -> "FrequencyReference":
@@ -114,10 +109,11 @@ class Reference:
         seen: list[Tensor] = []
         with ExitStack() as stack:
             for edited, columns, values in edits:
-                stack.enter_context(_hooked(edited.register_forward_pre_hook(_replacing(columns, values))))
+                stack.enter_context(_set(edited, columns, values))
             stack.enter_context(_hooked(module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))))
             self._logits(tokens)
-        return seen[0].reshape(-1, seen[0].shape[-1])
+        read = seen[0].reshape(-1, seen[0].shape[-1])
+        return _of_experts(module, read) if hasattr(module, "experts") else read
 
     def _logits(self, tokens: Tensor) -> Tensor:
         with torch.no_grad():
@@ -201,6 +197,65 @@ def _hooked(handle: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _set(module: nn.Module, columns: slice, values: Tensor) -> Iterator[None]:
+    """Columns of what a module reads, or the neurons of a mixture of experts, set to given values."""
+    if not hasattr(module, "experts"):
+        with _hooked(module.register_forward_pre_hook(_replacing(columns, values))):
+            yield
+        return
+    with ExitStack() as stack:
+        rows = [stack.enter_context(_silenced(module, neuron)) for neuron in range(columns.start, columns.stop)]
+
+        def add(_: nn.Module, __: Any, output: Any) -> Any:
+            written = values.to(torch.float64) @ torch.stack(rows)
+            return (output[0] + written, *output[1:]) if isinstance(output, tuple) else output + written
+
+        stack.enter_context(_hooked(module.register_forward_hook(add)))
+        yield
+
+
+@contextmanager
+def _silenced(mixture: Any, neuron: int) -> Iterator[Tensor]:
+    """A neuron of an expert whose output weights are 0; gives what they were, [d_model]."""
+    down = mixture.experts.down_proj.data
+    is_transposed = down.shape[1] < down.shape[2]  # an expert has fewer neurons than the stream has dimensions
+    by_expert = down if is_transposed else down.transpose(1, 2)
+    count, width, _ = by_expert.shape
+    shared = neuron >= count * width
+    row = (
+        mixture.shared_expert.down_proj.weight.data[:, neuron - count * width]
+        if shared
+        else by_expert[divmod(neuron, width)]
+    )
+    kept = row.clone()
+    row.zero_()
+    try:
+        yield kept
+    finally:
+        row.copy_(kept)
+
+
+def _of_experts(mixture: Any, read: Tensor) -> Tensor:
+    """The activations of a mixture's neurons, [positions, neurons]: how much of its output weights is missing from what
+    the mixture writes where the neuron has none."""
+
+    def written() -> Tensor:
+        with torch.no_grad():
+            output = mixture(read[None])
+        whole: Tensor = output[0] if isinstance(output, tuple) else output
+        return whole.reshape(len(read), -1)
+
+    whole, columns = written(), []
+    down = mixture.experts.down_proj
+    shared = getattr(mixture, "shared_expert", None)
+    neurons = down.numel() // read.shape[1] + (0 if shared is None else shared.down_proj.weight.shape[1])
+    for neuron in range(neurons):
+        with _silenced(mixture, neuron) as row:
+            columns.append((whole - written()) @ row / row.square().sum())
+    return torch.stack(columns, dim=1)
 
 
 def _replacing(columns: slice, values: Tensor) -> Any:

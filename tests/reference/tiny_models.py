@@ -15,6 +15,8 @@ from torch import nn
 from backend.core.models.sources import ModelFiles
 
 D_MODEL, D_MLP, LAYERS, HEADS, KEY_VALUE_HEADS, VOCAB = 32, 44, 2, 4, 2, 260
+D_EXPERT = 11
+"""Neurons of an expert; all experts of a layer, a shared one included, have D_MLP."""
 _SEED = 7
 
 
@@ -24,7 +26,7 @@ class Family:
 
     config: str
     mlp_out: str
-    """Path of the module whose input is the neurons' activations."""
+    """Path of the module whose input is the neurons' activations; of a mixture of experts the mixture itself."""
     final_norm: str
     options: dict[str, Any] = field(default_factory=dict)
     norm: str = "rms"
@@ -35,6 +37,8 @@ class Family:
     gated: bool = False
     """Whether activations are products of two projections of what the MLP reads."""
     d_mlp: int = D_MLP
+    experts: int = 0
+    """Those that a router chooses from; 0 where the MLP has none."""
 
 
 _LLAMA_LIKE = {
@@ -68,6 +72,14 @@ _LINEAR_ATTENTION: dict[str, Any] = {
 
 def _llama_like(config: str, norm: str = "rms", *, parallel: bool = False, **options: Any) -> Family:
     return Family(config, _DOWN, _NORM, _LLAMA_LIKE | options, norm, parallel, gated=True)
+
+
+def _mixture(config: str, experts: int, module: str = "mlp", **options: Any) -> Family:
+    """Experts of D_EXPERT neurons, of which each token passes two."""
+    sizes = {"intermediate_size": D_EXPERT, "moe_intermediate_size": D_EXPERT, "num_experts_per_tok": 2}
+    return Family(
+        config, f"model.layers.-1.{module}", _NORM, _LLAMA_LIKE | sizes | options, gated=True, experts=experts
+    )
 
 
 FAMILIES: dict[str, Family] = {
@@ -128,6 +140,16 @@ FAMILIES: dict[str, Family] = {
         "layer", parallel=True,
     ),
     "stablelm": _llama_like("StableLmConfig", "layer", use_qkv_bias=True),
+    # Mixtures of experts: whether the chosen experts' weights are made to add up to 1, and before or after the choice
+    "mixtral": _mixture("MixtralConfig", 4, num_local_experts=4),
+    "olmoe": _mixture("OlmoeConfig", 4, num_experts=4, norm_topk_prob=False),
+    "qwen2-moe": _mixture(
+        "Qwen2MoeConfig", 3, num_experts=3, shared_expert_intermediate_size=D_EXPERT, norm_topk_prob=False
+    ),
+    "qwen3-moe": _mixture("Qwen3MoeConfig", 4, num_experts=4, norm_topk_prob=True),
+    "gpt-oss": _mixture(
+        "GptOssConfig", 4, num_local_experts=4, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
 }  # fmt: skip
 
 RELATIVES: dict[str, Family] = {
@@ -161,6 +183,9 @@ RELATIVES: dict[str, Family] = {
     "smollm3": _llama_like("SmolLM3Config"),
     "glm": _llama_like("GlmConfig"),
     "glm4": _llama_like("Glm4Config"),
+    "granite-moe": _mixture(
+        "GraniteMoeConfig", 4, "block_sparse_moe", num_local_experts=4, residual_multiplier=0.3, logits_scaling=3.0
+    ),
     "cohere": _llama_like("CohereConfig", "layer", parallel=True, logit_scale=0.4),
     "cohere2": _llama_like("Cohere2Config", "layer", parallel=True, logit_scale=0.4, sliding_window=5),
     "ministral3": _llama_like("Ministral3Config"),
@@ -198,9 +223,16 @@ UNCHECKED: dict[str, Family] = {
 }  # fmt: skip
 
 REFUSED: dict[str, Family] = {
-    "mixtral": _llama_like("MixtralConfig", num_local_experts=2),
+    # Experts in groups, of which the router chooses first
+    "deepseek-v3": _mixture(
+        "DeepseekV3Config", 4, n_routed_experts=4, n_group=1, topk_group=1, first_k_dense_replace=0, kv_lora_rank=8,
+        q_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, head_dim=4, v_head_dim=8, num_key_value_heads=HEADS,
+    ),
+    "qwen2-moe-mixed": _mixture(
+        "Qwen2MoeConfig", 3, num_experts=3, shared_expert_intermediate_size=D_EXPERT, mlp_only_layers=[0]
+    ),
     "vaultgemma": _llama_like("VaultGemmaConfig", "rms1"),
-}
+}  # fmt: skip
 EVERY = FAMILIES | RELATIVES | UNCHECKED | REFUSED
 ENDINGS = ("gemma2", "olmo2", "granite", "nemotron", "opt-350m")
 """Families that end otherwise than GPT-2 and LLaMA: a norm after the MLP with and without a soft-cap, multipliers, a

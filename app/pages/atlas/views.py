@@ -21,6 +21,7 @@ from backend.glossary import (
     METRICS,
     PAPER_CRITERION,
     PAPER_CRITERION_LABEL,
+    ROUTING_METRICS,
     TERMS,
 )
 from backend.schemas import NeuronColumns, RunSummary
@@ -147,6 +148,8 @@ def note(data: NeuronColumns, view: View, run: RunSummary) -> Component | None:
     if not unmeasured:
         return None
     names = ", ".join(METRIC[name].label for name in unmeasured)
+    if run.experts is None and ROUTING_METRICS.intersection(unmeasured):
+        return empty("Not there", f"Only mixtures of experts have: {names}. This model's layers have no experts.")
     if run.status == "running":
         progress = f"{run.tokens_counted:,} of {run.tokens_total:,} tokens so far"
         return empty("Being measured", f"{names}: not measured yet ({progress}). This view fills by itself.")

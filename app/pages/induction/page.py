@@ -15,7 +15,7 @@ from app.components import pins, run_card
 from app.components.layout import aria, dataset, graph
 from app.components.states import empty, failure
 from app.figures import induction as figures
-from app.notation.units import is_head, is_neuron
+from app.notation.units import is_head, is_neuron, neuron_name
 from app.pages.induction import ids, views
 from app.pages.induction.controls import controls
 from app.pages.induction.jobs import Opened, opened
@@ -333,7 +333,8 @@ async def _columns(client: Sender, run: int | None, event: InductionChange) -> N
         columns = await client.send(calls.columns(run, ["null_fraction"]))
     except ApiError:
         return None
-    same = columns.neuron == [f"{event.layer}.{index}" for index in range(len(event.change))]
+    names = [neuron_name(event.layer, index, event.experts) for index in range(len(event.change))]
+    same = columns.neuron == names
     return columns if same else None
 
 

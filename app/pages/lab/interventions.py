@@ -1,7 +1,6 @@
 """The interventions of the Text lab: read from an address, added, edited, and shown as rows with their controls."""
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import html, no_update
 
 from app.components.layout import aria
-from app.notation.units import is_neuron, is_unit
+from app.notation.units import is_neuron, is_unit, refusal
 from app.pages.lab import ids
 from backend.glossary import INTERVENTIONS, LARGEST_INTERVENTION_VALUE
 from backend.schemas import MAX_INTERVENTIONS, ModelSummary
@@ -60,20 +59,10 @@ def added(chosen: Rows, typed: str | None, model: ModelSummary | None = None) ->
         return no_update, f"{name} is in the list already."
     if len(chosen) >= MAX_INTERVENTIONS:
         return no_update, f"At most {MAX_INTERVENTIONS} interventions at once."
-    missing = None if model is None else _missing(name, model)
+    missing = None if model is None else refusal(name, model.n_layers, model.d_mlp, model.experts)
     if missing is not None:
         return no_update, missing
     return [*chosen, {"neuron": name, "kind": "mean", "value": None}], None
-
-
-def _missing(name: str, model: ModelSummary) -> str | None:
-    """Why a model has no such unit, or None; how many heads a layer has is left to the service to say."""
-    layer, index = map(int, re.findall(r"\d+", name))
-    if layer >= model.n_layers:
-        return f"{name} does not exist: the layers of {model.name} are 0 to {model.n_layers - 1}."
-    if is_neuron(name) and index >= model.d_mlp:
-        return f"{name} does not exist: a layer's neurons are 0 to {model.d_mlp - 1}."
-    return None
 
 
 def edited(chosen: Rows, places: list[dict[str, str]], kinds: list[str], values: list[float | None]) -> Rows:

@@ -1,4 +1,5 @@
-"""`/m/{model}/n/{layer}/{index}`: all that a run knows of one neuron."""
+"""`/m/{model}/n/{layer}/{index}`, in a mixture of experts `…/{layer}/{expert}/{index}`: all that a run knows of one
+neuron."""
 
 import asyncio
 from typing import Any
@@ -21,8 +22,8 @@ def register(app: Dash, client: Sender) -> None:
     """The page and its callbacks."""
     register_page(
         "neuron",
-        path_template="/m/<model>/n/<layer>/<index>",
-        title=lambda model=None, layer=None, index=None, **_: f"{layer}.{index} · {model} · Calibroscope",
+        path_template="/m/<model>/n/<neuron>",  # its name, with a slash for each full stop
+        title=lambda model=None, neuron="", **_: f"{_name(neuron)} · {model} · Calibroscope",
         layout=layout,
     )
 
@@ -64,9 +65,9 @@ def register(app: Dash, client: Sender) -> None:
     )  # fmt: skip
 
 
-def layout(model: str = "", layer: str = "", index: str = "", run: str | None = None, **_: str) -> Component:
+def layout(model: str = "", neuron: str = "", run: str | None = None, **_: str) -> Component:
     """The page's frame; its body is fetched."""
-    where = {"model": model, "neuron": f"{layer}.{index}", "run": run if run and run.isdecimal() else None}
+    where = {"model": model, "neuron": _name(neuron), "run": run if run and run.isdecimal() else None}
     return html.Div(
         [
             dcc.Store(id=WHERE, data=where),
@@ -81,6 +82,10 @@ def layout(model: str = "", layer: str = "", index: str = "", run: str | None = 
             ),
         ]
     )
+
+
+def _name(path: str) -> str:
+    return path.replace("/", ".")
 
 
 async def _run_of(client: Sender, model: str, neuron: str) -> int:

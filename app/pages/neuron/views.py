@@ -21,7 +21,7 @@ from app.figures import neuron as figures
 from app.figures.scales import zero_values
 from app.notation.numbers import number, signed
 from backend.client import ApiError
-from backend.glossary import INTERVENTION, METRICS, ContextKind
+from backend.glossary import INTERVENTION, METRICS, ROUTING_METRICS, ContextKind
 from backend.schemas import (
     ContextAblation,
     ContextList,
@@ -81,7 +81,7 @@ def head(detail: NeuronDetail) -> html.Div:
                 [html.H1(f"Neuron {row.neuron}"), class_chip(row.neuron_class), html.Span(className="grow"), *steps],
                 className="head-row",
             ),
-            html.P(detail.class_reason, className="sentences"),
+            html.P([detail.class_reason, *_routing(detail)], className="sentences"),
             None if errors is None else plus_minus.note(errors),
             html.Div(
                 [
@@ -103,14 +103,29 @@ def head(detail: NeuronDetail) -> html.Div:
     )
 
 
+def _routing(detail: NeuronDetail) -> list[str]:
+    """How often the neuron's expert is chosen, in words; nothing in a model without experts."""
+    expert, experts = detail.row.expert, detail.run.experts
+    if experts is None:
+        return []
+    if expert is None:
+        return [" It is in the shared expert, which every token passes."]
+    share, error = (detail.row.metrics.get(name) for name in ("routed_share", "routed_share_se"))
+    if share is None:
+        return [f" It is in expert {expert} of {experts.count}."]
+    percent = number(100 * share, "%", None if error is None else 100 * error)
+    return [f" It is in expert {expert} of {experts.count}, which the router chooses at {percent} of positions."]
+
+
 def cards(detail: NeuronDetail) -> html.Div:
     """Every metric with its percentile, by the stage of the run that measures it."""
     metrics, groups = detail.row.metrics, []
+    without = ROUTING_METRICS if detail.run.experts is None else frozenset()
     for stage, title in _STAGES.items():
         stage_cards = [
             metric_card(m.name, metrics[m.name], metrics.get(f"{m.name}_se"), detail.percentiles[m.name])
             for m in METRICS
-            if m.stage == stage
+            if m.stage == stage and m.name not in without
         ]
         over = f" · over {detail.row.effect_tokens:,} tokens" if stage == "effects" else ""
         groups.append(html.Section([html.H2(title + over), html.Div(stage_cards, className="card-grid")]))
@@ -324,7 +339,7 @@ def contexts_panel(contexts: ContextList | ApiError) -> Component:
         return panel("Contexts", html.P(contexts.problem.detail, className="quiet"))
     groups: list[Component] = []
     for bucket, title in _BUCKETS.items():
-        strips = [_context(context) for context in contexts.contexts if context.bucket == bucket]
+        strips = [_context(context, contexts.expert) for context in contexts.contexts if context.bucket == bucket]
         if strips:
             groups.append(html.Details([html.Summary(title), *strips], open=bucket in ("max", "min")))
     kinds = [{"value": kind, "label": label} for kind, label in KINDS.items()]
@@ -341,14 +356,25 @@ def contexts_panel(contexts: ContextList | ApiError) -> Component:
         "be of one of these. “Without the neuron” asks the model (figure 4b). A token's loss and rank are of "
         "predicting it; its entropy is of the prediction made after it."
     )
+    if contexts.expert is not None:
+        note += (
+            f" The router chooses expert {contexts.expert} for some tokens only: at the others the activation is 0, "
+            "which a token's tooltip says. Windows without such a token are not shown."
+        )
     return panel("Contexts", control, *groups, note=note)
 
 
-def _context(context: ContextStrip) -> html.Div:
+def _context(context: ContextStrip, expert: int | None) -> html.Div:
     details = [
         f"this token: loss {number(loss, 'nats')}, rank {rank or '—'}; after it: entropy {number(entropy, 'nats')}"
         for loss, entropy, rank in zip(context.loss, context.entropy, context.rank, strict=True)
     ]
+    if expert is not None:
+        routed = (value != 0 for value in context.activations)
+        details = [
+            words if is_routed else f"not routed to expert {expert}; {words}"
+            for words, is_routed in zip(details, routed, strict=True)
+        ]
     title = f"activation, peak {number(context.peak)}"
     strip = Strip(title, context.tokens, context.activations, details=details, marked=context.peak_position)
     button = dmc.Button(

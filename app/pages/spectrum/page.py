@@ -18,7 +18,7 @@ from app.components.states import empty, empty_atlas, failure, missing_run_notic
 from app.figures.scales import zero_values
 from app.figures.spectrum import cosines, singular_values
 from app.notation.numbers import number
-from app.notation.units import is_neuron
+from app.notation.units import is_neuron, neuron_name
 from backend.client import ApiError, Sender, calls
 from backend.schemas import ModelSummary, NeuronDetail, RunSummary, Spectrum
 
@@ -190,7 +190,8 @@ def _who_writes(
     problems = [failure(writer.problem.detail) for writer in writers if isinstance(writer, ApiError)]
     if left:
         refusal = (
-            f"Left out: {', '.join(left)}. Write layer.index, as in {run.layer}.0; {MOST_NEURONS} neurons at most."
+            f"Left out: {', '.join(left)}. Write the name, as {neuron_name(run.layer, 0, run.experts)}; {MOST_NEURONS} "
+            "neurons at most."
         )
         problems.append(failure(refusal))
     note = (

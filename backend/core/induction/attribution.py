@@ -114,7 +114,7 @@ def contributions(
     attributed = []
     for direction in model.input_directions(neurons):
         values = torch.cat(_in_order(model, points, kept, direction, scale), dim=-2)
-        total = kept[points.activation[direction.reads]].reshape(*tokens.shape, -1)[..., neurons]
+        total = points.pre_activation(kept, direction, neurons).reshape(*tokens.shape, -1)
         if not (values.sum(dim=-2) - total).abs().max() <= _TOLERANCE * total.abs().max().clamp_min(1e-6):
             raise UnsupportedModel(
                 f"{model.name}: what its heads, MLPs and embedding write does not add up to what its last MLP reads, "
@@ -139,11 +139,23 @@ class _HookPoints:
         self.embedding = hook_points.residual_before(0)
         self.read = (hook_points.residual_before if model.parallel else hook_points.residual_between)(last)
         pre = hook_points.pre_activations(last)
-        self.activation = {"in": pre, "gate": pre, "up": hook_points.up_projections(last)}
+        self._activation = {"in": pre, "gate": pre, "up": hook_points.up_projections(last)}
         scales = [point for point in self.head_scales if point is not None]
-        every = [*self.heads, *scales, *self.mlps, self.embedding, self.read, pre]
+        # A mixture forms what a neuron's expert would read only where the expert is chosen: it is formed here.
+        self._mlp_input = None if model.experts is None else hook_points.mlp_input(last)
         gated = len(model.input_directions([0])) > 1
-        self.names = sorted({*every, *([self.activation["up"]] if gated else [])})
+        passing = ["gate", "up"] if gated else ["in"]
+        own = [self._activation[reads] for reads in passing] if self._mlp_input is None else [self._mlp_input]
+        self.names = sorted({*self.heads, *scales, *self.mlps, self.embedding, self.read, *own})
+
+    def pre_activation(
+        self, kept: dict[str, Tensor], direction: InputDirection, neurons: list[int]
+    ) -> Float[Tensor, "... neurons"]:
+        """What the model's neurons read along a direction, as it computed it."""
+        if self._mlp_input is None:
+            return kept[self._activation[direction.reads]][..., neurons]
+        read = kept[self._mlp_input] @ direction.W
+        return read if direction.b is None else read + direction.b
 
 
 def _in_order(

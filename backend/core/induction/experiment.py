@@ -88,8 +88,8 @@ class Experiment:
         for neuron in plan.neurons:
             if neuron.within(model.n_layers, model.d_mlp).layer != model.last_layer:
                 raise BadNeuron(
-                    f"Neuron {neuron} is not of the last layer: the induction lab measures {model.last_layer}.0 to "
-                    f"{model.last_layer}.{model.d_mlp - 1}."
+                    f"Neuron {neuron} is not of the last layer: the induction lab measures "
+                    f"{model.neuron(model.last_layer, 0)} to {model.neuron(model.last_layer, model.d_mlp - 1)}."
                 )
         for head in plan.heads:
             head.within(model.n_layers, model.n_heads)

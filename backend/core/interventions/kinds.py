@@ -4,7 +4,7 @@ A neuron's values are its activations n; an intervention turns them into targets
 residual stream gains along w_out. A head's values are its z, which W_O reads. What the values of all tokens have in
 common, a bias of their own (GPT-2, GPT-NeoX, Phi, OPT, Qwen 2) or of the norm before them (every LayerNorm), is moved
 to the attention's output bias by weight processing: z is what the head gathers without it, so setting z to 0, or
-scaling it, leaves what the bias writes in place.
+scaling it, leaves what the bias writes in place. Where heads attend to sinks besides (gpt-oss), the bias is part of z.
 
 To add a kind, give it a row in `glossary.INTERVENTIONS`, with its name in `InterventionKind`, and a target here.
 """

@@ -12,6 +12,8 @@ from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 
 from backend.core.metrics.jackknife import Array, GroupSums
+from backend.core.metrics.routing import expert_of_neurons, routed_to
+from backend.core.neurons import Experts
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,26 @@ class Moments:
     low: Float64[Array, "neurons"]
     high: Float64[Array, "neurons"]
     by_group: GroupSums
-    """Sums of the activation and of whether it is above 0, [groups, neurons]."""
+    """Sums of the activation and of whether it is above 0, [groups, neurons]; in a mixture of experts of whether the
+    neuron's expert was chosen, too."""
 
     @classmethod
-    def of(cls, values: Float[Array, "samples neurons"], groups: Int64[NDArray[np.int64], "samples"]) -> Self:
-        """The moments of values; groups: the one that each sample's sequence is dealt to."""
+    def of(
+        cls,
+        values: Float[Array, "samples neurons"],
+        groups: Int64[NDArray[np.int64], "samples"],
+        experts: Experts | None = None,
+    ) -> Self:
+        """The moments of values.
+
+        Args:
+            groups: the one that each sample's sequence is dealt to.
+            experts: those of the layer; None where it has none.
+        """
         values = np.asarray(values, dtype=np.float64)
+        summed = {"activation": values, "positive": values > 0}
+        if experts is not None:
+            summed["routed"] = routed_to(values, experts)[:, expert_of_neurons(experts)]
         mean = values.mean(axis=0)
         centred = values - mean
         square = centred * centred
@@ -44,7 +60,7 @@ class Moments:
             (square * square).sum(axis=0),
             values.min(axis=0),
             values.max(axis=0),
-            GroupSums.of({"activation": values, "positive": values > 0}, groups),
+            GroupSums.of(summed, groups),
         )
 
     def merged(self, other: Self) -> Self:
@@ -79,7 +95,9 @@ class Moments:
         with np.errstate(divide="ignore", invalid="ignore"):
             skew = (self.m3 / self.count) / variance**1.5
             kurtosis = (self.m4 / self.count) / variance**2
-        return {
+        routed = self.by_group.mean("routed") if "routed" in self.by_group.totals else None
+        of_routing = {} if routed is None else {"routed_share": routed.value, "routed_share_se": routed.error}
+        return of_routing | {
             "mean_activation": self.mean,
             "mean_activation_se": mean.error,
             "std_activation": np.sqrt(variance),

@@ -20,6 +20,7 @@ from backend.core.metrics.attribution import InputDirection, Reads
 from backend.core.models import hook_points
 from backend.core.models.devices import choose_device, refusing_memory_errors
 from backend.core.models.dtypes import AUTO, choose_dtype
+from backend.core.models.experts import mixtures_of
 from backend.core.models.families import SEPARATORS, Ending, refuse_unsupported
 from backend.core.models.loading import boot, load_original
 from backend.core.models.norms import Norm
@@ -27,6 +28,7 @@ from backend.core.models.readout import PostNorm, Readout, centre
 from backend.core.models.self_check import SelfCheck
 from backend.core.models.sizes import require_sizes
 from backend.core.models.sources import ModelFiles
+from backend.core.neurons import Experts, NeuronId
 
 _CHECK_TOKENS = 24
 _RANDOM_SEED = 20240624
@@ -54,6 +56,7 @@ class AnalysisModel:
 
     def __init__(self, bridge: Any, tokenizer: Any, name: str) -> None:
         self.bridge, self.tokenizer, self.name = bridge, tokenizer, name
+        self._mixtures = mixtures_of(bridge)
         cfg = bridge.cfg
         self.family: str = str(cfg.architecture or type(bridge.original_model).__name__)
         self.n_layers, self.d_model = int(cfg.n_layers), int(cfg.d_model)
@@ -95,6 +98,16 @@ class AnalysisModel:
             model = cls(boot(original, tokenizer, files, chosen), tokenizer, files.name)
             model.self_check = SelfCheck.of(model, probe, expected)
         return model
+
+    @property
+    def experts(self) -> Experts | None:
+        """How a layer's neurons are divided among experts, the same in all layers; None where it has none."""
+        mixture = self._mixtures.get(self.last_layer)
+        return None if mixture is None else mixture.experts
+
+    def neuron(self, layer: int, index: int) -> NeuronId:
+        """A neuron by its index in its layer, as the model's neurons are named."""
+        return NeuronId(layer, index, self.experts)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any special token. Half of a character, which is no text, becomes �."""
@@ -192,8 +205,14 @@ class AnalysisModel:
         return self._norm(None if self.ending.norm_in_block else before)
 
     def input_directions(self, neurons: list[int]) -> list[InputDirection]:
-        """What last-layer neurons read of the normed residual stream: one direction each, of a gated MLP two."""
+        """What last-layer neurons read of the normed residual stream: one direction each, of a gated MLP two.
+
+        A neuron of an expert reads them at every token, whether or not the router chooses its expert.
+        """
         mlp, norm = self.bridge.blocks[self.last_layer].mlp, self.input_norm(self.last_layer)
+        if self.experts is not None:
+            found = self._mixtures[self.last_layer].input_directions(neurons)
+            return [InputDirection(one.reads, *norm.folded(one.W, one.b)) for one in found]
         gated = getattr(mlp, "W_gate", None) is not None
         named: list[tuple[Reads, str]] = [("up", "in"), ("gate", "gate")] if gated else [("in", "in")]
         directions = []
@@ -395,7 +414,7 @@ class AnalysisModel:
         """What a layer's neurons write into the stream, [d_mlp, d_model], and the norm that their MLP passes on the
         way."""
         block = self.bridge.blocks[layer]
-        W_out: Tensor = block.mlp.W_out.detach().float()
+        W_out: Tensor = self._mixtures.get(layer, block.mlp).W_out.detach().float()
         post_norm, multiplier = None, self.ending.residual_multiplier
         if getattr(block, "ln2_post", None) is not None:
             post_norm = self._post_norm(block)

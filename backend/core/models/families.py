@@ -1,9 +1,7 @@
-"""What has to be said of an architecture: what it does after its last MLP, how documents end in its vocabulary, and why
-some are refused.
+"""What has to be said of an architecture: what it does after its last MLP, and how documents end in its vocabulary.
 
 Most families need nothing here. TransformerLens' bridge knows where their parts are, what norms do is learnt by asking
-them (`norms`), and `core/models/self_check.py` sees on every load whether the closed forms hold. What is refused here
-is refused by its configuration, before that.
+them (`norms`), and `core/models/self_check.py` sees on every load whether the closed forms hold.
 """
 
 from collections.abc import Mapping
@@ -36,13 +34,16 @@ EXACT: dict[str, str] = {
     "GPTJForCausalLM": "GPT-J",
     "GPTNeoForCausalLM": "GPT-Neo",
     "GPTNeoXForCausalLM": "GPT-NeoX, Pythia",
+    "GptOssForCausalLM": "gpt-oss",
     "GraniteForCausalLM": "Granite",
+    "GraniteMoeForCausalLM": "Granite MoE",
     "HunYuanDenseV1ForCausalLM": "HunYuan",
     "Jais2ForCausalLM": "Jais 2",
     "Lfm2ForCausalLM": "LFM2",
     "LlamaForCausalLM": "LLaMA 1 to 3, SmolLM2",
     "Ministral3ForCausalLM": "Ministral 3",
     "MistralForCausalLM": "Mistral",
+    "MixtralForCausalLM": "Mixtral",
     "MptForCausalLM": "MPT",
     "NanoChatForCausalLM": "NanoChat",
     "NemotronForCausalLM": "Nemotron",
@@ -50,11 +51,14 @@ EXACT: dict[str, str] = {
     "Olmo2ForCausalLM": "OLMo 2",
     "Olmo3ForCausalLM": "OLMo 3",
     "OlmoHybridForCausalLM": "OLMo Hybrid",
+    "OlmoeForCausalLM": "OLMoE",
     "OPTForCausalLM": "OPT",
     "PhiForCausalLM": "Phi 1 and 2",
     "Phi3ForCausalLM": "Phi 3",
     "Qwen2ForCausalLM": "Qwen 2 and 2.5",
+    "Qwen2MoeForCausalLM": "Qwen 2 MoE",
     "Qwen3ForCausalLM": "Qwen 3",
+    "Qwen3MoeForCausalLM": "Qwen 3 MoE",
     "Qwen3_5ForCausalLM": "Qwen 3.5",
     "SeedOssForCausalLM": "Seed-OSS",
     "SmolLM3ForCausalLM": "SmolLM3",
@@ -100,8 +104,9 @@ SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 LLaMA 1 and 2, Mistral, OPT and BLOOM; of Gemma."""
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
-_RESIDUAL_MULTIPLIERS = {"GraniteForCausalLM": "residual_multiplier"}
-_LOGIT_DIVISORS = {"GraniteForCausalLM": "logits_scaling"}
+_GRANITE = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
+_RESIDUAL_MULTIPLIERS = dict.fromkeys(_GRANITE, "residual_multiplier")
+_LOGIT_DIVISORS = dict.fromkeys(_GRANITE, "logits_scaling")
 """By architecture: what divides the logits after the unembedding, where TransformerLens does not fold it (it does
 Cohere's)."""
 _POST_LN = {"OpenAIGPTLMHeadModel": None, "OPTForCausalLM": "do_layer_norm_before"}
@@ -141,22 +146,14 @@ class Ending:
         )
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Something in a configuration for which the closed forms of the effects do not hold."""
+def attends_to_sinks(model: Any) -> bool:
+    """Whether heads attend to sinks besides the tokens (gpt-oss): then what they attend to tokens does not add up to 1,
+    and a value bias is not the same at every position, so that it cannot be folded into the output bias.
 
-    settings: tuple[str, ...]
-    """Names in the configuration, any of which being set means it."""
-    reason: str
-    """A sentence that follows the model's name."""
-
-
-REFUSALS = (
-    Refusal(
-        ("num_local_experts", "num_experts"),
-        "its MLPs route between experts; neurons of such layers are not supported yet.",
-    ),
-)
+    Args:
+        model: of transformers.
+    """
+    return any(name.endswith(".sinks") for name, _ in model.named_parameters())
 
 
 def stand_in_for_absent_norm(original: Any) -> bool:
@@ -183,10 +180,6 @@ def refuse_unsupported(config: Any, name: str) -> None:
     Raises:
         UnsupportedModel: it does.
     """
-    text = config.get_text_config()
     for architecture in getattr(config, "architectures", None) or ():
         if architecture in REFUSED:
             raise UnsupportedModel(f"{name} ({architecture}) cannot be analysed: {REFUSED[architecture]}")
-    for refusal in REFUSALS:
-        if any(getattr(text, setting, None) for setting in refusal.settings):
-            raise UnsupportedModel(f"{name}: {refusal.reason}")

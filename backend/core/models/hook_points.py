@@ -14,6 +14,11 @@ def activations(layer: int) -> str:
     return f"blocks.{layer}.mlp.hook_post"
 
 
+def expert_biases(layer: int) -> str:
+    """What the output biases of a layer's chosen experts write beside its neurons, [b, p, d_model]."""
+    return f"blocks.{layer}.mlp.hook_expert_biases"
+
+
 def pre_activations(layer: int) -> str:
     """What a layer's activation function reads, of a gated MLP its gate, [b, p, d_mlp]."""
     return f"blocks.{layer}.mlp.hook_pre"
@@ -22,6 +27,11 @@ def pre_activations(layer: int) -> str:
 def up_projections(layer: int) -> str:
     """What a gated MLP's activated gate is multiplied by, [b, p, d_mlp]."""
     return f"blocks.{layer}.mlp.hook_pre_linear"
+
+
+def mlp_input(layer: int) -> str:
+    """What a layer's MLP reads, after its norm, [b, p, d_model]."""
+    return f"blocks.{layer}.mlp.hook_in"
 
 
 def mlp_output(layer: int) -> str:

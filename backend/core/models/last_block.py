@@ -20,6 +20,7 @@ from backend.core.models.analysis_model import AnalysisModel
 from backend.core.models.readout import Readout
 from backend.core.models.sizes import require_sizes
 from backend.core.models.sources import ModelFiles
+from backend.core.neurons import Experts
 
 _BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of its block in a tensor's name, the first that there is: experts are numbered behind it."""
@@ -34,6 +35,8 @@ class LastLayer:
     family: str
     layer: int
     """Its number in the whole model, from 0."""
+    experts: Experts | None
+    """How its neurons are divided among experts; None where it has none."""
     is_alone: bool
     """Whether the other layers were left on the disk."""
 
@@ -47,10 +50,10 @@ class LastLayer:
         try:
             with _last_block(files) as (alone, layer):
                 model = AnalysisModel.load(alone, device)
-                return cls(model.readout, model.family, layer, is_alone=True)
+                return cls(model.readout, model.family, layer, model.experts, is_alone=True)
         except CalibroscopeError:  # the whole model's error is the one that says what is wrong
             model = AnalysisModel.load(files, device)
-            return cls(model.readout, model.family, model.last_layer, is_alone=False)
+            return cls(model.readout, model.family, model.last_layer, model.experts, is_alone=False)
 
 
 @contextmanager

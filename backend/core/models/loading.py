@@ -17,7 +17,8 @@ from torch import Tensor
 
 from backend.core.errors import SourceError, UnsupportedModel, first_line, is_memory_error
 from backend.core.models.conversions import require_every_weight
-from backend.core.models.families import SUPPORTED, stand_in_for_absent_norm
+from backend.core.models.experts import hook_mixtures
+from backend.core.models.families import SUPPORTED, attends_to_sinks, stand_in_for_absent_norm
 from backend.core.models.processing import process
 from backend.core.models.quantised import Quantisation, dequantised
 from backend.core.models.sources import ModelFiles
@@ -44,6 +45,7 @@ def load_original(files: ModelFiles, dtype: torch.dtype) -> tuple[Any, Any]:
             dtype=dtype,
             use_safetensors=True,
             attn_implementation="eager",
+            experts_implementation="eager",  # the one that takes experts of any width and type of number
             output_loading_info=True,
             **options,
         )
@@ -108,10 +110,12 @@ def boot(original: Any, tokenizer: Any, files: ModelFiles, device: torch.device)
         bridge = TransformerBridge.boot_transformers(
             str(files.folder), hf_model=original, tokenizer=deepcopy(tokenizer), device=str(device)
         )
+        is_mixture = hook_mixtures(bridge, files.name)
+        options["fold_value_biases"] = not attends_to_sinks(original)
         with warnings.catch_warnings():  # of what it leaves to us: gains are folded, and rows centred, by the readout
             warnings.filterwarnings("ignore", message=".*does not support (fold_ln|center_writing_weights)")
             process(bridge, **options)
-        if not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
+        if not is_mixture and not isinstance(bridge.blocks[bridge.cfg.n_layers - 1].mlp.W_out, Tensor):
             raise AttributeError("its last MLP has no single W_out")
     except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
         if is_memory_error(error):

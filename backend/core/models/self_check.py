@@ -75,6 +75,8 @@ class _Seen:
             "activations": hook_points.activations(last),
             "mlp_output": hook_points.mlp_output(last),
         }
+        if model.experts is not None:
+            points["expert_biases"] = hook_points.expert_biases(last)
         if model.readout.post_norm is not None:
             points["mlp_before_norm"] = hook_points.mlp_before_norm(last)
         try:
@@ -94,7 +96,7 @@ class _Seen:
             logits=logits.float(),
             residual=kept[points["residual"]],
             activations=kept[points["activations"]],
-            mlp_output=kept[points["mlp_output"]],
+            mlp_output=kept[points["mlp_output"]] - kept.get(points.get("expert_biases", ""), 0.0),
             mlp_before_norm=kept.get(points.get("mlp_before_norm", "")),
             scale=None if scale is None else kept.get(scale),
         )

@@ -50,7 +50,14 @@ def test_a_trace_stops_after_the_last_block(tiny_model: Callable[[str], Analysis
     assert torch.equal(observed, whole)
 
 
-@pytest.mark.parametrize(("family", "reason"), [("mixtral", "experts"), ("vaultgemma", "compatibility mode")])
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("deepseek-v3", r"not supported \(DeepseekV3MoE\)"),
+        ("qwen2-moe-mixed", "only some of its layers have experts"),
+        ("vaultgemma", "compatibility mode"),
+    ],
+)
 def test_what_the_closed_forms_do_not_cover_is_refused(family: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=reason):
         AnalysisModel.load(build(family, tmp_path), "cpu")
