@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 512
 """Tokens of the vocabulary whose rows are folded together."""
 _UNEMBEDDING, _BIAS, _GAIN, _NORM_BIAS = "unembed.weight", "unembed.bias", "ln_final.weight", "ln_final.bias"
 _HALVES = (torch.bfloat16, torch.float16)
