@@ -174,6 +174,7 @@ def test_back_and_forward_walk_through_texts_and_interventions(visit: Visit, sit
     expect(page.locator("#lab-text")).to_have_value("First words here.")
     expect(page.locator("#lab-canvas .strip").first).to_contain_text("First")
     page.go_forward()
+    expect(page.locator("#lab-canvas .strip").first).to_contain_text("Second")
     page.go_forward()
     expect(page.locator("#lab-text")).to_have_value("Second words there.")
     expect(page.get_by_role("textbox", name=f"What happens to {neuron}")).to_have_value("set to 0")

@@ -23,9 +23,11 @@ WITH_NUMBERS = {
     "jobs": "/jobs",
     "frequency": "/frequency",
     "spectrum": "/spectrum",
+    "compare": "/compare?model={model}&run={run}&other_model={model}&other={run}",
 }
-WITHOUT = {"glossary", "not_found_404", "runs"}
-"""Pages without any number that a run measured; the list of runs tells their sizes, and leads to each."""
+WITHOUT = {"glossary", "not_found_404", "runs", "training"}
+"""Pages without any number that a run measured: the list of runs tells their sizes and leads to each, and what a training
+shows is of the weights alone, with its own facts beside it."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def own_site(tiny_atlas: TinyAtlas, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _address(site: Site, page: str) -> str:
-    return site.address + WITH_NUMBERS[page].format(model=site.atlas.slug, layer=site.atlas.layer)
+    return site.address + WITH_NUMBERS[page].format(model=site.atlas.slug, layer=site.atlas.layer, run=site.atlas.run)
 
 
 def _opened(page: Page) -> str:
