@@ -26,8 +26,8 @@ WITH_NUMBERS = {
     "compare": "/compare?model={model}&run={run}&other_model={model}&other={run}",
 }
 WITHOUT = {"glossary", "not_found_404", "runs", "training"}
-"""Pages without any number that a run measured: the list of runs tells their sizes and leads to each, and what a training
-shows is of the weights alone, with its own facts beside it."""
+"""Pages without any number that a run measured: the list of runs tells their sizes and leads to each, and what the page
+of a training shows is of the weights alone, with its own facts beside it."""
 
 
 @pytest.fixture(scope="module")

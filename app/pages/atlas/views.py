@@ -45,7 +45,7 @@ def controls(asked: AtlasAddress, search: Component) -> Component:
             dmc.Select(id=MODEL, label="Model", value=model, data=[model] if model else [], allowDeselect=False),
             dmc.Select(id=RUN, label="Run", value=run, data=[run] if run else [], allowDeselect=False),
             html.Div(id=BANNER),
-            dmc.TextInput(id=JUMP, label="Go to a neuron", placeholder="29.830", debounce=True),
+            dmc.TextInput(id=JUMP, label="Go to a neuron", placeholder="layer.index", debounce=True),
             html.H2("Figures of the paper"),
             html.Div([_preset_button(preset) for preset in PRESETS], className="presets"),
             html.H2("Axes"),

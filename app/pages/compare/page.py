@@ -148,7 +148,7 @@ def _controls(asked: CompareSettings) -> html.Aside:
             ),
             dmc.TextInput(
                 id=ids.NEURONS, label="Neurons", value=(asked.neurons or "")[:MOST_CHARS], debounce=True,
-                placeholder="29.830, 29.1022",
+                placeholder="layer.index, …",
                 description=f"Chosen by a click or written here, with commas; {MOST_NEURONS} at most.",
             ),
             dmc.Switch(id=ids.BARS, label="Errors of all neurons", checked=asked.bars),

@@ -75,7 +75,7 @@ def _what_is_measured(asked: InductionSettings) -> list[Component]:
     return [
         dmc.TagsInput(
             id=ids.NEURONS, label="Neurons", value=asked.neurons, data=asked.neurons, maxTags=MAX_INDUCTION_NEURONS,
-            splitChars=[",", " "], placeholder="29.830", acceptValueOnBlur=True, clearable=True,
+            splitChars=[",", " "], placeholder="layer.index", acceptValueOnBlur=True, clearable=True,
             clearButtonProps={"aria-label": "Clear the neurons"},
             description="Of the last layer; none: the run's entropy neurons.",
         ),

@@ -241,7 +241,7 @@ def _controls(model: str | None, neuron: str | None) -> html.Aside:
             html.H2("Interventions"),
             html.Div(
                 [
-                    dmc.TextInput(id=ids.NEURON, placeholder="29.830", value=neuron or "", className="grow",
+                    dmc.TextInput(id=ids.NEURON, placeholder="layer.index", value=neuron or "", className="grow",
                                   **aria(label="Neuron or head to intervene on")),
                     dmc.Button("Add", id=ids.ADD, variant="default"),
                 ],

@@ -104,7 +104,7 @@ def layout(
             dmc.Select(id=BESIDE, label="Beside it", value=other, data=[other], allowDeselect=False),
             dmc.TextInput(
                 id=NEURONS, label="Neurons", value=None if neurons is None else neurons[:_MOST_CHARS], debounce=True,
-                placeholder="29.830, 29.1022", description=f"Of the run's layer, with commas; {MOST_NEURONS} at most.",
+                placeholder="layer.index, …", description=f"Of the run's layer, with commas; {MOST_NEURONS} at most.",
             ),
             dmc.Switch(id=CLOSE, label="The null space from close by", checked=close == "1"),
         ],
