@@ -64,8 +64,10 @@ def test_loading_takes_the_memory_of_the_weights(
     """Of the whole process, files that are mapped included. A tied unembedding is folded and so a matrix of its own."""
     folder = _saved(tmp_path / "large", tied=tied)
     command = [sys.executable, "-c", _MEASURE, str(tiny_files("llama").folder), str(folder), "float32"]
-    # As for the larger tensors of larger models: glibc would keep some freed megabytes of these for itself.
-    given_back = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    # As for the larger tensors of larger models: glibc would keep some freed megabytes of these for itself, and each
+    # thread some more.
+    alone = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    given_back = os.environ | alone
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=given_back)
     peak = int(done.stdout)
     weights = 4 * (stored(folder).elements + (8000 * 512 if tied else 0))
